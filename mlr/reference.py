@@ -11,6 +11,7 @@ differences are linear; the normals also need the target. The prediction at scal
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -183,9 +184,7 @@ def multi_loss_terms(pred: Tensor, target: Tensor, terms: Sequence[int], downsam
     for scale in range(SCALES):
         wanted = [t for t in terms if t // len(KINDS) == scale]
         if wanted:
-            losses = _losses(
-                resample(error, scale, downsample), lambda scale=scale: resample(target, scale, downsample)
-            )
+            losses = _losses(resample(error, scale, downsample), partial(resample, target, scale, downsample))
             columns |= {t: losses[KINDS[t % len(KINDS)]]() for t in wanted}
     return torch.stack([columns[t] for t in terms], dim=1)
 
@@ -209,8 +208,11 @@ def multi_loss(
     if weights is None:
         with torch.no_grad():
             return multi_loss_terms(pred, target, terms, downsample), pred.new_empty(0)
-    with torch.enable_grad():
-        leaf = pred.detach().contiguous().requires_grad_()
-        values = multi_loss_terms(leaf, target.detach(), terms, downsample)
-        (grad,) = torch.autograd.grad((values * weights.detach()).sum(), leaf)
+    with torch.inference_mode(False), torch.enable_grad():
+        # copies, because tensors made in inference mode cannot be recorded
+        leaf, target, weights = (
+            x.detach().clone(memory_format=torch.contiguous_format) for x in (pred, target, weights)
+        )
+        values = multi_loss_terms(leaf.requires_grad_(), target, terms, downsample)
+        (grad,) = torch.autograd.grad((values * weights).sum(), leaf)
     return values.detach(), grad

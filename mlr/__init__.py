@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Multi-loss rebalancing for monocular depth estimation, with all 78 losses and their gradient in one pass.
+
+``mlr.LossSpace``, ``mlr.MultiLoss`` and ``mlr.Rebalancing`` need PyTorch alone; the depth model, the data and the
+trainer are imported when they are first asked for.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from mlr._version import __version__
+from mlr.criterion import MultiLoss, MultiLossOutput, multi_loss, multi_loss_terms
+from mlr.engine import backend, backend_report
+from mlr.space import LossSpace
+
+if TYPE_CHECKING:
+    from mlr.evaluation import DepthMetrics, depth_metrics
+    from mlr.model import DepthModel
+
+_LAZY = {"DepthModel": "mlr.model", "DepthMetrics": "mlr.evaluation", "depth_metrics": "mlr.evaluation"}
+
+__all__ = [
+    "DepthMetrics",
+    "DepthModel",
+    "LossSpace",
+    "MultiLoss",
+    "MultiLossOutput",
+    "__version__",
+    "backend",
+    "backend_report",
+    "depth_metrics",
+    "multi_loss",
+    "multi_loss_terms",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        import importlib
+
+        return getattr(importlib.import_module(_LAZY[name]), name)
+    raise AttributeError(f"module 'mlr' has no attribute {name!r}")

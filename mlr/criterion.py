@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The losses as a module and as functions: what a training loop calls."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from mlr import engine
+from mlr.reference import DOWNSAMPLE
+from mlr.space import LossSpace
+
+
+class MultiLossOutput(NamedTuple):
+    """What :class:`MultiLoss` returns.
+
+    Attributes:
+        total: scalar, differentiable: the mean over the images of the weighted sum of losses.
+        terms: [B, n], detached: every loss of every image, in the order of the space's names.
+    """
+
+    total: Tensor
+    terms: Tensor
+
+
+def _operands(pred: Tensor, target: Tensor, weights: Tensor | None, space: LossSpace) -> tuple[Tensor, Tensor, Tensor]:
+    """Bring the maps to one type (the wider: an autocast prediction keeps the target's precision) and the weights,
+    [n] or [B, n], to the weights per image of a total that is a mean over the images."""
+    dtype = torch.promote_types(pred.dtype, target.dtype)
+    batch, count = pred.shape[0], len(space)
+    if weights is None:
+        weights = torch.full((count,), 1 / count, device=pred.device)
+    elif weights.shape not in ((count,), (batch, count)):
+        raise ValueError(
+            f"weights must be [n] = [{count}] or [B, n] = [{batch}, {count}] for this space of {count} losses, "
+            f"got {list(weights.shape)}"
+        )
+    weights = weights.to(engine.terms_dtype(dtype))
+    return pred.to(dtype), target.to(dtype), (weights / batch).expand(batch, count)
+
+
+def multi_loss(
+    pred: Tensor,
+    target: Tensor,
+    weights: Tensor | None = None,
+    space: LossSpace | None = None,
+    downsample: str = "bicubic",
+) -> tuple[Tensor, Tensor]:
+    """Weighted sum of losses, eq. (2), and the losses themselves, from one evaluation.
+
+    ``total = mean_b sum_i w_i terms[b, i]``
+
+    Args:
+        pred: predicted depth [B, 1, H, W] or [B, H, W], metres.
+        target: true depth, same shape, metres.
+        weights: [n], or [B, n] for weights per image; None for equal weights 1/n.
+        space: the losses; None for all 78.
+        downsample: "bicubic" (the authors' program) or "area" (the paper's words).
+
+    Returns:
+        ``(total, terms)``: a scalar and [B, n]; both are differentiable in ``pred``. The gradient of the total costs
+        nothing more; one through individual terms evaluates the losses again.
+
+    Raises:
+        TypeError, ValueError: for maps or weights that do not fit, and for a target that requires a gradient.
+
+    Example:
+        >>> pred = torch.rand(2, 1, 24, 32, requires_grad=True)
+        >>> total, terms = multi_loss(pred, torch.rand(2, 1, 24, 32), space=LossSpace("depth+gradient"))
+        >>> total.backward()
+        >>> terms.shape
+        torch.Size([2, 36])
+    """
+    space = space or LossSpace("all")
+    pred, target, weights = _operands(pred, target, weights, space)
+    return engine.weighted_total(pred, target, weights, space.terms, downsample)
+
+
+def multi_loss_terms(
+    pred: Tensor, target: Tensor, space: LossSpace | None = None, downsample: str = "bicubic"
+) -> Tensor:
+    """The losses of every image, [B, n], differentiable in ``pred`` with any upstream gradient.
+
+    Args:
+        pred: predicted depth [B, 1, H, W] or [B, H, W], metres.
+        target: true depth, same shape, metres.
+        space: the losses; None for all 78.
+        downsample: "bicubic" or "area".
+
+    Raises:
+        TypeError, ValueError: for maps that do not fit, and for a target that requires a gradient.
+
+    Example:
+        >>> multi_loss_terms(torch.ones(1, 8, 8), torch.zeros(1, 8, 8), space=LossSpace("D/0+r/0"))
+        tensor([[1., 0.]])
+    """
+    space = space or LossSpace("all")
+    dtype = torch.promote_types(pred.dtype, target.dtype)
+    return engine.term_values(pred.to(dtype), target.to(dtype), space.terms, downsample)
+
+
+class MultiLoss(nn.Module):
+    """The paper's overall loss, eq. (2), over a space of losses, all of them and their gradient in one pass.
+
+    ``total = mean_b sum_i w_i terms[b, i]``
+
+    Args:
+        space: the losses, as a :class:`mlr.LossSpace` or a selection such as "all" or "depth+gradient".
+        downsample: how a map is brought to scale k: "bicubic" (the authors' program) or "area" (the paper's words).
+
+    Example:
+        >>> criterion = MultiLoss("depth+gradient")
+        >>> pred, target = torch.rand(2, 1, 24, 32, requires_grad=True), torch.rand(2, 1, 24, 32)
+        >>> out = criterion(pred, target)
+        >>> out.total.backward()
+        >>> out.terms.shape, pred.grad.shape
+        (torch.Size([2, 36]), torch.Size([2, 1, 24, 32]))
+    """
+
+    def __init__(self, space: LossSpace | str = "all", downsample: str = "bicubic") -> None:
+        super().__init__()
+        if downsample not in DOWNSAMPLE:
+            raise ValueError(f"downsample must be one of {', '.join(DOWNSAMPLE)}, got {downsample!r}")
+        self.space = space if isinstance(space, LossSpace) else LossSpace(space)
+        self.downsample = downsample
+
+    def forward(self, pred: Tensor, target: Tensor, weights: Tensor | None = None) -> MultiLossOutput:
+        """Weighted total and losses.
+
+        Args:
+            pred: predicted depth [B, 1, H, W] or [B, H, W], metres.
+            target: true depth, same shape, metres.
+            weights: [n] (for instance ``balancer.weights``), or [B, n] per image; None for equal weights 1/n.
+
+        Returns:
+            ``total`` (scalar, differentiable in ``pred`` and ``weights``) and ``terms`` ([B, n], detached).
+        """
+        pred, target, weights = _operands(pred, target, weights, self.space)
+        return MultiLossOutput(
+            *engine.weighted_total(pred, target, weights, self.space.terms, self.downsample, differentiable_terms=False)
+        )
+
+    def extra_repr(self) -> str:
+        """Shown by ``print(module)``."""
+        return f"{self.space.selection!r}, {len(self.space)} losses, downsample={self.downsample!r}"

@@ -1,0 +1,361 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The operator ``mlr::multi_loss``: schema, shapes, the engines behind it and its autograd.
+
+    mlr::multi_loss(pred, target, weights, terms, downsample) -> (terms [B, n], grad like pred)
+
+One evaluation gives the losses of every image and the gradient of ``sum_bi weights[b, i] terms[b, i]`` by ``pred``.
+``weights`` is [B, n], or None when no gradient is wanted (``grad`` is then empty).
+PyTorch's dispatcher picks the engine:
+
+=========  =====================================================  ========================================
+engine     registered for                                         runs
+=========  =====================================================  ========================================
+cpp        CPU, by importing ``mlr._C``                           float32, float16 and bfloat16 on the CPU
+triton     CUDA (ROCm has the same key), imported at first use    float32, float16 and bfloat16 on GPUs
+reference  every device (CompositeExplicitAutograd)               any floating type, whatever is left over
+=========  =====================================================  ========================================
+
+``MLR_BACKEND=reference|cpp|triton`` or ``with mlr.backend(name)`` override the choice;
+:func:`backend_report` explains it.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import os
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from mlr import reference
+from mlr.space import KINDS, SCALES
+
+BACKENDS: tuple[str, ...] = ("reference", "cpp", "triton")
+
+_SIGNATURE = "(Tensor pred, Tensor target, Tensor? weights, int[] terms, str downsample) -> (Tensor, Tensor)"
+
+torch.library.define("mlr::multi_loss", _SIGNATURE, tags=(torch.Tag.pt2_compliant_tag,))
+# the reference under a name of its own, so that an engine can hand float64 on to it
+torch.library.define("mlr::multi_loss_reference", _SIGNATURE, tags=(torch.Tag.pt2_compliant_tag,))
+
+_definitions = torch.library.Library("mlr", "FRAGMENT")
+for _name in ("multi_loss", "multi_loss_reference"):
+    _definitions.impl(_name, reference.multi_loss, "CompositeExplicitAutograd")
+
+
+@torch.library.register_fake("mlr::multi_loss")
+@torch.library.register_fake("mlr::multi_loss_reference")
+def _shapes(
+    pred: Tensor, target: Tensor, weights: Tensor | None, terms: Sequence[int], downsample: str
+) -> tuple[Tensor, Tensor]:
+    check_operands(pred, target, weights, terms, downsample)
+    values = pred.new_empty((pred.shape[0], len(terms)), dtype=terms_dtype(pred.dtype))
+    return values, pred.new_empty(0) if weights is None else torch.empty_like(
+        pred, memory_format=torch.contiguous_format
+    )
+
+
+def terms_dtype(dtype: torch.dtype) -> torch.dtype:
+    """Type of the losses of a prediction of some type: float64 stays, everything else is computed in float32."""
+    return torch.promote_types(dtype, torch.float32)
+
+
+def check_operands(pred: Tensor, target: Tensor, weights: Tensor | None, terms: Sequence[int], downsample: str) -> None:
+    """Refuse operands that have no meaning, saying what was given and what was expected."""
+    if not pred.is_floating_point():
+        raise TypeError(f"pred must be a floating-point depth map, got {pred.dtype}; convert it to float32 metres")
+    if pred.ndim not in (3, 4) or (pred.ndim == 4 and pred.shape[1] != 1) or 0 in pred.shape:
+        raise ValueError(f"pred must be [B, 1, H, W] or [B, H, W] with B, H, W >= 1, got {list(pred.shape)}")
+    if target.shape != pred.shape:
+        raise ValueError(
+            f"target must have the shape of pred, {list(pred.shape)}, got {list(target.shape)}; "
+            "resize the prediction or the depth map before the loss"
+        )
+    if target.dtype != pred.dtype or target.device != pred.device:
+        raise TypeError(
+            f"target must have the type and device of pred, {pred.dtype} on {pred.device}, "
+            f"got {target.dtype} on {target.device}"
+        )
+    if downsample not in reference.DOWNSAMPLE:
+        raise ValueError(f"downsample must be one of {', '.join(reference.DOWNSAMPLE)}, got {downsample!r}")
+    if not terms or len(set(terms)) != len(terms) or not all(0 <= t < len(KINDS) * SCALES for t in terms):
+        raise ValueError(f"terms must be distinct indices 13 * scale + kind in 0..77, at least one, got {list(terms)}")
+    if weights is not None and (weights.shape != (pred.shape[0], len(terms)) or weights.device != pred.device):
+        raise ValueError(
+            f"weights must be [B, n] = [{pred.shape[0]}, {len(terms)}] on {pred.device}, "
+            f"got {list(weights.shape)} on {weights.device}"
+        )
+
+
+# --- engines ----------------------------------------------------------------------------------------------------------
+
+
+def _load_cpp() -> tuple[Any, str]:
+    """Import the C++ engine, which registers itself for CPU tensors; else say why there is none."""
+    try:
+        from mlr import _C
+    except ImportError as error:
+        built = importlib.util.find_spec("mlr._C") is not None
+        why = f"it does not load here ({error})" if built else "it was not built (no C++ compiler at installation?)"
+        warnings.warn(
+            f"mlr: the C++ engine is missing: {why}. Losses on the CPU run in plain PyTorch, which is right but two "
+            "orders of magnitude slower. Install g++ and run `make setup` (or pip install --no-build-isolation -e .)",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        return None, why
+    return _C, ""
+
+
+_cpp, _why_no_cpp = _load_cpp()
+_has_triton = importlib.util.find_spec("triton") is not None
+_why_no_triton = "" if _has_triton else "the package triton is not installed"
+
+
+def _triton_runs_cpu_tensors() -> bool:
+    """Whether Triton kernels can run on CPU tensors: in its interpreter, or under a driver that says so."""
+    if not _has_triton:
+        return False
+    import triton
+
+    if triton.knobs.runtime.interpret:
+        return True
+    try:
+        return bool(getattr(triton.runtime.driver.active, "runs_cpu_tensors", False))
+    except RuntimeError:  # no driver is active: no GPU
+        return False
+
+
+def _triton(
+    pred: Tensor, target: Tensor, weights: Tensor | None, terms: Sequence[int], downsample: str
+) -> tuple[Tensor, Tensor]:
+    """The Triton engine; its import and compilation are put off until a tensor arrives."""
+    if pred.dtype == torch.float64:
+        return torch.ops.mlr.multi_loss_reference(pred, target, weights, terms, downsample)
+    if pred.device.type == "cpu" and not _triton_runs_cpu_tensors():
+        raise RuntimeError(
+            "the triton backend was chosen but pred is on the CPU: move it to a GPU, set TRITON_INTERPRET=1 for "
+            "Triton's interpreter, or choose another backend (MLR_BACKEND=cpp or reference)"
+        )
+    from mlr import kernels  # the Triton engine
+
+    return kernels.multi_loss(pred, target, weights, terms, downsample)
+
+
+def _refuse(backend: str, key: str) -> Callable[..., tuple[Tensor, Tensor]]:
+    def refuse(*_: Any) -> tuple[Tensor, Tensor]:
+        raise RuntimeError(f"the {backend} backend was chosen, but it has no kernel for {key} tensors")
+
+    return refuse
+
+
+def _kernel(key: str, backend: str | None) -> Callable[..., tuple[Tensor, Tensor]] | None:
+    """Python kernel to register for a dispatch key, or None where what lies beneath is already right.
+
+    Beneath lie the C++ engine for CPU and the reference for everything.
+    """
+    if backend is None:
+        return _triton if key == "CUDA" and _has_triton else None
+    if backend == "cpp":
+        return None if key == "CPU" else _refuse(backend, key)
+    return _triton if backend == "triton" else reference.multi_loss
+
+
+_registrations: dict[str, torch.library.Library] = {}
+_override: str | None = None
+
+
+def _choose(backend: str | None) -> None:
+    """Make a backend the operator's kernel on CPU and GPU; None restores the natural choice."""
+    global _override
+    if backend is not None and backend not in BACKENDS:
+        raise ValueError(f"unknown backend {backend!r}: choose one of {', '.join(BACKENDS)}")
+    missing = {"cpp": _why_no_cpp, "triton": _why_no_triton}.get(backend or "", "")
+    if missing:
+        raise RuntimeError(f"the {backend} backend cannot be used: {missing}")
+    for library in _registrations.values():
+        library._destroy()
+    _registrations.clear()
+    for key in ("CPU", "CUDA"):
+        kernel = _kernel(key, backend)
+        if kernel is not None:
+            with warnings.catch_warnings():  # replacing a kernel is the point
+                warnings.simplefilter("ignore")
+                _registrations[key] = torch.library.Library("mlr", "IMPL")
+                _registrations[key].impl("multi_loss", kernel, key)
+    _override = backend
+
+
+@contextmanager
+def backend(name: str) -> Iterator[None]:
+    """Run the losses on one engine, whatever the device would choose; for tests and comparisons.
+
+    The choice is the whole process's, so it is not for concurrent threads.
+
+    Args:
+        name: "reference", "cpp" or "triton". ``triton`` takes CPU tensors only in Triton's interpreter
+            (``TRITON_INTERPRET=1``) or under a Triton driver that runs CPU tensors.
+
+    Raises:
+        ValueError: for an unknown name.
+        RuntimeError: if the engine is not there; the message says why.
+
+    Example:
+        >>> with backend("reference"):
+        ...     print(backend_report().splitlines()[0])
+        CPU tensors: reference, chosen by mlr.backend or MLR_BACKEND
+    """
+    before = _override
+    _choose(name)
+    try:
+        yield
+    finally:
+        _choose(before)
+
+
+def backend_report() -> str:
+    """Which engine runs the losses on CPU and GPU tensors, and why not another; a few lines of text."""
+    cpp = "" if _cpp is None else f"cpp ({_cpp.capability()})"
+    no_gpu = "" if torch.cuda.is_available() else " (PyTorch sees no GPU here)"
+    if _override is not None:
+        engine = cpp if _override == "cpp" else _override
+        chosen = f"{engine}, chosen by mlr.backend or MLR_BACKEND"
+        gpu = "none: the cpp backend was chosen" if _override == "cpp" else chosen
+        return f"CPU tensors: {chosen}\nGPU tensors: {gpu}{no_gpu}"
+    cpu = f"{cpp}; float64 by the reference" if cpp else f"reference, because the C++ engine is missing: {_why_no_cpp}"
+    gpu = "triton; float64 by the reference" if _has_triton else f"reference, because {_why_no_triton}"
+    return f"CPU tensors: {cpu}\nGPU tensors: {gpu}{no_gpu}"
+
+
+_choose(os.environ.get("MLR_BACKEND") or None)
+
+
+# --- autograd ---------------------------------------------------------------------------------------------------------
+
+
+def _refuse_target_gradient(target: Tensor) -> None:
+    if target.requires_grad and torch.is_grad_enabled():
+        raise ValueError("the losses give no gradient for the target; pass target.detach()")
+
+
+def _first_order(backward: Callable[..., Any]) -> Callable[..., Any]:
+    """Make a backward refuse ``create_graph=True``: the saved gradient is a constant to autograd, so a second
+    derivative through it would silently be zero."""
+    once = once_differentiable(backward)
+
+    @functools.wraps(backward)
+    def checked(ctx: Any, *grads: Tensor | None) -> Any:
+        if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+            raise RuntimeError(
+                "the losses have no second derivative: double backward (create_graph=True) through mlr's losses is not "
+                "supported; use mlr.reference.multi_loss_terms for it"
+            )
+        return once(ctx, *grads)
+
+    return checked
+
+
+class _WeightedTotal(torch.autograd.Function):
+    """``total = sum_bi weights[b, i] terms[b, i]`` with the gradient that came out of the same evaluation.
+
+    It stays outside the operator, so that the operator is opaque to compilers and has one meaning.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        pred: Tensor,
+        target: Tensor,
+        weights: Tensor,
+        terms: list[int],
+        downsample: str,
+        differentiable_terms: bool,
+    ) -> tuple[Tensor, Tensor]:
+        # a float16 gradient of 1 / HW would be subnormal: keep it per pixel and divide once the upstream scale is known
+        ctx.gain = pred.shape[-2] * pred.shape[-1] if pred.dtype == torch.float16 else 1
+        values, grad = torch.ops.mlr.multi_loss(pred, target, weights * ctx.gain, terms, downsample)
+        ctx.terms, ctx.downsample, ctx.differentiable_terms = terms, downsample, differentiable_terms
+        ctx.set_materialize_grads(False)
+        if differentiable_terms:
+            ctx.save_for_backward(weights, values, grad, pred, target)
+        else:
+            ctx.save_for_backward(weights, values, grad)
+            ctx.mark_non_differentiable(values)
+        return (values * weights).sum(), values
+
+    @staticmethod
+    @_first_order
+    def backward(ctx: Any, grad_total: Tensor | None, grad_values: Tensor | None) -> tuple[Tensor | None, ...]:
+        weights, values, grad, *maps = ctx.saved_tensors
+        if grad_total is None:
+            grad_total = values.new_zeros(())
+        if ctx.differentiable_terms and grad_values is not None:
+            # another weighting than the one evaluated: evaluate again, since the 78 gradients were never apart
+            upstream = (grad_total * weights + grad_values) * ctx.gain
+            grad = torch.ops.mlr.multi_loss(*maps, upstream, ctx.terms, ctx.downsample)[1]
+            grad_pred = grad if ctx.gain == 1 else (grad.float() / ctx.gain).to(grad.dtype)
+        else:
+            grad_pred = (grad * (grad_total / ctx.gain)).to(grad.dtype)
+        grad_weights = grad_total * values if ctx.needs_input_grad[2] else None
+        return grad_pred, None, grad_weights, None, None, None
+
+
+class _Terms(torch.autograd.Function):
+    """The losses alone; an arbitrary upstream gradient [B, n] is a weighting, evaluated when it arrives."""
+
+    @staticmethod
+    def forward(ctx: Any, pred: Tensor, target: Tensor, terms: list[int], downsample: str) -> Tensor:
+        ctx.save_for_backward(pred, target)
+        ctx.terms, ctx.downsample = terms, downsample
+        return torch.ops.mlr.multi_loss(pred, target, None, terms, downsample)[0]
+
+    @staticmethod
+    @_first_order
+    def backward(ctx: Any, grad_values: Tensor) -> tuple[Tensor | None, ...]:
+        grad = torch.ops.mlr.multi_loss(*ctx.saved_tensors, grad_values.contiguous(), ctx.terms, ctx.downsample)[1]
+        return grad, None, None, None
+
+
+def weighted_total(
+    pred: Tensor,
+    target: Tensor,
+    weights: Tensor,
+    terms: Sequence[int],
+    downsample: str,
+    differentiable_terms: bool = True,
+) -> tuple[Tensor, Tensor]:
+    """Total ``sum_bi weights[b, i] terms[b, i]`` and terms, differentiable in ``pred`` and ``weights``.
+
+    Args:
+        pred: predicted depth [B, 1, H, W] or [B, H, W].
+        target: true depth, same shape, type and device.
+        weights: [B, n].
+        terms: n indices ``13 * scale + kind``.
+        downsample: "bicubic" or "area".
+        differentiable_terms: whether the returned terms carry a gradient too.
+
+    Returns:
+        ``(total, terms [B, n])``.
+    """
+    check_operands(pred, target, weights, terms, downsample)
+    _refuse_target_gradient(target)
+    weights = weights.to(terms_dtype(pred.dtype))
+    if torch.is_grad_enabled() and pred.requires_grad:
+        return _WeightedTotal.apply(pred, target, weights, list(terms), downsample, differentiable_terms)
+    values = torch.ops.mlr.multi_loss(pred, target, None, list(terms), downsample)[0]
+    return (values * weights).sum(), values
+
+
+def term_values(pred: Tensor, target: Tensor, terms: Sequence[int], downsample: str) -> Tensor:
+    """Terms [B, n], differentiable in ``pred`` with any upstream gradient."""
+    check_operands(pred, target, None, terms, downsample)
+    _refuse_target_gradient(target)
+    if torch.is_grad_enabled() and pred.requires_grad:
+        return _Terms.apply(pred, target, list(terms), downsample)
+    return torch.ops.mlr.multi_loss(pred, target, None, list(terms), downsample)[0]
