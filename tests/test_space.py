@@ -14,8 +14,6 @@ def test_all_78_names_stand_in_the_order_of_table_1_scale_by_scale():
     assert len(ALL) == 78 == len(set(ALL.names))
     kinds = ["D", "M", "M5", "M17", "M65", "r", "c", "rr", "rc", "cc", "N", "Nr", "Nc"]
     assert ALL.names[:13] == tuple(f"{kind}/0" for kind in kinds)
-        f"{k}/0" for k in ["D", "M", "M5", "M17", "M65", "r", "c", "rr", "rc", "cc", "N", "Nr", "Nc"]
-    )
     assert ALL.names[13 * 3 + 3] == "M17/3"
     assert ALL.terms == tuple(range(78))
 
