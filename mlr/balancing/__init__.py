@@ -1,0 +1,30 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Balancers: weights of many losses, revised while the network trains (section 3.2).
+
+They need PyTorch alone and know nothing of depth: any [B, n] tensor of losses can be balanced.
+
+Example:
+    >>> balancer = make_balancer("rebalancing", ["D/0", "r/0"], period=100)
+    >>> balancer.weights
+    tensor([0.5000, 0.5000], dtype=torch.float64)
+"""
+
+from mlr.balancing.base import LossBalancer, equal_contributions
+from mlr.balancing.factory import BALANCERS, make_balancer
+from mlr.balancing.fixed import EqualContribution, FixedWeights
+from mlr.balancing.rebalancing import Rebalancing, lambda_staircase
+from mlr.balancing.record import NewWeights, PeriodStatistics, RebalanceRecord
+
+__all__ = [
+    "BALANCERS",
+    "EqualContribution",
+    "FixedWeights",
+    "LossBalancer",
+    "NewWeights",
+    "PeriodStatistics",
+    "RebalanceRecord",
+    "Rebalancing",
+    "equal_contributions",
+    "lambda_staircase",
+    "make_balancer",
+]

@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Balancers by the name that the command line gives them."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Iterable
+from typing import Any
+
+from mlr.balancing.base import LossBalancer
+from mlr.balancing.fixed import EqualContribution, FixedWeights
+from mlr.balancing.rebalancing import Rebalancing
+
+#: The balancers that ``--balancer`` offers.
+BALANCERS: dict[str, type[LossBalancer]] = {
+    "fixed": FixedWeights,
+    "equal": EqualContribution,
+    "rebalancing": Rebalancing,
+}
+
+
+def make_balancer(name: str, names: Iterable[str], **options: Any) -> LossBalancer:
+    """Build a balancer by name.
+
+    Args:
+        name: a key of :data:`BALANCERS`.
+        names: the losses.
+        options: the balancer's own, e.g. ``period=100, lam=1.0``.
+
+    Raises:
+        ValueError: for an unknown name or option; the message lists the known ones.
+        TypeError: for an option of the wrong type.
+
+    Example:
+        >>> make_balancer("equal", ["D/0", "r/0"], period=100)
+        EqualContribution(2 losses, period=100.0)
+    """
+    if name not in BALANCERS:
+        near = difflib.get_close_matches(str(name), BALANCERS, n=1)
+        hint = f", did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"unknown balancer {name!r}{hint} The balancers are: {', '.join(BALANCERS)}")
+    cls = BALANCERS[name]
+    known = list(inspect.signature(cls).parameters)[1:]
+    unknown = [option for option in options if option not in known]
+    if unknown:
+        raise ValueError(f"the balancer {name!r} has no option {', '.join(unknown)}; its options: {', '.join(known)}")
+    return cls(names, **options)

@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a period of training leaves behind: the statistics a balancer decides from and the record it logs."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class PeriodStatistics:
+    """Statistics of the period that just ended, all on the CPU in float64 and equal on every rank.
+
+    Attributes:
+        period: index of the period.
+        steps: optimizer steps in the period.
+        means: [n], mean of every loss over the period's images, ``L_i(t)``.
+        previous: [n], the last usable mean of every loss before this period, ``L_i(t-1)``; NaN where there is none.
+        weights: [n], the weights in force during the period, ``w_i(t-1)``.
+        start: [n], the weights that gave every loss an equal contribution after the first period.
+        active: [n], bool: the losses to rebalance: ``means`` and ``previous`` are both finite and positive.
+    """
+
+    period: int
+    steps: int
+    means: Tensor
+    previous: Tensor
+    weights: Tensor
+    start: Tensor
+    active: Tensor
+
+    def total(self, weights: Tensor, means: Tensor | None = None) -> Tensor:
+        """Overall loss ``sum_i w_i L_i`` over the active losses, eq. (10)."""
+        means = self.means if means is None else means
+        return (weights * means)[self.active].sum()
+
+    def keep_total(self, weights: Tensor) -> Tensor:
+        """Scale weights so that the overall loss of this period would have been the same under them."""
+        return weights * (self.total(self.weights) / self.total(weights))
+
+
+class NewWeights(NamedTuple):
+    """What a balancer answers at the end of a period.
+
+    Attributes:
+        weights: [n], float64; entries of losses that are not active are ignored.
+        lam: the rebalancing parameter that was used, if the algorithm has one.
+        clipped: [n], bool: losses whose change was limited.
+    """
+
+    weights: Tensor
+    lam: float | None = None
+    clipped: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class RebalanceRecord:
+    """What happened at the end of a period, in plain Python numbers ready for a logger.
+
+    Every per-loss tuple is in the order of ``names``.
+
+    Attributes:
+        period: index of the period that ended; period 0 is the preliminary one with equal weights.
+        step: optimizer steps so far.
+        lam: rebalancing parameter that was applied; None where none was.
+        names: the losses.
+        means: mean of every loss over the period's images, ``L_i(t)``.
+        weights: weights in force from now on, ``w_i(t)``.
+        contributions: share of every loss in the overall loss under these weights, ``w_i(t) L_i(t) / sum``; Fig. 3.
+        clipped: names of the losses whose change was limited.
+        held: names of the losses that kept their weight because a mean was zero or not finite, or because the new
+            weight would not have been a positive number.
+        images: images the means are taken over, of all ranks.
+        dropped: images left out because one of their losses was not finite.
+    """
+
+    period: int
+    step: int
+    lam: float | None
+    names: tuple[str, ...]
+    means: tuple[float, ...]
+    weights: tuple[float, ...]
+    contributions: tuple[float, ...]
+    clipped: tuple[str, ...]
+    held: tuple[str, ...]
+    images: int
+    dropped: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """The record for JSON or a table: per-loss values keyed by name, ``lam`` under its name ``lambda``."""
+        fields = asdict(self)
+        names = fields.pop("names")
+        out: dict[str, Any] = {"lambda" if key == "lam" else key: value for key, value in fields.items()}
+        for key in ("means", "weights", "contributions"):
+            out[key] = dict(zip(names, out[key], strict=True))
+        return out | {"clipped": list(self.clipped), "held": list(self.held)}
+
+
+def usable(means: Tensor) -> Tensor:
+    """Whether a mean can be divided by: finite, and positive beyond float32's denormal numbers."""
+    return means.isfinite() & (means > torch.finfo(torch.float32).tiny)
