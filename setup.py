@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-from setuptools import setup
+from setuptools import find_packages, setup
 
 setup(
-    packages=["mlr", "mlr.data", "mlr.kernels"],
+    packages=[*find_packages(include=["mlr", "mlr.*"]), "mlr.kernels"],
     # the Triton engine lives in kernels/ and is imported as mlr.kernels: a top-level package called `kernels` would
     # shadow another well-known one
     package_dir={"mlr": "mlr", "mlr.kernels": "kernels"},

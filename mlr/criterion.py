@@ -37,7 +37,7 @@ def _operands(pred: Tensor, target: Tensor, weights: Tensor | None, space: LossS
             f"weights must be [n] = [{count}] or [B, n] = [{batch}, {count}] for this space of {count} losses, "
             f"got {list(weights.shape)}"
         )
-    weights = weights.to(engine.terms_dtype(dtype))
+    weights = weights.to(pred.device, engine.terms_dtype(dtype))
     return pred.to(dtype), target.to(dtype), (weights / batch).expand(batch, count)
 
 
