@@ -1,0 +1,260 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The encoder: any timm backbone without its classifier, as a map of features.
+
+timm's networks differ in what they return (maps, channels-last maps, tokens), in the sizes they accept and in the unused
+heads they carry. :class:`Layout` says what a backbone does; it is found by running the backbone on the meta device, where
+shapes cost nothing, so no table of names has to be kept.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import timm
+import torch
+from timm.models.pnasnet import Cell, PNASNet5Large
+from torch import Tensor, nn
+
+#: Networks under the paper's names that timm does not have under that name.
+PAPER_NAMES = {"pnasnet": "pnasnet5large"}
+
+#: Ways to ask timm for a transformer that accepts any size; a backbone takes the first it knows.
+SIZE_OPTIONS: tuple[dict[str, Any], ...] = ({"dynamic_img_size": True}, {"strict_img_size": False}, {})
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What a backbone makes of an image.
+
+    Attributes:
+        channels: channels of the feature map.
+        stride: pixels of the image per pixel of the feature map.
+        step: sides of the image must be multiples of this.
+        fixed_size: the only (height, width) the backbone accepts; None = any multiple of ``step``.
+        tap: which of timm's methods gives the map: "features" ([B, C, h, w]), "features-last" ([B, h, w, C]), or
+            "intermediates" (tokens put back on the grid by timm, normalised; "-raw": not normalised).
+    """
+
+    channels: int
+    stride: int
+    step: int
+    fixed_size: tuple[int, int] | None
+    tap: str
+
+
+def check_backbone(name: str) -> str:
+    """Check the name of a backbone without building it.
+
+    Args:
+        name: "pnasnet" (the paper's), or any timm model, with or without the tag of its weights
+            ("densenet161", "resnet50.tv_in1k", "vit_small_patch14_dinov2").
+
+    Returns:
+        timm's name for it.
+
+    Raises:
+        ValueError: there is no such backbone or tag; the message lists the nearest names.
+
+    Example:
+        >>> check_backbone("pnasnet")
+        'pnasnet5large'
+    """
+    if not isinstance(name, str):
+        raise TypeError(f"backbone must be a name, got {type(name).__name__}")
+    if name in PAPER_NAMES:
+        return PAPER_NAMES[name]
+    architecture, _, tag = name.partition(".")
+    if not timm.is_model(architecture):
+        known = [*PAPER_NAMES, *timm.list_models()]
+        near = difflib.get_close_matches(architecture.lower(), known, n=5, cutoff=0.5)
+        hint = f"did you mean {', '.join(near)}?" if near else "see timm.list_models() for the names"
+        raise ValueError(f"unknown backbone {name!r}: {hint}")
+    if tag:
+        tags = [full.partition(".")[2] for full in timm.list_pretrained(f"{architecture}.*")]
+        if tag not in tags:
+            raise ValueError(
+                f"unknown weights tag {tag!r} of backbone {architecture!r}: it has {', '.join(tags) or 'none'}"
+            )
+    return name
+
+
+def build_encoder(
+    backbone: str,
+    image_size: tuple[int, int] | None = None,
+    state_dict: Mapping[str, Tensor] | None = None,
+) -> tuple[nn.Module, Layout]:
+    """Build a backbone without its classifier.
+
+    Args:
+        backbone: a name that :func:`check_backbone` accepts.
+        image_size: (height, width) for backbones that are built for one size; others ignore it.
+        state_dict: weights with timm's names, with or without those of the classifier.
+
+    Returns:
+        The module, with the parameters its features use and no others, and its layout.
+
+    Raises:
+        ValueError: the backbone gives no feature map, or the weights do not fit.
+    """
+    name = check_backbone(backbone)
+    if backbone == "pnasnet":
+        encoder: nn.Module = authors_pnasnet()
+        if state_dict is not None:
+            state = {key: value for key, value in state_dict.items() if not key.startswith("last_linear.")}
+            _strict(lambda: encoder.load_state_dict(state), name)
+        return encoder, Layout(4320, 32, 32, None, "features")
+
+    skeleton, options = _skeleton(name, image_size)
+    layout = _layout(skeleton, name, image_size)
+    if state_dict is None:
+        encoder = timm.create_model(name, **options)
+    else:
+        state = _with_classifier(dict(state_dict), skeleton)
+        encoder = _strict(
+            lambda: timm.create_model(name, pretrained=True, pretrained_cfg_overlay={"state_dict": state}, **options),
+            name,
+        )
+    _prune(encoder, _unused(skeleton, layout))
+    return encoder, layout
+
+
+def encode(encoder: nn.Module, layout: Layout, image: Tensor) -> Tensor:
+    """Features [B, channels, h, w] of images whose size the layout accepts."""
+    return _tap(encoder, layout.tap, image)
+
+
+def authors_pnasnet() -> nn.Module:
+    """PNASNet-5-Large as the paper's authors use it: timm's names, other padding, no final activation.
+
+    timm follows TensorFlow's "same" padding. The authors' port pads symmetrically, pads the stem, keeps "same" padding in
+    the cell that reduces to 1/32, and hands the sum of the last cell on without a ReLU.
+    """
+    encoder = PNASNet5Large(num_classes=0, pad_type="")
+    encoder.conv_0.conv.padding = (1, 1)
+    encoder.cell_4 = Cell(1080, 432, 1080, 432, pad_type="same", is_reduction=True)
+    encoder.act = nn.Identity()
+    return encoder
+
+
+# --- finding out ------------------------------------------------------------------------------------------------------
+
+
+def _tap(encoder: nn.Module, tap: str, image: Tensor) -> Tensor:
+    if tap.startswith("intermediates"):
+        options = {"norm": True} if tap == "intermediates" else {}
+        maps = encoder.forward_intermediates(  # type: ignore[operator]
+            image, indices=1, output_fmt="NCHW", intermediates_only=True, **options
+        )
+        return maps[-1]
+    features = encoder.forward_features(image)  # type: ignore[operator]
+    return features.permute(0, 3, 1, 2) if tap == "features-last" else features
+
+
+def _skeleton(name: str, image_size: tuple[int, int] | None) -> tuple[nn.Module, dict[str, Any]]:
+    """The backbone on the meta device, and the options it accepts for free sizes."""
+    sized = {"img_size": image_size} if image_size else {}
+    candidates = [*SIZE_OPTIONS[:-1], *([sized] if sized else []), {}]
+    with torch.device("meta"):
+        for options in candidates[:-1]:
+            # A backbone that does not know an option says so in its own way: TypeError, RuntimeError or AssertionError.
+            with contextlib.suppress(Exception):
+                return timm.create_model(name, **options).eval(), options
+        return timm.create_model(name).eval(), {}
+
+
+def _layout(skeleton: nn.Module, name: str, image_size: tuple[int, int] | None) -> Layout:
+    """Run the backbone on the meta device at a few sizes."""
+    refusals: list[str] = []
+
+    def run(tap: str, height: int, width: int) -> torch.Size | None:
+        try:
+            shape = _tap(skeleton, tap, torch.zeros(1, 3, height, width, device="meta")).shape
+        except Exception as error:  # each backbone refuses a size in its own way
+            refusals.append(f"{height} x {width}: {error}")
+            return None
+        # a map lies like its image, borders apart; anything else is tokens or channels taken for a side
+        return shape if len(shape) == 4 and 0.5 < shape[3] * height / (shape[2] * width) < 2 else None
+
+    last = "features-last" if getattr(skeleton, "output_fmt", "NCHW") == "NHWC" else "features"
+    taps = (last, "intermediates", "intermediates-raw")
+    with torch.no_grad():
+        for tap in taps:
+            # 448 = 14 * 32 = 16 * 28 divides by every patch size in use
+            small, large = run(tap, 224, 448), run(tap, 448, 896)
+            if small and large:
+                stride = round(448 / (large[-1] - small[-1]))
+                for step in (stride, 2 * stride, 4 * stride):
+                    few = math.ceil(32 / step)
+                    if run(tap, few * step, few * step) and run(tap, few * step, (few + 1) * step):
+                        return Layout(small[1], stride, step, None, tap)
+        size = image_size or tuple(timm.models.get_pretrained_cfg(name).input_size[1:])
+        for tap in taps:
+            shape = run(tap, *size)
+            if shape:
+                return Layout(shape[1], round(size[0] / shape[-2]), 1, (size[0], size[1]), tap)
+    raise ValueError(
+        f"backbone {name!r} gives no feature map at {size[0]} x {size[1]} pixels, so no depth can be decoded from it: take "
+        f"another one ({refusals[-1] if refusals else 'it returns something else'})"
+    )
+
+
+def _unused(skeleton: nn.Module, layout: Layout) -> set[str]:
+    """Names of the parameters that the features do not depend on: classifiers, and heads behind the pooling."""
+    height, width = layout.fixed_size or (224, 448)
+    with torch.enable_grad():
+        features = encode(skeleton, layout, torch.zeros(1, 3, height, width, device="meta"))
+    used: set[int] = set()
+    seen, waiting = set(), [features.grad_fn]
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if hasattr(node, "variable"):
+            used.add(id(node.variable))
+        waiting.extend(following for following, _ in node.next_functions)
+    return {name for name, parameter in skeleton.named_parameters() if id(parameter) not in used}
+
+
+def _prune(module: nn.Module, unused: set[str], prefix: str = "") -> None:
+    """Replace submodules whose parameters are all unused, so that no optimiser, DDP check or checkpoint meets them."""
+    for name, parameter in module.named_parameters(recurse=False):
+        if prefix + name in unused:
+            parameter.requires_grad_(False)
+    for name, child in module.named_children():
+        inside = [f"{prefix}{name}.{key}" for key, _ in child.named_parameters()]
+        if inside and unused.issuperset(inside):
+            setattr(module, name, nn.Identity())
+        else:
+            _prune(child, unused, f"{prefix}{name}.")
+
+
+# --- weights ----------------------------------------------------------------------------------------------------------
+
+
+def _with_classifier(state: dict[str, Tensor], skeleton: nn.Module) -> dict[str, Tensor]:
+    """Give the state dict a classifier of the expected shape: files come without one, or with one for other classes.
+
+    The classifier is pruned afterwards; with it in place every other name can be checked strictly.
+    """
+    config = skeleton.pretrained_cfg
+    classifiers = config.get("classifier") or ()
+    classifiers = (classifiers,) if isinstance(classifiers, str) else classifiers
+    for name, tensor in skeleton.state_dict().items():
+        if name.rpartition(".")[0] in classifiers:
+            shape = [tensor.shape[0] + (config.get("label_offset") or 0), *tensor.shape[1:]]
+            if name not in state or list(state[name].shape) != shape:
+                state[name] = torch.zeros(shape)
+    return state
+
+
+def _strict(load: Callable[[], Any], name: str) -> Any:
+    try:
+        return load()
+    except (RuntimeError, KeyError) as error:
+        raise ValueError(f"the weights do not fit backbone {name!r}: {error}") from error
