@@ -3,7 +3,8 @@
 
 A checkpoint is ``torch.save`` of plain values and tensors, loadable with ``weights_only=True``::
 
-    {"format": "mlr-checkpoint", "version": 1, "model": state dict, "config": {...}, "versions": {...}, "metrics": {...}}
+    {"format": "mlr-checkpoint", "version": 1, "model": state dict,
+     "config": {...}, "versions": {...}, "metrics": {...}}
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from mlr._version import __version__
 FORMAT = "mlr-checkpoint"
 FORMAT_VERSION = 1
 
-#: Mean and standard deviation of ImageNet's RGB values: what the authors fed their network, whatever its encoder expects.
+#: Mean and standard deviation of ImageNet's RGB values, which the authors' program subtracts for every encoder.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -139,14 +140,15 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         )
     if isinstance(content, Mapping) and "pytorch-lightning_version" in content:
         raise CheckpointError(
-            f"{path} is the full state of a training run, for --resume; to use the model take the run's best.pt or last.pt"
+            f"{path} is the full state of a training run, for --resume; "
+            "to use the model take the run's best.pt or last.pt"
         )
     state = _state_dict(content, path)
     if "conv_d32.weight" in state and any(key.startswith("encoder.cell_") for key in state):
         return _authors(state)
     raise CheckpointError(
-        f"{path} is neither an mlr checkpoint nor the authors' network (which has conv_d32, up1 to up5, conv3 and a PNASNet "
-        f"encoder); it holds {_first(state)}. Backbone weights alone go to DepthModel(pretrained={str(path)!r})"
+        f"{path} is neither an mlr checkpoint nor the authors' network (conv_d32, up1 to up5, conv3, PNASNet encoder); "
+        f"it holds {_first(state)}. Backbone weights alone go to DepthModel(pretrained={str(path)!r})"
     )
 
 
@@ -197,8 +199,8 @@ def _read(path: str | Path) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
-            f"{path} is not a file of plain tensors: it is damaged, foreign, or holds Python objects, which are not loaded "
-            f"because they could run code ({str(error).splitlines()[0]})"
+            f"{path} is not a file of plain tensors: it is damaged, foreign, or holds Python objects, which are not "
+            f"loaded because they could run code ({str(error).splitlines()[0]})"
         ) from error
     except Exception as error:  # zip, safetensors and end-of-file errors have no common base
         raise CheckpointError(f"cannot read {path}: truncated or not a PyTorch file ({error})") from error

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The encoder: any timm backbone without its classifier, as a map of features.
 
-timm's networks differ in what they return (maps, channels-last maps, tokens), in the sizes they accept and in the unused
-heads they carry. :class:`Layout` says what a backbone does; it is found by running the backbone on the meta device, where
-shapes cost nothing, so no table of names has to be kept.
+timm's networks differ in what they return (maps, channels-last maps, tokens), in the sizes they accept and in the
+unused heads they carry. :class:`Layout` says what a backbone does; it is found by running the backbone on the meta
+device, where shapes cost nothing, so no table of names has to be kept.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any
 
 import timm
 import torch
+from timm.models import PretrainedCfg
 from timm.models.pnasnet import Cell, PNASNet5Large
 from torch import Tensor, nn
 
@@ -83,6 +84,11 @@ def check_backbone(name: str) -> str:
     return name
 
 
+def pretrained_config(name: str) -> PretrainedCfg:
+    """What timm knows of a backbone's weights: normalisation, size, places to download from."""
+    return timm.models.get_pretrained_cfg(name) or PretrainedCfg()
+
+
 def build_encoder(
     backbone: str,
     image_size: tuple[int, int] | None = None,
@@ -131,13 +137,13 @@ def encode(encoder: nn.Module, layout: Layout, image: Tensor) -> Tensor:
 def authors_pnasnet() -> nn.Module:
     """PNASNet-5-Large as the paper's authors use it: timm's names, other padding, no final activation.
 
-    timm follows TensorFlow's "same" padding. The authors' port pads symmetrically, pads the stem, keeps "same" padding in
-    the cell that reduces to 1/32, and hands the sum of the last cell on without a ReLU.
+    timm follows TensorFlow's "same" padding. The authors' port pads symmetrically, pads the stem, keeps "same" padding
+    in the cell that reduces to 1/16, and hands the output of the last cell on without a ReLU.
     """
     encoder = PNASNet5Large(num_classes=0, pad_type="")
     encoder.conv_0.conv.padding = (1, 1)
     encoder.cell_4 = Cell(1080, 432, 1080, 432, pad_type="same", is_reduction=True)
-    encoder.act = nn.Identity()
+    encoder.act = nn.Identity()  # type: ignore[assignment]
     return encoder
 
 
@@ -192,14 +198,14 @@ def _layout(skeleton: nn.Module, name: str, image_size: tuple[int, int] | None) 
                     few = math.ceil(32 / step)
                     if run(tap, few * step, few * step) and run(tap, few * step, (few + 1) * step):
                         return Layout(small[1], stride, step, None, tap)
-        size = image_size or tuple(timm.models.get_pretrained_cfg(name).input_size[1:])
+        size = image_size or pretrained_config(name).input_size[1:]
         for tap in taps:
             shape = run(tap, *size)
             if shape:
                 return Layout(shape[1], round(size[0] / shape[-2]), 1, (size[0], size[1]), tap)
     raise ValueError(
-        f"backbone {name!r} gives no feature map at {size[0]} x {size[1]} pixels, so no depth can be decoded from it: take "
-        f"another one ({refusals[-1] if refusals else 'it returns something else'})"
+        f"backbone {name!r} gives no feature map at {size[0]} x {size[1]} pixels, so no depth can be decoded from it: "
+        f"take another one ({refusals[-1] if refusals else 'it returns something else'})"
     )
 
 
@@ -242,7 +248,7 @@ def _with_classifier(state: dict[str, Tensor], skeleton: nn.Module) -> dict[str,
 
     The classifier is pruned afterwards; with it in place every other name can be checked strictly.
     """
-    config = skeleton.pretrained_cfg
+    config: dict[str, Any] = skeleton.pretrained_cfg  # type: ignore[assignment]
     classifiers = config.get("classifier") or ()
     classifiers = (classifiers,) if isinstance(classifiers, str) else classifiers
     for name, tensor in skeleton.state_dict().items():

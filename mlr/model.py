@@ -8,13 +8,12 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-import timm
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mlr.checkpoints import CheckpointError, load_checkpoint, load_exactly
-from mlr.encoder import build_encoder, check_backbone, encode
+from mlr.encoder import build_encoder, check_backbone, encode, pretrained_config
 from mlr.weights import Weights, WeightsNotFoundError, file_weights, find_weights
 
 #: Mean depth of NYUv2 in metres: where an untrained network starts.
@@ -43,12 +42,12 @@ class DepthModel(nn.Module):
 
     The decoder is a 1 x 1 convolution, then one :class:`UpBlock` per factor of 2 that the encoder takes away (five for
     1/32; channels 1024, 512, 256, 128, 64, 32), then a 3 x 3 convolution to one channel. There are no skip connections,
-    no normalisation and no activation at the output: an untrained or confused network may predict a depth below 0, which
-    the losses see as it is. The evaluation protocols clamp; so should you before taking logarithms.
+    no normalisation and no activation at the output: an untrained or confused network may predict a depth below 0,
+    which the losses see as it is. The evaluation protocols clamp; so should you before taking logarithms.
 
     Args:
-        backbone: "pnasnet" (the authors' variant of PNASNet-5-Large), "densenet161", "vgg16", "resnet50", "senet154", or
-            any other timm model by name, convolutional or transformer.
+        backbone: "pnasnet" (the authors' variant of PNASNet-5-Large), "densenet161", "vgg16", "resnet50", "senet154",
+            or any other timm model by name, convolutional or transformer.
         decoder_channels: channels after the 1 x 1 convolution; a multiple of 32.
         pretrained: "auto" takes ImageNet weights from timm's cache, an installed package or the network, and warns when
             none can be had; True fails then; False starts from random weights; a path reads a .pth or .safetensors file
@@ -91,20 +90,20 @@ class DepthModel(nn.Module):
         if self.layout.fixed_size and self.layout.fixed_size != size:
             height, width = self.layout.fixed_size
             warnings.warn(
-                f"{backbone} accepts {height} x {width} pixels only: every image is resized to that, and its depth back. "
-                "Pass image_size=(height, width) to build it for another size",
+                f"{backbone} accepts {height} x {width} pixels only: every image is resized to that, and its depth "
+                "back. Pass image_size=(height, width) to build it for another size",
                 stacklevel=2,
             )
 
         self.config: dict[str, Any] = {"backbone": backbone, "decoder_channels": decoder_channels}
         if size:
             self.config["image_size"] = list(size)
-        statistics = timm.models.get_pretrained_cfg(name)
+        statistics = pretrained_config(name)
         self.register_buffer("pixel_mean", torch.tensor(statistics.mean).view(3, 1, 1))
         self.register_buffer("pixel_std", torch.tensor(statistics.std).view(3, 1, 1))
 
-        # The module names are those of the authors' checkpoint. Five blocks undo a stride of 32; the rare larger strides
-        # are left to the final resize.
+        # The module names are those of the authors' checkpoint. Five blocks undo a stride of 32; what the rare larger
+        # strides leave is done by the final resize.
         self.blocks = min(5, max(1, round(math.log2(self.layout.stride))))
         self.conv_d32 = nn.Conv2d(self.layout.channels, decoder_channels, kernel_size=1)
         channels = decoder_channels
@@ -117,8 +116,8 @@ class DepthModel(nn.Module):
     def reset_decoder(self, depth: float = INITIAL_DEPTH) -> None:
         """Draw the decoder's weights so that the untrained network predicts about ``depth`` metres everywhere.
 
-        He initialisation keeps the size of signal and gradient through the ten ReLU layers, which have no normalisation;
-        PyTorch's default would shrink both by a factor of 2.4 a layer.
+        He initialisation keeps the size of signal and gradient through the ten ReLU layers, which have no
+        normalisation; PyTorch's default would shrink both by a factor of 2.4 a layer.
         """
         for name, module in self.named_modules():
             if isinstance(module, nn.Conv2d) and not name.startswith("encoder."):
@@ -166,8 +165,8 @@ class DepthModel(nn.Module):
     def from_checkpoint(cls, path: str | Path) -> DepthModel:
         """Load a network from a checkpoint of ours or from the file the paper's authors released.
 
-        The authors' file (DataParallel names, float16) becomes a float32 "pnasnet" that normalises its input by ImageNet's
-        statistics, as their program does; ``.half()`` gives their evaluation's precision.
+        The authors' file (DataParallel names, float16) becomes a float32 "pnasnet" that normalises its input by
+        ImageNet's statistics, as their program does; ``.half()`` gives their evaluation's precision.
 
         Args:
             path: file written by :func:`mlr.save_checkpoint`, or ``PNAS_model.pth``.
@@ -206,8 +205,8 @@ def _choose_weights(name: str, backbone: str, pretrained: bool | str | Path) -> 
                     f"{error}. Give the path of a weights file, or pretrained='auto' to start from random weights"
                 ) from error
             warnings.warn(
-                f"THE ENCODER STARTS FROM RANDOM WEIGHTS: {error}. Training will take far longer and end worse; give the path "
-                "of a weights file as pretrained to avoid it",
+                f"THE ENCODER STARTS FROM RANDOM WEIGHTS: {error}. Training will take far longer and end worse; "
+                "give the path of a weights file as pretrained to avoid it",
                 stacklevel=3,
             )
             return None, f"random: {error}"
@@ -225,6 +224,6 @@ def _check_image(image: Tensor) -> None:
         raise ValueError(f"image must be floating point in [0, 1], got {image.dtype}: divide 8-bit images by 255")
     if min(image.shape[-2:]) < MIN_SIDE:
         raise ValueError(
-            f"image must be at least {MIN_SIDE} x {MIN_SIDE} pixels, got {image.shape[-2]} x {image.shape[-1]}: enlarge it, "
-            "e.g. with torch.nn.functional.interpolate"
+            f"image must be at least {MIN_SIDE} x {MIN_SIDE} pixels, got {image.shape[-2]} x {image.shape[-1]}: "
+            "enlarge it, e.g. with torch.nn.functional.interpolate"
         )

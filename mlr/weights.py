@@ -12,13 +12,15 @@ import threading
 import urllib.error
 import urllib.request
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import timm
 import torch
+from timm.models import PretrainedCfg
 from torch import Tensor
 
 from mlr.checkpoints import CheckpointError, read_state_dict
+from mlr.encoder import pretrained_config
 
 #: Backbones whose ImageNet weights arrive as a package: pip name, module, class that knows the file.
 PACKAGES: dict[str, tuple[str, str, str]] = {
@@ -58,7 +60,7 @@ def find_weights(backbone: str) -> Weights:
         WeightsNotFoundError: none of the places had them; the message names each place and its reason.
     """
     tried: list[str] = []
-    config = timm.models.get_pretrained_cfg(backbone)
+    config = pretrained_config(backbone)
     for lookup in (_from_cache, _from_package, _from_network):
         try:
             return lookup(backbone, config)
@@ -72,7 +74,8 @@ def file_weights(path: str | Path) -> Weights:
     state = read_state_dict(path)
     if any(key.startswith("conv_d32.") for key in state):
         raise CheckpointError(
-            f"{path} holds a whole depth network, not a backbone: load it with DepthModel.from_checkpoint({str(path)!r})"
+            f"{path} holds a whole depth network, not a backbone: load it with "
+            f"DepthModel.from_checkpoint({str(path)!r})"
         )
     return Weights(state, f"file: {path}")
 
@@ -80,18 +83,18 @@ def file_weights(path: str | Path) -> Weights:
 # --- places -----------------------------------------------------------------------------------------------------------
 
 
-def _hub_files(config: Any) -> tuple[str, list[str]] | None:
-    if not config or not config.hf_hub_id:
+def _hub_files(config: PretrainedCfg) -> tuple[str, list[str]] | None:
+    if not config.hf_hub_id:
         return None
     names = [config.hf_hub_filename] if config.hf_hub_filename else ["model.safetensors", "pytorch_model.bin"]
     return config.hf_hub_id, names
 
 
-def _url_file(url: str) -> Path:
-    return Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[-1]
+def _url(config: PretrainedCfg) -> str:
+    return config.url if isinstance(config.url, str) else ""
 
 
-def _from_cache(backbone: str, config: Any) -> Weights:
+def _from_cache(backbone: str, config: PretrainedCfg) -> Weights:
     hub = _hub_files(config)
     if hub:
         from huggingface_hub import try_to_load_from_cache
@@ -101,12 +104,14 @@ def _from_cache(backbone: str, config: Any) -> Weights:
             path = try_to_load_from_cache(repository, name, revision=revision or None)
             if isinstance(path, str):
                 return Weights(read_state_dict(path), f"ImageNet: hub cache, {hub[0]}")
-    if config and config.url and _url_file(config.url).is_file():
-        return Weights(read_state_dict(_url_file(config.url)), f"ImageNet: torch hub cache, {config.url}")
+    if url := _url(config):
+        file = Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[-1]
+        if file.is_file():
+            return Weights(read_state_dict(file), f"ImageNet: torch hub cache, {url}")
     raise WeightsNotFoundError("not in the local cache")
 
 
-def _from_package(backbone: str, config: Any) -> Weights:
+def _from_package(backbone: str, config: PretrainedCfg) -> Weights:
     if backbone not in PACKAGES:
         raise WeightsNotFoundError("no package carries them")
     package, module_name, class_name = PACKAGES[backbone]
@@ -123,15 +128,12 @@ def _from_package(backbone: str, config: Any) -> Weights:
     return Weights(dict(zip(names, values.values(), strict=True)), f"ImageNet: package {package}")
 
 
-def _from_network(backbone: str, config: Any) -> Weights:
+def _from_network(backbone: str, config: PretrainedCfg) -> Weights:
     from huggingface_hub import constants
 
     hub = _hub_files(config)
-    if hub:
-        address = constants.ENDPOINT
-    elif config and config.url:
-        address = config.url
-    else:
+    address = constants.ENDPOINT if hub else _url(config)
+    if not address:
         raise WeightsNotFoundError("timm lists no weights to download")
     if constants.HF_HUB_OFFLINE:
         raise WeightsNotFoundError("not downloaded: HF_HUB_OFFLINE is set")
@@ -144,8 +146,8 @@ def _from_network(backbone: str, config: Any) -> Weights:
 
             state = load_state_dict_from_hf(hub[0], *hub[1][:1] if config.hf_hub_filename else ())
             return Weights(state, f"ImageNet: downloaded from {hub[0]}")
-        state = torch.hub.load_state_dict_from_url(config.url, map_location="cpu", weights_only=True)
-        return Weights(state, f"ImageNet: downloaded from {config.url}")
+        state = torch.hub.load_state_dict_from_url(address, map_location="cpu", weights_only=True)
+        return Weights(state, f"ImageNet: downloaded from {address}")
     except Exception as error:  # the clients raise their own families of errors; each means "no weights" here
         raise WeightsNotFoundError(f"download from {address} failed ({type(error).__name__}: {error})") from error
 
