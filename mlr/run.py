@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The folder of a training run: never an earlier run's, with a record of what was run and what came out.
+
+config.yaml        the settings; `train.py --config` takes it back
+run.json           versions, loss engine, weights the network started from, data, scores
+metrics.csv        losses and scores of every epoch
+balancing.csv      mean, weight and contribution of every loss at every rebalancing
+best.pt, last.pt   the model by best delta_1 and after the last epoch (`DepthModel.from_checkpoint`)
+resume.ckpt        everything that --resume needs
+*.png              curves, samples, contributions
+tensorboard/       the same for TensorBoard
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from mlr._version import __version__
+from mlr.config import TrainingConfig
+from mlr.engine import backend_report
+
+
+class Run:
+    """An open run folder."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def create(cls, config: TrainingConfig) -> Run:
+        """Make the folder of a new run and write its settings.
+
+        Raises:
+            FileExistsError: the folder holds something already.
+            OSError: the folder cannot be made or written.
+        """
+        name = f"{config.backbone}-{config.data}-{datetime.now():%Y%m%d-%H%M%S}".replace("/", "-").replace(":", "-")
+        path = config.out or Path("runs") / name
+        if path.is_file() or (path.is_dir() and any(path.iterdir())):
+            raise FileExistsError(
+                f"{path} is there already and a run never overwrites another: choose another --out, "
+                f"or continue that run with --resume {path}"
+            )
+        run = cls(path)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            run.config_file.write_text(yaml.safe_dump(config.as_dict() | {"out": None}, sort_keys=False))
+        except OSError as error:
+            raise OSError(
+                f"cannot write to the run folder {path}: {error.strerror or error}; choose another --out"
+            ) from error
+        return run
+
+    @classmethod
+    def open(cls, path: Path) -> Run:
+        """Open the folder of an earlier run, to continue it.
+
+        Raises:
+            FileNotFoundError: it is no run folder, or it was stopped before its first checkpoint.
+        """
+        run = cls(path)
+        if not run.config_file.is_file():
+            raise FileNotFoundError(f"--resume {path}: no run folder, it has no config.yaml")
+        if not run.state_file.is_file():
+            raise FileNotFoundError(
+                f"--resume {path}: this run was stopped before its first checkpoint, there is nothing to continue; "
+                "start a new run with its settings: --config " + str(run.config_file)
+            )
+        return run
+
+    @property
+    def config_file(self) -> Path:
+        """Settings in YAML."""
+        return self.path / "config.yaml"
+
+    @property
+    def state_file(self) -> Path:
+        """Full state of training."""
+        return self.path / "resume.ckpt"
+
+    def config(self) -> dict[str, Any]:
+        """The settings that the run was started with."""
+        return yaml.safe_load(self.config_file.read_text())
+
+    def require_space(self, needed: int) -> None:
+        """Refuse to start when the disk cannot hold the run's checkpoints.
+
+        Args:
+            needed: bytes.
+
+        Raises:
+            OSError: with the numbers.
+        """
+        free = shutil.disk_usage(self.path).free
+        if free < needed:
+            raise OSError(
+                f"the disk of {self.path} has {free / 2**20:,.0f} MiB free, and the checkpoints of this run need "
+                f"{needed / 2**20:,.0f} MiB: free some space or choose another --out"
+            )
+
+    def record(self, **entries: Any) -> None:
+        """Add entries to run.json, which is replaced as a whole and so never half-written."""
+        file = self.path / "run.json"
+        content = json.loads(file.read_text()) if file.is_file() else {}
+        partial = file.with_suffix(".part")
+        partial.write_text(json.dumps(content | entries, indent=1, default=str) + "\n")
+        os.replace(partial, file)
+
+    def record_environment(self) -> None:
+        """Record the programs and the machine that a result depends on."""
+        self.record(
+            versions={"mlr": __version__, "torch": torch.__version__, "python": platform.python_version()},
+            loss_engine=backend_report().splitlines(),
+            machine={
+                "cpu": platform.processor() or platform.machine(),
+                "threads": torch.get_num_threads(),
+                "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+            },
+        )

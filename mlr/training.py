@@ -1,0 +1,272 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Training: the paper's recipe as a LightningModule, and one function that runs it from settings to figures."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as L
+import torch
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from mlr import figures
+from mlr.balancing import LossBalancer
+from mlr.callbacks import BalancingLog, EpochReport, ModelFiles, state_checkpoint
+from mlr.config import TrainingConfig
+from mlr.criterion import MultiLoss
+from mlr.data import DepthData
+from mlr.engine import backend_report
+from mlr.evaluation import DepthMetrics, depth_metrics
+from mlr.model import DepthModel
+from mlr.run import Run
+
+#: Predictions are clamped to this depth for scores, as in the authors' evaluation, metres.
+MIN_DEPTH = 1e-4
+
+
+class DepthTraining(L.LightningModule):
+    """A depth network, its losses and their balancer under Adam, eq. (1).
+
+    The balancer sees the losses of every training batch and takes a step after every optimizer step; its state is part
+    of this module's, so a run continues in the middle of a period.
+
+    Args:
+        model: network from images [B, 3, H, W] in [0, 1] to depth [B, 1, H, W] in metres.
+        criterion: the losses.
+        balancer: their weights.
+        learning_rate: of Adam; the paper's is 1e-4.
+        weight_decay: of Adam; the paper has none.
+        periods_per_epoch: rebalancings in an epoch; the paper's 4.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        criterion: MultiLoss,
+        balancer: LossBalancer,
+        learning_rate: float = 1e-4,
+        weight_decay: float = 0.0,
+        periods_per_epoch: int = 4,
+    ) -> None:
+        super().__init__()
+        self.model, self.criterion, self.balancer = model, criterion, balancer
+        self.learning_rate, self.weight_decay = learning_rate, weight_decay
+        self.periods_per_epoch = periods_per_epoch
+        self.metrics = DepthMetrics()
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Adam without a schedule."""
+        return torch.optim.Adam(self.model.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay)
+
+    def on_train_start(self) -> None:
+        """A quarter epoch in optimizer steps is known only now."""
+        batches, accumulate = int(self.trainer.num_training_batches), self.trainer.accumulate_grad_batches
+        self.balancer.period = -(-batches // accumulate) / self.periods_per_epoch
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Depth of images."""
+        return self.model(image)
+
+    def training_step(self, batch: dict[str, Any], _: int) -> Tensor:
+        """Weighted sum of losses of a batch, eq. (2)."""
+        out = self.criterion(self.model(batch["image"]), batch["depth"], self.balancer.weights)
+        self.balancer.observe(out.terms)
+        self.log("train/loss", out.total, prog_bar=True, on_epoch=True, batch_size=len(out.terms))
+        return out.total
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """The optimizer's step, then the balancer's."""
+        super().optimizer_step(*args, **kwargs)
+        record = self.balancer.step()
+        if record is not None:
+            for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+                if isinstance(callback, BalancingLog):
+                    callback.on_rebalance(self.trainer, record)
+
+    def validation_step(self, batch: dict[str, Any], _: int) -> None:
+        """Scores at the working size, over measured pixels; a published protocol scores at the camera's size."""
+        self.metrics.update(self.model(batch["image"]).float().clamp(min=MIN_DEPTH), batch["depth"], batch["valid"])
+
+    def on_validation_epoch_end(self) -> None:
+        """Mean over the images, over all ranks."""
+        scores = self.metrics.compute()
+        self.metrics.reset()
+        self.log_dict({f"val/{name}": value for name, value in scores.items()})
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What a run ended with.
+
+    Attributes:
+        path: the run's folder.
+        constant: scores of the best thing one can do without looking: the median training depth everywhere.
+        before: scores before the first step.
+        after: scores after the last epoch.
+    """
+
+    path: Path
+    constant: dict[str, float]
+    before: dict[str, float]
+    after: dict[str, float]
+
+
+def constant_prediction(data: DepthData, images: int = 64) -> dict[str, float]:
+    """Scores of a prediction that is the median training depth everywhere: what any network has to beat.
+
+    Args:
+        data: the data, set up.
+        images: how many training images the median is taken of.
+    """
+    medians: list[Tensor] = []
+    for batch in data.train_dataloader():
+        medians += [depth[valid].median() for depth, valid in zip(batch["depth"], batch["valid"], strict=True)]
+        if len(medians) >= images:
+            break
+    constant, metric = torch.stack(medians).median(), DepthMetrics()
+    for batch in data.val_dataloader():
+        metric.update(torch.full_like(batch["depth"], float(constant)), batch["depth"], batch["valid"])
+    return {name: float(value) for name, value in metric.compute().items()}
+
+
+def train(config: TrainingConfig, resume: Path | None = None, console: Console | None = None) -> TrainingResult:
+    """Train a network as the settings say, validate it every epoch, and leave a run folder with figures.
+
+    Args:
+        config: the settings.
+        resume: folder of an earlier run to continue; its settings must be given as ``config``.
+        console: where to print.
+
+    Returns:
+        Scores before and after, and the folder.
+
+    Raises:
+        ValueError, FileNotFoundError, FileExistsError, OSError: for settings, data or folders that do not work, before
+            the first step.
+    """
+    console = console or Console()
+    config.validate()
+    _quiet()
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    L.seed_everything(config.seed, verbose=False)
+    data = DepthData(
+        data=config.data,
+        root=config.root,
+        size=config.height_width,
+        batch_size=config.batch_size,
+        workers=config.workers,
+        seed=config.seed,
+        augment=config.augment,
+        holes=config.holes,
+        depth_unit=config.depth_unit,
+        train_length=config.train_length,
+        val_length=config.val_length,
+    )
+    data.setup("fit")
+    run = Run.create(config) if resume is None else Run.open(resume)
+    _introduce(console, config, run, data)
+
+    model = DepthModel(config.backbone, config.decoder_channels, config.pretrained_weights)
+    size = sum(p.numel() * p.element_size() for p in model.parameters())
+    run.require_space(7 * size)  # two models, and weights with Adam's two moments while the older state is still there
+    console.print(
+        f"network   {config.backbone}, {size / 4e6:.1f} M parameters, backbone from {model.weights_source}",
+        highlight=False,
+    )
+    run.record_environment()
+    run.record(weights_source=model.weights_source, parameters=size // 4)
+
+    criterion = MultiLoss(config.space, config.downsample)
+    task = DepthTraining(
+        model, criterion, config.make_balancer(), config.learning_rate, config.weight_decay, config.periods_per_epoch
+    )
+    trainer = L.Trainer(
+        accelerator=config.device,
+        devices=config.devices,
+        precision={"32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}[config.precision],  # type: ignore[arg-type]
+        max_epochs=config.epochs,
+        limit_train_batches=config.steps_per_epoch,
+        accumulate_grad_batches=config.accumulate,
+        gradient_clip_val=config.clip_gradient or None,
+        num_sanity_val_steps=0,
+        logger=[
+            CSVLogger(run.path, name="", version=""),
+            TensorBoardLogger(run.path, name="", version="", sub_dir="tensorboard"),
+        ],
+        callbacks=[
+            BalancingLog(run.path / "balancing.csv"),
+            EpochReport(console),
+            ModelFiles(run.path, config.as_dict()),
+            state_checkpoint(run.state_file),
+        ],
+        enable_model_summary=False,
+        log_every_n_steps=10,
+    )
+    constant = constant_prediction(data)
+    _score_line(console, "constant depth", constant)
+    before = _validate(trainer, task, data)
+    _score_line(console, "before training", before)
+    run.record(constant=constant, before=before)
+    trainer.fit(task, datamodule=data, ckpt_path=None if resume is None else run.state_file)
+    after = {name.removeprefix("val/"): float(v) for name, v in trainer.callback_metrics.items() if name[:4] == "val/"}
+    run.record(after=after, epochs=trainer.current_epoch, steps=trainer.global_step)
+
+    if trainer.is_global_zero:
+        figures.curves(run.path)
+        figures.samples(run.path, model, data.val_dataloader())
+        figures.contributions(run.path)
+        console.print(_summary(constant, before, after))
+        console.print(f"figures, checkpoints and logs are in {run.path}", highlight=False)
+    return TrainingResult(run.path, constant, before, after)
+
+
+def _validate(trainer: L.Trainer, task: DepthTraining, data: DepthData) -> dict[str, float]:
+    (scores,) = trainer.validate(task, datamodule=data, verbose=False)
+    return {name.removeprefix("val/"): value for name, value in scores.items()}
+
+
+def _introduce(console: Console, config: TrainingConfig, run: Run, data: DepthData) -> None:
+    """Say what is about to happen, and why where it was not asked for."""
+
+    def say(what: str, text: str) -> None:
+        console.print(f"{what:<9} {text}", highlight=False)
+
+    say("run", str(run.path))
+    say("data", data.describe())
+    if config.data == "rooms":
+        say("", "(built-in scenes, because no data set was named: --data nyu --root FOLDER trains on NYU Depth v2)")
+    say("losses", f"{len(config.space)} of 78 ({config.losses}), {config.balancer}")
+    for line in backend_report().splitlines():
+        say("engine", line)
+
+
+def _score_line(console: Console, what: str, scores: dict[str, float]) -> None:
+    console.print(
+        f"{what:<16} delta1 {scores['delta1']:.3f}  rmse {scores['rmse']:.3f} m  ard {scores['ard']:.3f}",
+        highlight=False,
+    )
+
+
+def _summary(*columns: dict[str, float]) -> Table:
+    table = Table("metric", *(f"[bold]{name}" for name in ("constant depth", "before", "after")))
+    for name in columns[0]:
+        table.add_row(name, *(f"{scores[name]:.4f}" for scores in columns))
+    return table
+
+
+def _quiet() -> None:
+    """Keep Lightning's advertisements and notes on settings chosen on purpose out of the output."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")
+    warnings.filterwarnings("ignore", message=".*number of training batches.*smaller than the logging interval.*")
