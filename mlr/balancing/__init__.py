@@ -10,20 +10,30 @@ Example:
 """
 
 from mlr.balancing.base import LossBalancer, equal_contributions
+from mlr.balancing.dynamic_average import DynamicWeightAverage
 from mlr.balancing.factory import BALANCERS, make_balancer
 from mlr.balancing.fixed import EqualContribution, FixedWeights
+from mlr.balancing.random_weighting import RandomLossWeighting
 from mlr.balancing.rebalancing import Rebalancing, lambda_staircase
 from mlr.balancing.record import NewWeights, PeriodStatistics, RebalanceRecord
+from mlr.balancing.relobralo import ReLoBRaLo
+from mlr.balancing.uncertainty import UncertaintyWeighting
+from mlr.balancing.variation import CoVWeighting
 
 __all__ = [
     "BALANCERS",
+    "CoVWeighting",
+    "DynamicWeightAverage",
     "EqualContribution",
     "FixedWeights",
     "LossBalancer",
     "NewWeights",
     "PeriodStatistics",
+    "RandomLossWeighting",
+    "ReLoBRaLo",
     "RebalanceRecord",
     "Rebalancing",
+    "UncertaintyWeighting",
     "equal_contributions",
     "lambda_staircase",
     "make_balancer",

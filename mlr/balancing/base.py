@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import math
-import numbers
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from fractions import Fraction
@@ -13,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, distributed, nn
 
+from mlr.balancing.checks import positive
 from mlr.balancing.record import NewWeights, PeriodStatistics, RebalanceRecord, usable
 
 
@@ -58,9 +58,8 @@ class LossBalancer(nn.Module, ABC):
         # DistributedDataParallel copies rank 0's buffers over those of the other ranks at every forward pass, and these
         # are each rank's own until the all_reduce at the end of the period. They travel in the extra state instead.
         self._sums = torch.zeros(count + 2, dtype=torch.float64)
-        nothing = torch.full((count,), math.nan, dtype=torch.float64)
-        #: What the balancer remembers from period to period: float64 tensors on the CPU, saved with the state.
-        self.memory: dict[str, Tensor] = {"previous": nothing, "start": nothing.clone()}
+        #: What the balancer remembers from period to period: tensors on the CPU, saved with the state.
+        self.memory: dict[str, Tensor] = {"previous": torch.full((count,), math.nan, dtype=torch.float64)}
         self._steps = self._steps_at_start = self._index = 0
         self._period: Fraction | None = None
         self._end = Fraction(0)
@@ -85,8 +84,8 @@ class LossBalancer(nn.Module, ABC):
 
     @property
     def started(self) -> bool:
-        """Whether the preliminary period is over."""
-        return bool(self.memory["start"].isfinite().any())
+        """Whether the losses have been given equal contributions."""
+        return "start" in self.memory
 
     @abstractmethod
     def new_weights(self, stats: PeriodStatistics) -> NewWeights:
@@ -165,14 +164,14 @@ class LossBalancer(nn.Module, ABC):
                 "balancer.observe(out.terms) after each forward pass, before balancer.step()"
             )
         means, weights = host[:count] / images, host[count + 2 :]
-        active, previous, start = usable(means), self.memory["previous"], self.memory["start"]
+        active, previous = usable(means), self.memory["previous"]
         preliminary = self.equal_start and not self.started
         if preliminary:
             new = NewWeights(equal_contributions(weights, means, active))
         else:
             if self.equal_start:  # a loss that was never measured before has nothing to be compared with
                 active = active & usable(previous)
-            steps = self._steps - self._steps_at_start
+            start, steps = self.memory.get("start", weights), self._steps - self._steps_at_start
             new = self.new_weights(PeriodStatistics(period, steps, means, previous, weights, start, active))
         # the operator works in float32: a weight that is not a positive float32 number cannot come into force
         changed = active & usable(new.weights) & new.weights.float().isfinite()
@@ -284,7 +283,7 @@ def equal_contributions(weights: Tensor, means: Tensor, active: Tensor) -> Tenso
         means: [n], mean of every loss over its images.
         active: [n], bool; the others keep their weight.
     """
-    share = (weights * means)[active].sum() / active.sum()
+    share = torch.where(active, weights * means, 0.0).sum() / active.sum()
     return torch.where(active, share / means, weights)
 
 
@@ -306,12 +305,8 @@ def _checked_names(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def _checked_period(value: float) -> Fraction:
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise TypeError(f"period must be a number of optimizer steps, got {value!r}")
-    if not (math.isfinite(value) and value >= 1e-3):
-        raise ValueError(f"period must be a positive number of optimizer steps, got {value!r}")
     # 10 / 3 steps means ten thirds: as a fraction it never drifts, whatever the number of epochs
-    return Fraction(value).limit_denominator(10_000)
+    return max(Fraction(positive("period", value)).limit_denominator(10_000), Fraction(1, 10_000))
 
 
 def _few(names: list[str]) -> str:

@@ -9,14 +9,24 @@ from collections.abc import Iterable
 from typing import Any
 
 from mlr.balancing.base import LossBalancer
+from mlr.balancing.dynamic_average import DynamicWeightAverage
 from mlr.balancing.fixed import EqualContribution, FixedWeights
+from mlr.balancing.random_weighting import RandomLossWeighting
 from mlr.balancing.rebalancing import Rebalancing
+from mlr.balancing.relobralo import ReLoBRaLo
+from mlr.balancing.uncertainty import UncertaintyWeighting
+from mlr.balancing.variation import CoVWeighting
 
 #: The balancers that ``--balancer`` offers.
 BALANCERS: dict[str, type[LossBalancer]] = {
     "fixed": FixedWeights,
     "equal": EqualContribution,
     "rebalancing": Rebalancing,
+    "uncertainty": UncertaintyWeighting,
+    "cov": CoVWeighting,
+    "random": RandomLossWeighting,
+    "dwa": DynamicWeightAverage,
+    "relobralo": ReLoBRaLo,
 }
 
 

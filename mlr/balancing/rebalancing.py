@@ -4,13 +4,13 @@
 from __future__ import annotations
 
 import math
-import numbers
 from collections.abc import Callable, Iterable
 from functools import partial
 
 import torch
 
 from mlr.balancing.base import LossBalancer
+from mlr.balancing.checks import finite, whole
 from mlr.balancing.record import NewWeights, PeriodStatistics
 
 FORMS = ("linear", "power")
@@ -71,7 +71,7 @@ class Rebalancing(LossBalancer):
         super().__init__(names, period)
         self.lam = lambda_staircase() if lam is None else lam
         if not callable(self.lam):
-            _checked_lambda(self.lam, "lam")
+            finite("lam", self.lam)
         if clip is not None:
             low, high = clip
             if not 0 < low <= 1 <= high < math.inf:
@@ -85,7 +85,7 @@ class Rebalancing(LossBalancer):
         """Equation (11) with the authors' clip."""
         lam = self.lam
         if callable(lam):
-            lam = _checked_lambda(lam(stats.period), f"lam({stats.period})")
+            lam = finite(f"lam({stats.period})", lam(stats.period))
         now = stats.means / stats.total(stats.weights)
         before = stats.previous / stats.total(stats.weights, stats.previous)
         ratio = torch.where(stats.active, before / now, 1.0)
@@ -129,24 +129,15 @@ def lambda_staircase(
         [3.0, 3.0, 1.5, 0.0, -1.5, -3.0, -3.0]
     """
     for name, value in (("start", start), ("slope", slope), ("floor", floor)):
-        _checked_lambda(value, name)
+        finite(name, value)
     if slope > 0 or floor > start:
         raise ValueError(
             f"the staircase descends from start to floor, got start={start}, slope={slope}, floor={floor}; "
             "for another schedule pass any callable of the period's index as lam"
         )
-    if isinstance(periods_per_epoch, bool) or not isinstance(periods_per_epoch, int) or periods_per_epoch < 1:
-        raise ValueError(f"periods_per_epoch must be a whole number of 1 or more, got {periods_per_epoch!r}")
+    whole("periods_per_epoch", periods_per_epoch, at_least=1)
     return partial(_staircase, start=start, slope=slope, floor=floor, periods_per_epoch=periods_per_epoch)
 
 
 def _staircase(period: int, start: float, slope: float, floor: float, periods_per_epoch: int) -> float:
     return float(max(floor, start + slope * (period // periods_per_epoch)))
-
-
-def _checked_lambda(value: float, name: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise TypeError(f"{name} must be a number, got {value!r}")
-    if not math.isfinite(value):
-        raise ValueError(f"{name} must be finite, got {value!r}")
-    return float(value)

@@ -20,7 +20,8 @@ class PeriodStatistics:
         means: [n], mean of every loss over the period's images, ``L_i(t)``.
         previous: [n], the last usable mean of every loss before this period, ``L_i(t-1)``; NaN where there is none.
         weights: [n], the weights in force during the period, ``w_i(t-1)``.
-        start: [n], the weights that gave every loss an equal contribution after the first period.
+        start: [n], the weights that gave every loss an equal contribution after the first period (for a balancer
+            without that start, ``weights``).
         active: [n], bool: the losses to rebalance: ``means`` and ``previous`` are both finite and positive.
     """
 
@@ -35,11 +36,15 @@ class PeriodStatistics:
     def total(self, weights: Tensor, means: Tensor | None = None) -> Tensor:
         """Overall loss ``sum_i w_i L_i`` over the active losses, eq. (10)."""
         means = self.means if means is None else means
-        return (weights * means)[self.active].sum()
+        return torch.where(self.active, weights * means, 0.0).sum()
 
     def keep_total(self, weights: Tensor) -> Tensor:
         """Scale weights so that the overall loss of this period would have been the same under them."""
         return weights * (self.total(self.weights) / self.total(weights))
+
+    def softmax(self, logits: Tensor) -> Tensor:
+        """``n softmax(logits)`` over the n active losses: multipliers whose mean is 1."""
+        return self.active.sum() * torch.where(self.active, logits, -torch.inf).softmax(dim=0)
 
 
 class NewWeights(NamedTuple):
