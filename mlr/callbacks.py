@@ -109,7 +109,7 @@ class EpochReport(RebalanceListener):
     @rank_zero_only
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Loss and scores of the epoch, and how long the rest will take."""
-        if not trainer.state.fn == "fit":
+        if trainer.state.fn != "fit":
             return
         m = trainer.callback_metrics
         done, total = trainer.current_epoch + 1, trainer.max_epochs or 0
@@ -154,7 +154,7 @@ class ModelFiles(Callback):
     @rank_zero_only
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Write last.pt, and best.pt if the model is better than any before."""
-        if not trainer.state.fn == "fit":
+        if trainer.state.fn != "fit":
             return
         scores = {name[4:]: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val/")}
         better = scores["delta1"] > self.best

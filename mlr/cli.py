@@ -116,8 +116,8 @@ def _continued(parser: Parser, values: dict, resume: Path) -> dict:
             continue
         if given and values[name] != saved[name]:
             raise ValueError(
-                f"{flag(name)} {values[name]} differs from the run to continue, which has {saved[name]}; leave it out, or "
-                "start a new run with --config " + str(resume / "config.yaml")
+                f"{flag(name)} {values[name]} differs from the run to continue, which has {saved[name]}; leave it out, "
+                "or start a new run with --config " + str(resume / "config.yaml")
             )
         values[name] = saved[name]
     return values

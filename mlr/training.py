@@ -15,7 +15,6 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
 from mlr import figures
 from mlr.balancing import LossBalancer
@@ -24,7 +23,7 @@ from mlr.config import TrainingConfig
 from mlr.criterion import MultiLoss
 from mlr.data import DepthData
 from mlr.engine import backend_report
-from mlr.evaluation import DepthMetrics, depth_metrics
+from mlr.evaluation import DepthMetrics
 from mlr.model import DepthModel
 from mlr.run import Run
 
