@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The nine metrics of Table 2, an image at a time, and their distributed-safe mean over a data set."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+from mlr.evaluation.protocols import Protocol, get_protocol
+
+#: Metrics by name, in the order of Table 3; the first three are better when higher.
+METRICS = ("delta1", "delta2", "delta3", "rmse", "ard", "log10", "rmse_log", "rmse_si", "srd")
+
+#: Metrics that are root mean squares: pooling over pixels averages their squares.
+ROOTS = ("rmse", "rmse_log", "rmse_si")
+
+
+def depth_metrics(
+    pred: Tensor, target: Tensor, mask: Tensor | None = None, *, inclusive: bool = False
+) -> dict[str, Tensor]:
+    """Score depth maps image by image by the nine metrics of Table 2.
+
+    With p predicted and g true depth, d = ln p - ln g, and means over the N valid pixels of one image::
+
+        delta_k   share of max(p/g, g/p) < 1.25^k          rmse      sqrt mean (p - g)^2
+        ard       mean |p - g| / g                         rmse_log  sqrt mean d^2
+        srd       mean (p - g)^2 / g                       rmse_si   sqrt mean (d - mean d)^2
+        log10     mean |log10 p - log10 g|
+
+    A pixel is valid where the target is finite and positive and the mask, if any, is True. An image without valid pixel
+    scores NaN in every metric, never 0. Predictions are taken as they are: where a valid pixel is predicted at or below
+    0, which has no logarithm, the image's log10, rmse_log and rmse_si are NaN and the pixel counts as missed by every
+    delta; a NaN prediction makes all nine NaN. The protocols clamp first and so meet neither.
+
+    Args:
+        pred: predicted depth in metres, [B, H, W] or [B, 1, H, W], any floating type.
+        target: true depth in metres, same shape; 0, negative or not finite = unknown.
+        mask: True where the pixel counts; same shape. None = wherever the target is known.
+        inclusive: compare by <= instead of <, as the authors' program does.
+
+    Returns:
+        Metric name -> float64 tensor [B] (float32 on devices without float64).
+
+    Raises:
+        ValueError: shapes differ.
+
+    Example:
+        >>> truth = torch.full((1, 4, 4), 2.0)
+        >>> depth_metrics(1.1 * truth, truth)["ard"]
+        tensor([0.1000], dtype=torch.float64)
+    """
+    pred, target, valid = _prepare(pred, target, mask)
+    count = valid.sum(1)
+
+    def mean(x: Tensor) -> Tensor:  # 0 / 0 = NaN: an image without valid pixel has no score
+        return torch.where(valid, x, 0).sum(1) / count
+
+    # unknown pixels take part as 1 m in both maps, so that no log or quotient of theirs can disturb the sums
+    p, g = torch.where(valid, pred, 1), torch.where(valid, target, 1)
+    error, log = p - g, torch.where(p > 0, p, math.nan).log() - g.log()
+    ratio = torch.where(p > 0, torch.maximum(p / g, g / p), math.inf)
+    ratio = torch.where(p.isnan(), math.nan, ratio)
+    scores = {}
+    for k in (1, 2, 3):
+        hit = ratio <= 1.25**k if inclusive else ratio < 1.25**k
+        scores[f"delta{k}"] = mean(torch.where(ratio.isnan(), math.nan, hit.to(p.dtype)))
+    scores["rmse"] = mean(error * error).sqrt()
+    scores["ard"] = mean(error.abs() / g)
+    scores["log10"] = mean(log.abs()) / math.log(10)
+    scores["rmse_log"] = mean(log * log).sqrt()
+    # the difference form mean d^2 - (mean d)^2 can round below 0
+    centred = log - mean(log)[:, None]
+    scores["rmse_si"] = mean(centred * centred).sqrt()
+    scores["srd"] = mean(error * error / g)
+    return scores
+
+
+def _prepare(pred: Tensor, target: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    if pred.shape != target.shape or (mask is not None and mask.shape != target.shape):
+        shapes = f"pred {list(pred.shape)}, target {list(target.shape)}"
+        shapes += "" if mask is None else f", mask {list(mask.shape)}"
+        raise ValueError(f"shapes differ: {shapes}; resize the prediction to its target first (protocols do)")
+    if pred.ndim not in (3, 4) or (pred.ndim == 4 and pred.shape[1] != 1):
+        raise ValueError(f"depth maps must be [B, H, W] or [B, 1, H, W], got {list(pred.shape)}")
+    wide = torch.float32 if pred.device.type == "mps" else torch.float64
+    pred, target = pred.detach().flatten(1).to(wide), target.detach().flatten(1).to(wide)
+    valid = (target > 0) & target.isfinite()
+    return pred, target, valid if mask is None else valid & (mask.flatten(1) != 0)
+
+
+class DepthMetrics(Metric):
+    """Mean of the nine metrics over a data set, right under any number of processes and any batch size.
+
+    Every image counts once: sums of per-image scores and the number of images are added over batches and processes. A
+    protocol that pools counts every pixel once instead. Images without a valid pixel are left out of the mean and
+    counted in "excluded".
+
+    Args:
+        protocol: name or :class:`Protocol`: resize, crop, mask, clamp, alignment and comparison follow it.
+            None = the bare metrics on maps of one size.
+
+    Returns:
+        ``compute()`` gives metric name -> scalar tensor, and the numbers of "images" scored and "excluded"; with no
+        image scored the metrics are NaN.
+
+    Example:
+        >>> metric = DepthMetrics()
+        >>> truth = torch.full((2, 1, 4, 4), 2.0)
+        >>> metric.update(1.1 * truth, truth)
+        >>> metric.compute()["ard"]
+        tensor(0.1000, dtype=torch.float64)
+    """
+
+    full_state_update = False
+    higher_is_better = None
+    is_differentiable = False
+
+    sums: Tensor
+    pooled: Tensor
+    pixels: Tensor
+    images: Tensor
+    excluded: Tensor
+
+    def __init__(self, protocol: str | Protocol | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.protocol = None if protocol is None else get_protocol(protocol)
+        # Apple GPUs have no float64
+        wide = torch.float32 if torch.backends.mps.is_available() else torch.float64
+        for name in ("sums", "pooled"):
+            self.add_state(name, torch.zeros(len(METRICS), dtype=wide), dist_reduce_fx="sum")
+        for name in ("pixels", "images", "excluded"):
+            self.add_state(name, torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+
+    def update(self, pred: Tensor, target: Tensor, mask: Tensor | None = None) -> None:
+        """Add a batch.
+
+        Args:
+            pred: predicted depth in metres, [B, H, W] or [B, 1, H, W]; with a protocol, of any height and width.
+            target: true depth in metres.
+            mask: True where the pixel counts; shape of the target.
+        """
+        if self.protocol is None:
+            scores = depth_metrics(pred, target, mask)
+            pixels = _prepare(pred, target, mask)[2].sum(1)
+        else:
+            pred, target, mask = self.protocol.prepare(pred, target, mask)
+            scores = depth_metrics(pred, target, mask, inclusive=self.protocol.inclusive)
+            pixels = mask.flatten(1).sum(1)
+        table = torch.stack([scores[name] for name in METRICS], 1).to(self.sums)
+        scored = pixels > 0
+        table = torch.where(scored[:, None], table, 0)
+        squares = torch.tensor([2 if name in ROOTS else 1 for name in METRICS], device=table.device)
+        self.sums += table.sum(0)
+        self.pooled += (table**squares * pixels[:, None]).sum(0)
+        self.pixels += pixels.sum()
+        self.images += scored.sum()
+        self.excluded += (~scored).sum()
+
+    def compute(self) -> dict[str, Tensor]:
+        """Means over the images seen (over their pixels where the protocol pools)."""
+        if self.protocol is not None and self.protocol.aggregation == "pixels":
+            means = self.pooled / self.pixels
+            means = torch.stack([m.sqrt() if name in ROOTS else m for name, m in zip(METRICS, means, strict=True)])
+        else:
+            means = self.sums / self.images
+        return {**dict(zip(METRICS, means, strict=True)), "images": self.images, "excluded": self.excluded}

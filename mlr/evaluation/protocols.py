@@ -1,0 +1,327 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Evaluation protocols by name: what is done to a prediction before it is scored.
+
+Numbers of two protocols are not comparable: three different "Eigen crops" of NYUv2 are in circulation, some papers
+score filled ground truth and some raw, some cap the prediction. A protocol states each choice, applies them in one
+order, and gives the record that is stored with every number.
+"""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Box = tuple[int, int, int, int]
+Fractions = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """One way to score depth maps. Order: paste, clamp (if early), resize, crop, mask, align, clamp, score.
+
+    Attributes:
+        name: key in :data:`PROTOCOLS`.
+        version: raised whenever the numbers it gives change.
+        summary: where it comes from.
+        ground_truth: which depth the numbers are defined on.
+        frame: (height, width) the target must have; None = any.
+        crop: rows and columns that count, (top, bottom, left, right) in pixels; bottom and right are excluded.
+        crop_fractions: the same as fractions of the target's size, for sources of varying size; truncated to pixels.
+        image_rows: rows of the image (of ``image_height``) the network is given; the target is cropped likewise.
+        paste: size of predictions made on KITTI's bottom-centre crop, which are put back into a frame of zeros.
+        min_depth, max_depth: only pixels with min_depth < target < max_depth (metres) count; None = open.
+        needs_full: every pixel of the crop must have a depth: no mask is applied.
+        clamp_min, clamp_max: predictions are clamped to this range (metres).
+        nan_is_min: a NaN prediction becomes clamp_min; otherwise it stays, and shows as a NaN score.
+        clamp_early: clamp before resizing as well.
+        resize: how the prediction is brought to the target's size.
+        align: "median" multiplies the prediction by median(target) / median(prediction) per image.
+        aggregation: "images" = mean of per-image scores, "pixels" = every pixel counts once.
+        inclusive: delta compares by <= instead of <.
+        flip_average: the prediction is the mean with that of the mirrored image.
+        input_size: (height, width) the network's input is resized to; None = left to the model.
+    """
+
+    name: str
+    version: int
+    summary: str
+    ground_truth: str
+    frame: tuple[int, int] | None = None
+    crop: Box | None = None
+    crop_fractions: Fractions | None = None
+    image_rows: tuple[int, int] | None = None
+    image_height: int | None = None
+    paste: tuple[int, int] | None = None
+    min_depth: float | None = 0.0
+    max_depth: float | None = None
+    needs_full: bool = False
+    clamp_min: float = 1e-3
+    clamp_max: float | None = None
+    nan_is_min: bool = False
+    clamp_early: bool = False
+    resize: Literal["bicubic", "bilinear", "bilinear-corners", "nearest"] = "bilinear-corners"
+    align: Literal["none", "median"] = "none"
+    aggregation: Literal["images", "pixels"] = "images"
+    inclusive: bool = False
+    flip_average: bool = False
+    input_size: tuple[int, int] | None = None
+
+    def record(self) -> dict[str, Any]:
+        """Every choice as plain values, to be stored with the numbers."""
+        return {**asdict(self), "comparison": "<=" if self.inclusive else "<"}
+
+    def prepare(self, pred: Tensor, target: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Bring predictions and targets to the maps that are scored.
+
+        Args:
+            pred: predicted depth in metres, [B, h, w] or [B, 1, h, w].
+            target: true depth in metres, [B, H, W] or [B, 1, H, W].
+            mask: True where the target counts, shape of the target; narrows the protocol's own mask.
+
+        Returns:
+            Prediction, target and mask, [B, 1, rows, columns] each, in the target's crop.
+
+        Raises:
+            ValueError: the target has another size than the protocol is defined on, or lacks depths it must have, or
+                the numbers of maps differ.
+
+        Example:
+            >>> pred, truth = torch.rand(1, 1, 288, 384) + 1, torch.rand(1, 1, 480, 640) + 1
+            >>> get_protocol("eccv2020").prepare(pred, truth)[0].shape
+            torch.Size([1, 1, 440, 592])
+        """
+        pred, target = _maps(pred, "pred").float(), _maps(target, "target").float()
+        if len(pred) != len(target):
+            raise ValueError(f"{len(pred)} predictions for {len(target)} targets")
+        mask = torch.ones_like(target, dtype=torch.bool) if mask is None else _maps(mask, "mask") != 0
+        if mask.shape != target.shape:
+            raise ValueError(f"mask {list(mask.shape)} must have the target's shape {list(target.shape)}")
+        height, width = target.shape[-2:]
+        if self.frame and (height, width) != self.frame:
+            raise ValueError(
+                f"protocol {self.name!r} is defined on ground truth of {self.frame[0]} x {self.frame[1]} pixels, got "
+                f"{height} x {width}: its numbers would not be comparable. Use protocol 'full' for other sizes"
+            )
+        if self.image_rows:
+            # the network has seen these rows alone: its prediction covers them, and only them
+            top, bottom, left, right = self.box(height, width)
+            target, mask = target[..., top:bottom, left:right], mask[..., top:bottom, left:right]
+            pred = self._resize(self._early(pred), target.shape[-2:])
+        else:
+            pred = self._resize(self._early(self._paste(pred, height, width)), (height, width))
+            top, bottom, left, right = self.box(height, width)
+            pred, target, mask = (x[..., top:bottom, left:right] for x in (pred, target, mask))
+
+        known = (target > 0) & target.isfinite()
+        if self.needs_full:
+            holes = int((~known & mask).sum())
+            if holes:
+                raise ValueError(
+                    f"protocol {self.name!r} scores every pixel of hole-filled depth, but {holes} pixels of the "
+                    "targets have none: fill them (mlr prepare) or choose a protocol that masks, such as 'bts' or 'full'"
+                )
+        valid = mask & known
+        if self.min_depth is not None:
+            valid &= target > self.min_depth
+        if self.max_depth is not None:
+            valid &= target < self.max_depth
+        if self.align == "median":
+            pred = pred * _median_ratio(pred, target, valid)
+        return self._clamp(pred), target, valid
+
+    def box(self, height: int, width: int) -> Box:
+        """Rows and columns of the crop, (top, bottom, left, right), in a target of that size."""
+        if self.crop:
+            return self.crop
+        if self.crop_fractions:
+            top, bottom, left, right = self.crop_fractions
+            return int(top * height), int(bottom * height), int(left * width), int(right * width)
+        return 0, height, 0, width
+
+    def input(self, image: Tensor) -> Tensor:
+        """What of an image [B, 3, H, W] the network is given: cropped to the protocol's rows, resized to its size.
+
+        Bicubic without antialiasing, as in the authors' program; it commutes with the normalisation of the colours.
+        """
+        if self.image_rows and self.image_height:
+            if image.shape[-2] != self.image_height:
+                raise ValueError(
+                    f"protocol {self.name!r} is defined on images of {self.image_height} rows, got {image.shape[-2]}"
+                )
+            image = image[..., self.image_rows[0] : self.image_rows[1], :]
+        if self.input_size and tuple(image.shape[-2:]) != self.input_size:
+            image = F.interpolate(image, size=self.input_size, mode="bicubic", align_corners=False)
+        return image
+
+    def _early(self, pred: Tensor) -> Tensor:
+        return self._clamp(pred) if self.clamp_early else pred
+
+    def _clamp(self, pred: Tensor) -> Tensor:
+        pred = pred.clamp(min=self.clamp_min, max=self.clamp_max)
+        return torch.where(pred.isnan(), self.clamp_min, pred) if self.nan_is_min else pred
+
+    def _paste(self, pred: Tensor, height: int, width: int) -> Tensor:
+        if not self.paste or tuple(pred.shape[-2:]) != self.paste or self.paste == (height, width):
+            return pred
+        left, top = (width - self.paste[1]) // 2, height - self.paste[0]
+        right = width - self.paste[1] - left
+        return F.pad(pred, (left, right, top, 0))
+
+    def _resize(self, pred: Tensor, size: tuple[int, int] | torch.Size) -> Tensor:
+        if tuple(pred.shape[-2:]) == tuple(size):
+            return pred
+        if self.resize == "nearest":
+            return F.interpolate(pred, size=tuple(size), mode="nearest")
+        mode, _, corners = self.resize.partition("-")
+        return F.interpolate(pred, size=tuple(size), mode=mode, align_corners=bool(corners))
+
+
+def _maps(x: Tensor, what: str) -> Tensor:
+    x = x.detach()
+    if x.ndim == 3:
+        x = x[:, None]
+    if x.ndim != 4 or x.shape[1] != 1:
+        raise ValueError(f"{what} must be [B, H, W] or [B, 1, H, W], got {list(x.shape)}")
+    return x
+
+
+def _median(x: Tensor) -> Tensor:
+    """Median as numpy defines it: the mean of the two middle values of an even number."""
+    x = x.sort().values
+    return (x[(len(x) - 1) // 2] + x[len(x) // 2]) / 2
+
+
+def _median_ratio(pred: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+    ratios = [
+        _median(t[v]) / _median(p[v]) if v.any() else t.new_ones(())
+        for p, t, v in zip(pred, target, valid, strict=True)
+    ]
+    return torch.stack(ratios).view(-1, 1, 1, 1)
+
+
+_NYU = (480, 640)
+_MAKE3D_GRID = (55, 305)
+_KITTI = {
+    "ground_truth": "projected LiDAR, 0 = unknown; say whether raw (697 images) or improved (652)",
+    "paste": (352, 1216),
+    "min_depth": 1e-3,
+    "max_depth": 80.0,
+    "clamp_max": 80.0,
+    "nan_is_min": True,
+}
+
+#: Protocols by name.
+PROTOCOLS: dict[str, Protocol] = {
+    protocol.name: protocol
+    for protocol in (
+        Protocol(
+            "full",
+            1,
+            "every pixel with a known depth, at the target's size; for any data",
+            "any; 0 or not finite = unknown",
+        ),
+        Protocol(
+            "eccv2020",
+            1,
+            "NYUv2 as the paper's authors and DORN score it: every pixel of the 440 x 592 crop, no cap",
+            "NYUv2 labelled, hole-filled",
+            frame=_NYU,
+            crop=(20, 460, 24, 616),
+            needs_full=True,
+            clamp_min=1e-4,
+            clamp_early=True,
+            resize="bicubic",
+            inclusive=True,
+            input_size=(288, 384),
+        ),
+        Protocol(
+            "nyu-toolbox",
+            1,
+            "NYUv2 in the toolbox's 427 x 561 crop, pooled over pixels, as in the authors' CVPR 2019 numbers",
+            "NYUv2 labelled, hole-filled",
+            frame=_NYU,
+            crop=(44, 471, 40, 601),
+            needs_full=True,
+            clamp_min=1e-4,
+            resize="bicubic",
+            aggregation="pixels",
+        ),
+        Protocol(
+            "bts",
+            1,
+            "NYUv2 as BTS, AdaBins and ZoeDepth score it: 426 x 560 crop, raw depth up to 10 m, flip average",
+            "NYUv2 labelled, raw; 0 = unknown",
+            frame=_NYU,
+            crop=(45, 471, 41, 601),
+            min_depth=1e-3,
+            max_depth=10.0,
+            clamp_max=10.0,
+            nan_is_min=True,
+            flip_average=True,
+        ),
+        Protocol(
+            "kitti-garg",
+            1,
+            "KITTI in Garg's crop, up to 80 m, no alignment",
+            crop_fractions=(0.40810811, 0.99189189, 0.03594771, 0.96405229),
+            **_KITTI,  # type: ignore[arg-type]
+        ),
+        Protocol(
+            "kitti-eigen",
+            1,
+            "KITTI in Eigen's crop, up to 80 m, no alignment",
+            crop_fractions=(0.3324324, 0.91351351, 0.0359477, 0.96405229),
+            **_KITTI,  # type: ignore[arg-type]
+        ),
+        Protocol(
+            "make3d-c1",
+            1,
+            "Make3D, supervised, pixels nearer than 70 m, at the laser's 55 x 305 grid",
+            "Make3D Test134, channel 3 of Position3DGrid (ray distance)",
+            frame=_MAKE3D_GRID,
+            max_depth=70.0,
+        ),
+        Protocol(
+            "make3d-c2",
+            1,
+            "Make3D, supervised, all pixels, at the laser's 55 x 305 grid",
+            "Make3D Test134, channel 3 of Position3DGrid (ray distance)",
+            frame=_MAKE3D_GRID,
+        ),
+        Protocol(
+            "make3d-md2",
+            1,
+            "Make3D, self-supervised as monodepth2 scores it: 2:1 centre crop, median scaling, up to 70 m. The number "
+            "its authors print as rmse_log is in log10, that is, ours divided by ln 10",
+            "Make3D Test134, channel 3 of Position3DGrid (ray distance)",
+            frame=_MAKE3D_GRID,
+            crop=(17, 38, 0, 305),
+            image_rows=(710, 1562),
+            image_height=2272,
+            max_depth=70.0,
+            clamp_max=70.0,
+            resize="nearest",
+            align="median",
+        ),
+    )
+}
+
+
+def get_protocol(protocol: str | Protocol) -> Protocol:
+    """Look a protocol up by name.
+
+    Raises:
+        ValueError: there is none of that name; the message lists the names.
+    """
+    if isinstance(protocol, Protocol):
+        return protocol
+    if protocol not in PROTOCOLS:
+        near = difflib.get_close_matches(str(protocol), PROTOCOLS, n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise ValueError(f"unknown protocol {protocol!r}: {hint}there are {', '.join(PROTOCOLS)}")
+    return PROTOCOLS[protocol]
