@@ -8,6 +8,7 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, NoReturn
 
 from jsonargparse import ArgumentParser
 from rich.console import Console
@@ -29,14 +30,14 @@ EXAMPLES = """examples:
 class Parser(ArgumentParser):
     """A parser whose flags are typed with dashes and whose errors suggest the nearest flag."""
 
-    def format_help(self) -> str:
+    def format_help(self, *args: Any, **kwargs: Any) -> str:
         """Help with flags as they are typed."""
-        text = super().format_help()
+        text = super().format_help(*args, **kwargs)
         for name in sorted(TrainingConfig.names(), key=len, reverse=True):
             text = text.replace(f"--{name}", flag(name)).replace(f"--no_{name}", "--no-" + flag(name)[2:])
         return text
 
-    def error(self, message: str, ex: Exception | None = None):  # type: ignore[override]
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """One line that names the flag, without the list of all of them."""
         text = " ".join(message.split())
         text = re.sub(r'Parser key "(\w+)":', lambda match: f"{flag(match[1])}:", text)
@@ -46,8 +47,9 @@ class Parser(ArgumentParser):
             .replace("Expected a ", "expected ")
         )
         self.exit(2, f"error: {text}. See --help.\n")
+        raise AssertionError("exit() does not return")
 
-    def parse_args(self, args: Sequence[str] | None = None, *rest, **kwargs):  # type: ignore[override]
+    def parse_args(self, args: Sequence[str] | None = None, *rest: Any, **kwargs: Any) -> Any:  # type: ignore[override]
         """Take ``--batch-size`` for ``--batch_size``, and refuse an unknown flag with the nearest known one."""
         known = {option for action in self._actions for option in action.option_strings}
         argv = []

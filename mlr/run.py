@@ -23,14 +23,18 @@ from typing import Any
 
 import torch
 import yaml
+from lightning.pytorch.utilities import rank_zero_only
 
 from mlr._version import __version__
 from mlr.config import TrainingConfig
 from mlr.engine import backend_report
 
+#: Hands the folder that rank 0 made on to the other ranks, which it starts as processes.
+_RANK_ZERO_FOLDER = "MLR_RUN_FOLDER"
+
 
 class Run:
-    """An open run folder."""
+    """An open run folder. Rank 0 makes and writes it, the other ranks only know where it is."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -43,6 +47,8 @@ class Run:
             FileExistsError: the folder holds something already.
             OSError: the folder cannot be made or written.
         """
+        if getattr(rank_zero_only, "rank", 0):
+            return cls(Path(os.environ[_RANK_ZERO_FOLDER]))
         name = f"{config.backbone}-{config.data}-{datetime.now():%Y%m%d-%H%M%S}".replace("/", "-").replace(":", "-")
         path = config.out or Path("runs") / name
         if path.is_file() or (path.is_dir() and any(path.iterdir())):
@@ -58,6 +64,7 @@ class Run:
             raise OSError(
                 f"cannot write to the run folder {path}: {error.strerror or error}; choose another --out"
             ) from error
+        os.environ[_RANK_ZERO_FOLDER] = str(path)
         return run
 
     @classmethod
@@ -81,6 +88,11 @@ class Run:
     def config_file(self) -> Path:
         """Settings in YAML."""
         return self.path / "config.yaml"
+
+    @property
+    def record_file(self) -> Path:
+        """Record of what was run and what came out."""
+        return self.path / "run.json"
 
     @property
     def state_file(self) -> Path:
@@ -107,13 +119,16 @@ class Run:
                 f"{needed / 2**20:,.0f} MiB: free some space or choose another --out"
             )
 
+    @rank_zero_only
     def record(self, **entries: Any) -> None:
         """Add entries to run.json, which is replaced as a whole and so never half-written."""
-        file = self.path / "run.json"
-        content = json.loads(file.read_text()) if file.is_file() else {}
-        partial = file.with_suffix(".part")
-        partial.write_text(json.dumps(content | entries, indent=1, default=str) + "\n")
-        os.replace(partial, file)
+        partial = self.record_file.with_suffix(".part")
+        partial.write_text(json.dumps(self.recorded() | entries, indent=1) + "\n")
+        os.replace(partial, self.record_file)
+
+    def recorded(self) -> dict[str, Any]:
+        """The entries of run.json."""
+        return json.loads(self.record_file.read_text()) if self.record_file.is_file() else {}
 
     def record_environment(self) -> None:
         """Record the programs and the machine that a result depends on."""

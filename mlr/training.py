@@ -12,6 +12,7 @@ from typing import Any
 import lightning.pytorch as L
 import torch
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
@@ -151,7 +152,7 @@ def train(config: TrainingConfig, resume: Path | None = None, console: Console |
         ValueError, FileNotFoundError, FileExistsError, OSError: for settings, data or folders that do not work, before
             the first step.
     """
-    console = console or Console()
+    console = Console(quiet=True) if getattr(rank_zero_only, "rank", 0) else console or Console()
     config.validate()
     _quiet()
     if config.threads:
@@ -210,11 +211,13 @@ def train(config: TrainingConfig, resume: Path | None = None, console: Console |
         enable_model_summary=False,
         log_every_n_steps=10,
     )
-    constant = constant_prediction(data)
+    if resume is None:
+        constant, before = constant_prediction(data), _validate(trainer, task, data)
+        run.record(constant=constant, before=before)
+    else:
+        constant, before = (run.recorded()[name] for name in ("constant", "before"))
     _score_line(console, "constant depth", constant)
-    before = _validate(trainer, task, data)
     _score_line(console, "before training", before)
-    run.record(constant=constant, before=before)
     trainer.fit(task, datamodule=data, ckpt_path=None if resume is None else run.state_file)
     after = {name.removeprefix("val/"): float(v) for name, v in trainer.callback_metrics.items() if name[:4] == "val/"}
     run.record(after=after, epochs=trainer.current_epoch, steps=trainer.global_step)

@@ -1,0 +1,221 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs of the trainer on built-in scenes: what they write, how they resume, what they refuse."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from rich.console import Console
+
+import mlr
+from mlr.cli import train_command
+from mlr.config import TrainingConfig
+from mlr.training import train
+
+TINY = TrainingConfig(
+    backbone="test_resnet",  # timm's smallest convolutional network
+    decoder_channels=32,
+    pretrained="false",
+    size="32x48",
+    train_length=8,
+    val_length=2,
+    workers=0,
+    batch_size=2,
+    epochs=2,
+    learning_rate=1e-3,
+    device="cpu",
+)
+
+
+def flags(config: TrainingConfig, **changes) -> list[str]:
+    """The command line of some settings."""
+    values = config.as_dict() | changes
+    return [f"--{name.replace('_', '-')}={value}" for name, value in values.items() if value is not None]
+
+
+def quiet_train(config: TrainingConfig, **kwargs):
+    return train(config, console=Console(quiet=True), **kwargs)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A finished run of two epochs."""
+    out = tmp_path_factory.mktemp("runs") / "whole"
+    return quiet_train(replace(TINY, out=out))
+
+
+def state(path: Path) -> dict[str, torch.Tensor]:
+    return torch.load(path / "last.pt", weights_only=True)["model"]
+
+
+def test_a_run_leaves_its_record_its_models_and_its_figures(finished):
+    names = {"config.yaml", "run.json", "metrics.csv", "balancing.csv", "best.pt", "last.pt", "resume.ckpt"}
+    names |= {"curves.png", "samples.png", "contributions.png", "tensorboard"}
+    assert names <= {p.name for p in finished.path.iterdir()}
+    record = json.loads((finished.path / "run.json").read_text())
+    assert "random" in record["weights_source"]
+    assert record["versions"]["torch"] == torch.__version__
+    assert record["loss_engine"] == mlr.backend_report().splitlines()
+    assert record["after"] == pytest.approx(finished.after)
+    assert TrainingConfig(**yaml.safe_load((finished.path / "config.yaml").read_text())) == TINY
+
+
+def test_all_terms_are_logged_at_every_rebalancing_and_weights_in_force_are_the_ones_logged(finished):
+    with (finished.path / "balancing.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 78 * 8  # four periods an epoch, two epochs
+    assert {r["term"] for r in rows} == set(mlr.LossSpace("all").names)
+    assert [r["lambda"] for r in rows[::78]] == ["", "3.0", "3.0", "3.0", "1.5", "1.5", "1.5", "1.5"]
+    for period in range(8):
+        total = sum(float(r["contribution"]) for r in rows if int(r["period"]) == period)
+        assert total == pytest.approx(1)
+    saved = torch.load(finished.path / "resume.ckpt", weights_only=True)["state_dict"]["balancer.weights"]
+    assert saved.tolist() == [float(r["weight"]) for r in rows[-78:]]
+
+
+def test_models_load_without_running_code_and_predict(finished):
+    best = torch.load(finished.path / "best.pt", weights_only=True)
+    assert best["config"]["losses"] == "all"
+    assert set(best["metrics"]) == set(finished.after)
+    model = mlr.DepthModel.from_checkpoint(finished.path / "last.pt").eval()
+    assert model(torch.rand(1, 3, 50, 70)).shape == (1, 1, 50, 70)
+
+
+def test_a_resumed_run_equals_an_uninterrupted_one(finished, tmp_path):
+    quiet_train(replace(TINY, epochs=1, out=tmp_path / "run"))
+    assert train_command(["--resume", str(tmp_path / "run"), "--epochs", "2"]) == 0
+    whole, resumed = state(finished.path), state(tmp_path / "run")
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    tables = [(p / "balancing.csv").read_text() for p in (finished.path, tmp_path / "run")]
+    assert tables[0] == tables[1]
+
+
+def test_an_earlier_run_is_never_overwritten(finished, capsys):
+    before = {p: p.stat().st_mtime_ns for p in finished.path.iterdir()}
+    assert train_command(flags(replace(TINY, out=finished.path))) == 1
+    assert "never overwrites" in capsys.readouterr().err
+    assert before == {p: p.stat().st_mtime_ns for p in finished.path.iterdir()}
+
+
+def test_resuming_with_other_settings_is_refused(finished, capsys):
+    assert train_command(["--resume", str(finished.path), "--losses", "depth"]) == 1
+    assert "differs from the run to continue" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"accumulate": 3, "clip_gradient": 0.1, "epochs": 1},
+        {"precision": "bf16", "losses": "coarse", "epochs": 1},
+        {"batch_size": 1, "steps_per_epoch": 2, "balancer": "equal", "epochs": 1},
+    ],
+)
+def test_settings_work_together(changes, tmp_path):
+    result = quiet_train(replace(TINY, out=tmp_path / "run", **changes))
+    record = json.loads((result.path / "run.json").read_text())
+    batches = changes.get("steps_per_epoch") or -(-8 // changes.get("batch_size", 2))
+    assert record["steps"] == -(-batches // changes.get("accumulate", 1))
+    assert all(value == value for value in result.after.values())
+
+
+def test_training_lowers_the_loss(tmp_path):
+    config = replace(TINY, out=tmp_path / "run", epochs=6, balancer="fixed", losses="depth", learning_rate=3e-3)
+    result = quiet_train(config)
+    with (result.path / "metrics.csv").open() as file:
+        losses = [float(r["train/loss_epoch"]) for r in csv.DictReader(file) if r["train/loss_epoch"]]
+    assert losses[-1] < 0.8 * losses[0]
+
+
+def test_two_ranks_train_together(tmp_path):
+    command = [sys.executable, "train.py", *flags(TINY, devices=2, epochs=1, out=tmp_path / "run")]
+    root = Path(__file__).parent.parent
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0, done.stderr
+    with (tmp_path / "run" / "balancing.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 78 * 2  # two steps of 2 x 2 images; each of the four quarters that holds no step merges
+
+
+# --- refusals
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["--backbone", "pnasnett"], 1, "did you mean pnasnet"),
+        (["--losses", "grad"], 1, "did you mean gradient"),
+        (["--bach-size", "3"], 2, "did you mean --batch-size"),
+        (["--data", "kitti2"], 2, "--data: expected one of"),
+        (["--epochs", "many"], 2, "--epochs: expected int"),
+        (["--epochs", "0"], 1, "--epochs must be at least 1"),
+        (["--size", "20x20"], 1, "at least 32x32"),
+        (["--size", "big"], 1, "HxW"),
+        (["--balancer", "gradnorm"], 1, "unknown balancer"),
+        (["--lambda-slope", "1"], 1, "descends"),
+        (["--learning-rate", "nan"], 1, "--learning-rate"),
+        (["--pretrained", "missing.pth"], 1, "no such file"),
+        (["--resume", "nowhere"], 1, "no run folder"),
+        (["--config", "missing.yaml"], 2, "--config"),
+        (["--data", "nyu", "--root", "nowhere"], 1, "nowhere"),
+        (["--data", "nyu"], 1, "--root"),
+    ],
+)
+def test_a_wrong_setting_is_explained_in_one_line_before_anything_is_written(
+    arguments, code, message, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    if code == 2:
+        with pytest.raises(SystemExit, match="2"):
+            train_command(arguments)
+    else:
+        assert train_command(arguments) == code
+    error = capsys.readouterr().err
+    assert message in error
+    assert "Traceback" not in error
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unwritable_run_folder_is_refused(tmp_path, capsys):
+    (tmp_path / "file").write_text("not a folder")
+    assert train_command(flags(TINY, out=tmp_path / "file" / "run")) == 1
+    assert "cannot write to the run folder" in capsys.readouterr().err
+
+
+def test_a_full_disk_is_refused_before_the_first_step(tmp_path, capsys, monkeypatch):
+    import shutil
+
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9 - 1000, 1000))
+    assert train_command(flags(TINY, out=tmp_path / "run")) == 1
+    error = capsys.readouterr().err
+    assert "MiB free" in error
+    assert not (tmp_path / "run" / "metrics.csv").exists()
+
+
+def test_a_disk_that_fills_up_during_training_loses_nothing(tmp_path, capsys, monkeypatch):
+    quiet_train(replace(TINY, epochs=1, out=tmp_path / "run"))
+    kept = {name: (tmp_path / "run" / name).read_bytes() for name in ("last.pt", "best.pt", "resume.ckpt")}
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    assert train_command(["--resume", str(tmp_path / "run"), "--epochs", "2"]) == 1
+    assert "No space left on device" in capsys.readouterr().err
+    assert kept == {name: (tmp_path / "run" / name).read_bytes() for name in kept}
+
+
+def test_settings_come_from_yaml_and_flags_take_precedence(tmp_path):
+    from mlr.cli import training_parser
+
+    (tmp_path / "settings.yaml").write_text("backbone: resnet50\nbatch_size: 4\n")
+    args = training_parser().parse_args(["--config", str(tmp_path / "settings.yaml"), "--batch-size", "6"])
+    assert (args.backbone, args.batch_size, args.epochs) == ("resnet50", 6, 20)
