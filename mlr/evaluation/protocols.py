@@ -123,7 +123,7 @@ class Protocol:
             if holes:
                 raise ValueError(
                     f"protocol {self.name!r} scores every pixel of hole-filled depth, but {holes} pixels of the "
-                    "targets have none: fill them (mlr prepare) or choose a protocol that masks, such as 'bts' or 'full'"
+                    "targets have none: fill them (mlr prepare) or choose one that masks, such as 'bts' or 'full'"
                 )
         valid = mask & known
         if self.min_depth is not None:

@@ -121,7 +121,7 @@ def whdr(depth: Tensor, pairs: OrdinalPairs, weights: Tensor | None = None) -> f
 
 
 def wkdr(depth: Tensor, pairs: OrdinalPairs, threshold: float) -> OrdinalScores:
-    """Weighted kinect disagreement rate: A is farther if ``z_A - z_B > t``, B if ``z_A - z_B < -t``, else they are equal.
+    """Weighted kinect disagreement rate: A is farther if ``z_A - z_B > t``, B if ``z_A - z_B < -t``, else equal.
 
     Args:
         depth: [H, W], larger = farther.
