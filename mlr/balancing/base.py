@@ -205,8 +205,8 @@ class LossBalancer(nn.Module, ABC):
         return {
             "balancer": type(self).__name__,
             "names": list(self.names),
-            "sums": self._sums.clone(),
-            "memory": {key: value.clone() for key, value in self.memory.items()},
+            "sums": self._sums,
+            "memory": dict(self.memory),
             "steps": self._steps,
             "steps_at_start": self._steps_at_start,
             "index": self._index,
@@ -217,7 +217,7 @@ class LossBalancer(nn.Module, ABC):
     def set_extra_state(self, state: Mapping[str, Any]) -> None:
         """Continue where the state was taken; a period length set on this balancer outranks the saved one."""
         self._sums = state["sums"].to(self._sums, copy=True)
-        self.memory = {key: value.to("cpu", copy=True) for key, value in state["memory"].items()}
+        self.memory = {key: value.cpu() for key, value in state["memory"].items()}
         self._steps, self._steps_at_start, self._index = state["steps"], state["steps_at_start"], state["index"]
         wanted = self.period
         self.period = state["period"]
