@@ -22,6 +22,7 @@ from mlr.balancing import (
     lambda_staircase,
     make_balancer,
 )
+from mlr.balancing.base import _widest_float
 
 NAMES = ("D/0", "r/0", "N/0")
 NAN, INF = math.nan, math.inf
@@ -364,6 +365,11 @@ def test_half_precision_models_do_not_round_the_weights():
     weights = model["balancer"].weights.clone()
     model.half().to(torch.bfloat16).float()
     assert torch.equal(model["balancer"].weights, weights)
+
+
+def test_the_widest_float_of_a_device():
+    assert _widest_float(torch.device("mps")) is torch.float32  # has no float64
+    assert _widest_float(torch.device("cuda")) is torch.float64
 
 
 def test_weights_change_in_place_so_a_captured_graph_sees_them():

@@ -28,7 +28,8 @@ class LossBalancer(nn.Module, ABC):
 
     A loss whose mean is zero or not finite keeps its weight and is left out of the totals; an image with a loss that
     is not finite is dropped and counted. In eval mode :meth:`observe` ignores what it is given. The whole state, also
-    in mid-period, travels in ``state_dict``, loads with ``weights_only=True``, and continues bit for bit.
+    in mid-period, travels in ``state_dict``, loads with ``weights_only=True``, and continues bit for bit. (Of several
+    ranks only one saves: what the others had gathered of an unfinished period is then represented by its share.)
 
     Args:
         names: the losses, for instance ``LossSpace("all").names``.
