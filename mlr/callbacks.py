@@ -85,8 +85,10 @@ class EpochReport(RebalanceListener):
         self.console = console
         self._start = self._first = 0.0
 
-    def _print(self, line: str) -> None:
-        self.console.print(line, highlight=False)
+    def _print(self, trainer: L.Trainer, line: str) -> None:
+        # a line printed past a live progress bar would be drawn over
+        console = getattr(trainer.progress_bar_callback, "_console", None) or self.console
+        console.print(line, highlight=False, soft_wrap=True)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Start the clock for the estimate of the time left."""
@@ -103,22 +105,22 @@ class EpochReport(RebalanceListener):
         notes = f", {record.dropped} images dropped" if record.dropped else ""
         notes += f", {len(record.held)} losses held" if record.held else ""
         self._print(
-            f"  [dim]step {record.step:>6}  period {record.period:>2}: {what}; largest shares {top}{notes}[/dim]"
+            trainer,
+            f"  [dim]step {record.step:>6}  period {record.period:>2}: {what}; largest shares {top}{notes}[/dim]",
         )
 
     @rank_zero_only
-    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Loss and scores of the epoch, and how long the rest will take."""
-        if trainer.state.fn != "fit":
-            return
         m = trainer.callback_metrics
         done, total = trainer.current_epoch + 1, trainer.max_epochs or 0
         left = (time.monotonic() - self._start) / max(done - self._first, 1) * (total - done)
-        loss = f"loss {float(m['train/loss_epoch']):.4f}  " if "train/loss_epoch" in m else ""
         eta = f"  about {_duration(left)} left" if done < total else ""
         self._print(
-            f"epoch {done:>2}/{total}  {loss}delta1 {float(m['val/delta1']):.3f}  rmse {float(m['val/rmse']):.3f} m  "
-            f"ard {float(m['val/ard']):.3f}{eta}"
+            trainer,
+            f"epoch {done:>2}/{total}  loss {float(m['train/loss_epoch']):.4f}  "
+            f"delta1 {float(m['val/delta1']):.3f}  rmse {float(m['val/rmse']):.3f} m  "
+            f"ard {float(m['val/ard']):.3f}{eta}",
         )
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import lightning.pytorch as L
 import torch
+from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
@@ -19,12 +20,12 @@ from torch import Tensor, nn
 
 from mlr import figures
 from mlr.balancing import LossBalancer
-from mlr.callbacks import BalancingLog, EpochReport, ModelFiles, state_checkpoint
+from mlr.callbacks import BalancingLog, EpochReport, ModelFiles, RebalanceListener, state_checkpoint
 from mlr.config import TrainingConfig
 from mlr.criterion import MultiLoss
 from mlr.data import DepthData
 from mlr.engine import backend_report
-from mlr.evaluation import DepthMetrics
+from mlr.evaluation import METRICS, DepthMetrics
 from mlr.model import DepthModel
 from mlr.run import Run
 
@@ -88,7 +89,7 @@ class DepthTraining(L.LightningModule):
         record = self.balancer.step()
         if record is not None:
             for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
-                if isinstance(callback, BalancingLog):
+                if isinstance(callback, RebalanceListener):
                     callback.on_rebalance(self.trainer, record)
 
     def validation_step(self, batch: dict[str, Any], _: int) -> None:
@@ -99,7 +100,7 @@ class DepthTraining(L.LightningModule):
         """Mean over the images, over all ranks."""
         scores = self.metrics.compute()
         self.metrics.reset()
-        self.log_dict({f"val/{name}": value for name, value in scores.items()})
+        self.log_dict({f"val/{name}": scores[name].float() for name in METRICS})
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,8 @@ def constant_prediction(data: DepthData, images: int = 64) -> dict[str, float]:
     constant, metric = torch.stack(medians).median(), DepthMetrics()
     for batch in data.val_dataloader():
         metric.update(torch.full_like(batch["depth"], float(constant)), batch["depth"], batch["valid"])
-    return {name: float(value) for name, value in metric.compute().items()}
+    scores = metric.compute()
+    return {name: float(scores[name]) for name in METRICS}
 
 
 def train(config: TrainingConfig, resume: Path | None = None, console: Console | None = None) -> TrainingResult:
@@ -198,6 +200,7 @@ def train(config: TrainingConfig, resume: Path | None = None, console: Console |
         accumulate_grad_batches=config.accumulate,
         gradient_clip_val=config.clip_gradient or None,
         num_sanity_val_steps=0,
+        inference_mode=False,  # the metric's sums are added to in training runs and in plain validation alike
         logger=[
             CSVLogger(run.path, name="", version=""),
             TensorBoardLogger(run.path, name="", version="", sub_dir="tensorboard"),
@@ -205,10 +208,12 @@ def train(config: TrainingConfig, resume: Path | None = None, console: Console |
         callbacks=[
             BalancingLog(run.path / "balancing.csv"),
             EpochReport(console),
+            *([RichProgressBar(refresh_rate=1)] if console.is_terminal else []),
             ModelFiles(run.path, config.as_dict()),
             state_checkpoint(run.state_file),
         ],
         enable_model_summary=False,
+        enable_progress_bar=console.is_terminal,
         log_every_n_steps=10,
     )
     if resume is None:
@@ -240,7 +245,7 @@ def _introduce(console: Console, config: TrainingConfig, run: Run, data: DepthDa
     """Say what is about to happen, and why where it was not asked for."""
 
     def say(what: str, text: str) -> None:
-        console.print(f"{what:<9} {text}", highlight=False)
+        console.print(f"{what:<9} {text}", highlight=False, soft_wrap=True)
 
     say("run", str(run.path))
     say("data", data.describe())
