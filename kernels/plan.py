@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The host's side of a launch: sizes, workspace, grids. Everything here follows from shapes alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+from mlr.reference import scale_size
+from mlr.space import KINDS, SCALES
+
+TILE = 128
+STRIP = 28
+SLOTS = 16
+PAD = 32
+
+
+def cdiv(a: int, b: int) -> int:
+    """a / b rounded up."""
+    return -(-a // b)
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """Block shapes of the kernels: work per program, not results, depends on them."""
+
+    block: int = 128
+    columns: int = 256
+    rows0: int = 32
+    rows: int = 8
+    strip_rows: int = 16
+    tile_rows: int = 4
+    words: int = 128
+    warps: int = 4
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One evaluation: which work there is and how it is cut up."""
+
+    sizes: tuple[tuple[int, int], ...]
+    plane: int
+    coarse: int
+    masks: tuple[int, int, int]
+    stencils: int
+    windows: int
+    means: bool
+    normals: bool
+    reps: int
+    rows0: int
+    rows: int
+    strip_rows: int
+    errors_partials: int
+    strip_partials: int
+    row_partials: int
+    grids: tuple[int, int, int, int]
+
+
+def pitch(w: int) -> int:
+    """Elements from one row of a plane to the next."""
+    return cdiv(w, TILE) * TILE + 2 * PAD
+
+
+@lru_cache(maxsize=256)
+def plan(
+    batch: int, height: int, width: int, terms: tuple[int, ...], downsample: str, grad: bool, shapes: Shapes
+) -> Plan:
+    """Plan of an evaluation of ``terms`` (ascending) on maps [batch, height, width]."""
+    kinds: list[set[str]] = [set() for _ in range(SCALES)]
+    bits = [0] * SCALES
+    for term in terms:
+        k, kind = divmod(term, len(KINDS))
+        kinds[k].add(KINDS[kind])
+        bits[k] |= 1 << kind
+    box = {"M5", "M17", "M65"}
+    windows = sum(1 << k for k in range(SCALES) if kinds[k] & (box | {"M"}))
+    stencils = sum(1 << k for k in range(SCALES) if kinds[k] - (box | {"M"}))
+    sizes = tuple(scale_size(height, width, k, downsample) for k in range(SCALES))
+    planes = [batch * h * pitch(w) for h, w in sizes]
+    rows0, rows, strip_rows = shapes.rows0, shapes.rows, shapes.strip_rows
+    # partial sums are added up by single programs later on: bound their number on large maps
+    while cdiv(width, TILE) * cdiv(height, rows0) > 512:
+        rows0, rows = 2 * rows0, 2 * rows
+    while cdiv(width, STRIP) * cdiv(height, strip_rows) > 1024:
+        strip_rows *= 2
+    reps = max(1, sizes[1][0] * sizes[1][1] // (256 * shapes.block))
+    blocks = [cdiv(h * w, shapes.block * reps) for h, w in sizes]
+    column_tiles = cdiv(pitch(width), shapes.block) * cdiv(height, rows0)
+    strips = [cdiv(w, STRIP) * cdiv(h, strip_rows) for h, w in sizes]
+    tiles = [cdiv(w, TILE) * cdiv(h, rows0 if k == 0 else rows) for k, (h, w) in enumerate(sizes)]
+    active = [k for k in range(1, SCALES) if (stencils | windows) >> k & 1]
+    coarse_rows = {k: cdiv(sizes[k][0], rows) for k in range(1, SCALES)}
+    box_anywhere = any(k & box for k in kinds)
+    grids = (
+        (column_tiles * batch if windows & 1 else 0) + sum(batch * blocks[k] for k in active) + batch,
+        sum(batch * coarse_rows[k] for k in range(1, SCALES) if windows >> k & 1)
+        + sum(batch * cdiv(strips[k], shapes.warps) for k in range(SCALES) if stencils >> k & 1)
+        + (batch * tiles[0] if windows & 1 else 0),
+        (sum(batch * coarse_rows[k] for k in active) + (3 * batch * cdiv(height, rows0) if windows & 1 and box_anywhere else 0))
+        if grad
+        else 0,
+        batch * SCALES + (batch * cdiv(width, TILE) * cdiv(height, shapes.tile_rows) if grad else 0),
+    )
+    return Plan(
+        sizes=sizes,
+        plane=sum(planes),
+        coarse=sum(planes[1:]),
+        masks=(bits[0] | bits[1] << 13, bits[2] | bits[3] << 13, bits[4] | bits[5] << 13),
+        stencils=stencils,
+        windows=windows,
+        means=box_anywhere,
+        normals=any(k & {"N", "Nr", "Nc"} for k in kinds),
+        reps=reps,
+        rows0=rows0,
+        rows=rows,
+        strip_rows=strip_rows,
+        errors_partials=max(column_tiles, *blocks[1:]),
+        strip_partials=max(strips),
+        row_partials=max(tiles),
+        grids=grids,
+    )
+
+
+def ascending(terms: Sequence[int]) -> bool:
+    """Whether the terms come in the order of Table 1."""
+    return all(a < b for a, b in zip(terms, terms[1:], strict=False))

@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The local means of eq. (5) and their signs: columns first, then rows.
+
+A box with replicated borders is separable. The column pass walks down the map with running sums, one lane a column;
+clamping the row numbers is the replicated border. The row pass has no row to walk along (lanes lie side by side), so it
+cuts the row into segments of r = n // 2 pixels and uses, with t the place in the segment and A, B, C the row at x - r,
+x and x + r,
+
+    box[t] = sum over the segment of (A + B) + A[t] + running sum over the segment of (C - A)[t]
+
+whose sums never exceed 2 r + 1 terms. It reads the column sums beyond the borders of the map, which the column pass has
+therefore written into the padding.
+"""
+
+import triton
+import triton.language as tl
+
+from mlr.kernels.geometry import PAD, TILE, pitch_of
+
+
+@triton.jit
+def row_error(e_ptr, t_ptr, stride, y, h, x, PAIR: tl.constexpr):
+    """One row of E, its number clamped to the map; ``PAIR`` says that E is to be formed from prediction and target."""
+    at = tl.minimum(tl.maximum(y, 0), h - 1) * stride + x
+    e = tl.load(e_ptr + at).to(tl.float32)
+    if PAIR:
+        e -= tl.load(t_ptr + at).to(tl.float32)
+    return e
+
+
+@triton.jit
+def column_sums(e_ptr, t_ptr, stride, sums, plane_size, y0, y1, x0, h, w, COLUMNS: tl.constexpr,
+                PAIR: tl.constexpr, MEANS: tl.constexpr):
+    """Column sums over 5, 17 and 65 rows for rows y0 .. y1 - 1 and COLUMNS columns from x0 - 32 on.
+
+    ``sums`` points to the image's map in the first of three planes. Returns the sum of E over the rows that this
+    segment owns: y0 - 2 .. y1 - 3, the last segment also the last two rows; the loop reads these anyway.
+    """
+    lane = x0 + tl.arange(0, COLUMNS)
+    pitch = pitch_of(w)
+    inside = lane < pitch
+    x = tl.minimum(tl.maximum(lane - PAD, 0), w - 1)
+    total = tl.zeros([COLUMNS], tl.float32)
+    if MEANS:
+        s5 = tl.zeros([COLUMNS], tl.float32)
+        for d in tl.static_range(-2, 3):
+            s5 += row_error(e_ptr, t_ptr, stride, y0 + d, h, x, PAIR)
+        s17 = s5
+        for d in range(3, 9):
+            s17 += row_error(e_ptr, t_ptr, stride, y0 + d, h, x, PAIR)
+            s17 += row_error(e_ptr, t_ptr, stride, y0 - d, h, x, PAIR)
+        s65 = s17
+        for d in range(9, 33):
+            s65 += row_error(e_ptr, t_ptr, stride, y0 + d, h, x, PAIR)
+            s65 += row_error(e_ptr, t_ptr, stride, y0 - d, h, x, PAIR)
+        for y in range(y0, y1):
+            at = sums + y * pitch + lane
+            tl.store(at, s5, mask=inside)
+            tl.store(at + plane_size, s17, mask=inside)
+            tl.store(at + 2 * plane_size, s65, mask=inside)
+            leaving = row_error(e_ptr, t_ptr, stride, y - 2, h, x, PAIR)
+            total += tl.where(y >= 2, leaving, 0.0)
+            s5 += row_error(e_ptr, t_ptr, stride, y + 3, h, x, PAIR) - leaving
+            s17 += row_error(e_ptr, t_ptr, stride, y + 9, h, x, PAIR)
+            s17 -= row_error(e_ptr, t_ptr, stride, y - 8, h, x, PAIR)
+            s65 += row_error(e_ptr, t_ptr, stride, y + 33, h, x, PAIR)
+            s65 -= row_error(e_ptr, t_ptr, stride, y - 32, h, x, PAIR)
+    else:
+        for y in range(y0, y1):
+            total += tl.where(y >= 2, row_error(e_ptr, t_ptr, stride, y - 2, h, x, PAIR), 0.0)
+    if y1 == h:
+        total += row_error(e_ptr, t_ptr, stride, h - 1, h, x, PAIR)
+        total += tl.where(h >= 2, row_error(e_ptr, t_ptr, stride, h - 2, h, x, PAIR), 0.0)
+    return tl.sum(tl.where((lane >= PAD) & (lane < w + PAD), total, 0.0), 0)
+
+
+@triton.jit
+def sign(x):
+    """-1, 0 or 1 in float32: the derivative of |x|, 0 at 0."""
+    bits = (x.to(tl.int32, bitcast=True) & -0x80000000) | 0x3F800000
+    return tl.where(x == 0.0, 0.0, bits.to(tl.float32, bitcast=True))
+
+
+@triton.jit
+def box_row(at, RADIUS: tl.constexpr, ROWS: tl.constexpr, NUMBER: tl.constexpr):
+    """Sums over 2 r + 1 columns around the tile [ROWS, 128] of pointers ``at``."""
+    a = tl.load(at - RADIUS).to(NUMBER)
+    b = tl.load(at).to(NUMBER)
+    c = tl.load(at + RADIUS).to(NUMBER)
+    return segment_sums(a, b, c, RADIUS, ROWS)
+
+
+@triton.jit
+def segment_sums(a, b, c, RADIUS: tl.constexpr, ROWS: tl.constexpr):
+    """The running-window identity on A, B and C of a tile [ROWS, 128]."""
+    SEGMENTS: tl.constexpr = TILE // RADIUS
+    whole = tl.sum(tl.reshape(a + b, [ROWS, SEGMENTS, RADIUS]), 2)
+    moving = tl.cumsum(tl.reshape(c - a, [ROWS, SEGMENTS, RADIUS]), 2)
+    return tl.reshape(whole[:, :, None] + moving, [ROWS, TILE]) + a
+
+
+@triton.jit
+def window_signs(sums, signs, plane_size, e, mean, weights, centre, y, x, inside, h, pitch, ROWS: tl.constexpr,
+                 MEANS: tl.constexpr, GRAD: tl.constexpr):
+    """Signs of E - mean and of E - box E on a tile: (|.| of M, M5, M17, M65 and the sign of M), as tiles.
+
+    Writes the signs of the three windows plus one as bytes (0, 1, 2) and, to ``centre``, the weighted sum of all four
+    signs: the part of the gradient that stays at its own pixel.
+    """
+    row = tl.minimum(y, h - 1) * pitch + x + PAD
+    d = tl.where(inside, e - mean, 0.0)
+    m = tl.abs(d)
+    s = sign(d)
+    sign_m = s
+    own = s * tl.load(weights + 1)
+    m5 = tl.zeros_like(m)
+    m17 = tl.zeros_like(m)
+    m65 = tl.zeros_like(m)
+    if MEANS:
+        store = (y < h) & (x < pitch)
+        d = tl.where(inside, e - box_row(sums + row, 2, ROWS, tl.float32) * (1.0 / 25), 0.0)
+        m5 = tl.abs(d)
+        if GRAD:
+            s = sign(d)
+            own += s * tl.load(weights + 2)
+            tl.store(signs + row, (s + 1.0).to(tl.int32).to(tl.uint8), mask=store)
+        d = tl.where(inside, e - box_row(sums + plane_size + row, 8, ROWS, tl.float32) * (1.0 / 289), 0.0)
+        m17 = tl.abs(d)
+        if GRAD:
+            s = sign(d)
+            own += s * tl.load(weights + 3)
+            tl.store(signs + plane_size + row, (s + 1.0).to(tl.int32).to(tl.uint8), mask=store)
+        d = tl.where(inside, e - box_row(sums + 2 * plane_size + row, 32, ROWS, tl.float32) * (1.0 / 4225), 0.0)
+        m65 = tl.abs(d)
+        if GRAD:
+            s = sign(d)
+            own += s * tl.load(weights + 4)
+            tl.store(signs + 2 * plane_size + row, (s + 1.0).to(tl.int32).to(tl.uint8), mask=store)
+    if GRAD:
+        tl.store(centre + row, own, mask=inside)
+    return m, m5, m17, m65, sign_m
