@@ -263,4 +263,6 @@ def _strict(load: Callable[[], Any], name: str) -> Any:
     try:
         return load()
     except (RuntimeError, KeyError) as error:
-        raise ValueError(f"the weights do not fit backbone {name!r}: {error}") from error
+        differences = " ".join(str(error).split())
+        differences = differences if len(differences) < 1000 else differences[:1000] + " ..."
+        raise ValueError(f"the weights do not fit backbone {name!r}: {differences}") from error
