@@ -1,0 +1,281 @@
+// SPDX-License-Identifier: Apache-2.0
+// Adjoints of the windows and of the pyramids: what other pixels' signs and other scales' gradients give to a row.
+#pragma once
+
+// --- windows ---------------------------------------------------------------------------------------------------------
+//
+// d/dE of (weight / HW) sum |E - box_n E| is (weight / HW) (s - box_n^T s) with s the sign map. box_n^T is the zero-padded window sum
+// of s over the domain extended by n//2, its margin folded back onto the border pixels, over n^2. Column sums of signs
+// fit a byte (65) and are exact; across the row the three windows share the transposed doubling chain
+//   (1+z)(1+z^2)[ u5 + (1+z^4)(1+z^8)[ u17 + (1+z^16)(1+z^32) u65 ] ] + z^4 u5 + z^16 u17 + z^64 u65,
+// u_n = -weight_n / (HW n^2) column_n and z = one pixel to the right. The fold adds, at the left border, (r - i) times the value i pixels
+// from it, i < r; likewise at the right border, and so do the first and last row.
+
+struct AdjointWindow {
+  int n, radius;
+  const int8_t* signs;
+  int8_t* columns;      // column sums of signs, one padded row of bytes
+  float* edge;          // the same row in float, folded: first and last row of the map only
+  float weight, scaled;   // weight / HW and its -1/n^2
+};
+
+// The three windows of one scale; those that are not selected have weight 0 and a row of zeros.
+struct WindowAdjoint {
+  AdjointWindow win[kWindows];
+  unsigned kinds;
+  int h, w, pitch;
+  alignas(64) float left[48], right[48];  // ramps of the fold, times the weights: 32 pixels for 65, 8 for 17, 2 for 5
+
+  static size_t scratch(const Scale& s) { return s.kinds & kWindowKinds ? size_t(kWindows) * s.pitch * (1 + sizeof(float)) + 64 : 0; }
+};
+
+inline void start_window_adjoint(WindowAdjoint& a, const Image& im, int k, int y0, char* scratch) {
+  const Scale& s = im.plan->scale[k];
+  a.kinds = s.kinds & kWindowKinds;
+  a.h = s.h, a.w = s.w, a.pitch = s.pitch;
+  for (int i = 0; i < kWindows; i++) {
+    AdjointWindow& v = a.win[i];
+    v.n = kWindow[i], v.radius = v.n / 2;
+    v.edge = reinterpret_cast<float*>(scratch) + int64_t(i) * s.pitch + kPad;
+    v.columns = reinterpret_cast<int8_t*>(scratch + sizeof(float) * kWindows * s.pitch) + int64_t(i) * s.pitch + kPad;
+    __builtin_memset(v.edge - kPad, 0, s.pitch * sizeof(float));
+    __builtin_memset(v.columns - kPad, 0, s.pitch);
+    const bool used = s.kinds & bit(M5 + i);
+    v.weight = used ? im.weight[k][M5 + i] : 0.0f;
+    v.scaled = -v.weight / (float(v.n) * float(v.n));
+    v.signs = used ? im.sign_map(k, i) : nullptr;
+    if (!used) continue;
+    // column sums of the row before y0, so that every row makes one step
+    const int from = clamp(y0 - 1 - v.radius, 0, s.h), to = clamp(y0 - 1 + v.radius + 1, 0, s.h);
+    for (int y = from; y < to; y++)
+      for (int x = 0; x < s.w; x++) v.columns[x] = int8_t(v.columns[x] + v.signs[int64_t(y) * s.pitch + x]);
+  }
+  for (int i = 0; i < 32; i++) {
+    a.left[i] = a.win[2].scaled * float(32 - i);
+    a.right[i] = a.win[2].scaled * float(i + 1);
+  }
+  for (int i = 0; i < 16; i++) {
+    a.left[32 + i] = a.win[1].scaled * float(i < 8 ? 8 - i : 0) ;
+    a.right[32 + i] = a.win[1].scaled * float(i < 8 ? 0 : i - 7);
+  }
+}
+
+// One step down of a window's column sums, in bytes: exact.
+MLR_INLINE void step_columns(AdjointWindow& v, int y, int h, int w, int pitch) {
+  int8_t* __restrict__ c = v.columns;
+  const int enter = y + v.radius, leave = y - v.radius - 1;
+  const int8_t* __restrict__ a = v.signs + int64_t(enter) * pitch;
+  const int8_t* __restrict__ b = v.signs + int64_t(leave) * pitch;
+  if (enter < h && leave >= 0) {
+    for (int x = 0; x < w; x++) c[x] = int8_t(c[x] + a[x] - b[x]);
+  } else if (enter < h) {
+    for (int x = 0; x < w; x++) c[x] = int8_t(c[x] + a[x]);
+  } else if (leave >= 0) {
+    for (int x = 0; x < w; x++) c[x] = int8_t(c[x] - b[x]);
+  }
+}
+
+// Column sums of the first or last row with their fold, in float: they outgrow a byte.
+MLR_INLINE void fold_edge(const AdjointWindow& v, int y, int h, int w, int pitch) {
+  for (int x = 0; x < w; x++) v.edge[x] = v.columns[x];
+  for (int i = 0; i < v.radius && i < h; i++) {
+    const int8_t* top = v.signs + int64_t(i) * pitch;
+    const int8_t* bottom = v.signs + int64_t(h - 1 - i) * pitch;
+    const float ramp = float(v.radius - i);
+    if (y == 0)
+      for (int x = 0; x < w; x++) v.edge[x] += ramp * top[x];
+    if (y == h - 1)
+      for (int x = 0; x < w; x++) v.edge[x] += ramp * bottom[x];
+  }
+}
+
+struct FromColumns {
+  static MLR_INLINE Vec load(const AdjointWindow& v, int x) { return Vec::load_i8(v.columns + x); }
+  static MLR_INLINE float at(const AdjointWindow& v, int x) { return v.columns[x]; }
+};
+struct FromEdge {
+  static MLR_INLINE Vec load(const AdjointWindow& v, int x) { return Vec::load(v.edge + x); }
+  static MLR_INLINE float at(const AdjointWindow& v, int x) { return v.edge[x]; }
+};
+
+// Row of (weight / HW) (s - box^T s), summed over the windows, into out.
+template <class From, bool k5, bool k17, bool k65>
+MLR_INLINE void window_adjoint_row(const WindowAdjoint& a, int y, float* out) {
+  const AdjointWindow &v5 = a.win[0], &v17 = a.win[1], &v65 = a.win[2];
+  const int w = a.w;
+  const Vec u5(v5.scaled), u17(v17.scaled), u65(v65.scaled);
+  Ahead<1> a1;
+  Ahead<2> a2;
+  Ahead<4> a4, b5;
+  Ahead<8> a8;
+  Ahead<16> a16, b17;
+  Ahead<32> a32;
+  const int64_t row = int64_t(y) * a.pitch;
+  const int last = round_up(w, 16);
+  for (int x = last + 64 - Vec::N; x >= 0; x -= Vec::N) {  // the first vectors only fill the chain
+    Vec sum, ends;
+    if constexpr (k65) {
+      const Vec c = From::load(v65, x - kPad);
+      sum = a16.add(a32.add(c)) * u65;
+      ends = x < last ? From::load(v65, x + kPad) * u65 : Vec::zero();
+    }
+    if constexpr (k17) {
+      const Vec c = From::load(v17, x - 8);
+      sum = k65 ? fma(c, u17, sum) : c * u17;
+      ends = k65 ? fma(b17.get(c), u17, ends) : b17.get(c) * u17;
+    }
+    if constexpr (k17 || k65) sum = a4.add(a8.add(sum));
+    if constexpr (k5) {
+      const Vec c = From::load(v5, x - 2);
+      sum = (k17 || k65) ? fma(c, u5, sum) : c * u5;
+      ends = (k17 || k65) ? fma(b5.get(c), u5, ends) : b5.get(c) * u5;
+    }
+    sum = a1.add(a2.add(sum)) + ends;
+    if (x >= last) continue;
+    if constexpr (k5) sum = fma(Vec::load_i8(v5.signs + row + x), Vec(v5.weight), sum);
+    if constexpr (k17) sum = fma(Vec::load_i8(v17.signs + row + x), Vec(v17.weight), sum);
+    if constexpr (k65) sum = fma(Vec::load_i8(v65.signs + row + x), Vec(v65.weight), sum);
+    sum.store(out + x);
+  }
+  // fold the margins onto the border pixels
+  Vec left = Vec::zero(), right = Vec::zero();
+  if constexpr (k65) {
+    for (int i = 0; i < 32; i += Vec::N) {
+      left = fma(From::load(v65, i), Vec::load(a.left + i), left);
+      right = fma(From::load(v65, w - 32 + i), Vec::load(a.right + i), right);
+    }
+  }
+  if constexpr (k17) {
+    for (int i = 0; i < 16; i += Vec::N) {
+      left = fma(From::load(v17, i), Vec::load(a.left + 32 + i), left);
+      right = fma(From::load(v17, w - 16 + i), Vec::load(a.right + 32 + i), right);
+    }
+  }
+  float left_sum = sum_lanes(left), right_sum = sum_lanes(right);
+  if constexpr (k5) {
+    left_sum += v5.scaled * (2 * From::at(v5, 0) + From::at(v5, 1));
+    right_sum += v5.scaled * (2 * From::at(v5, w - 1) + From::at(v5, w - 2));
+  }
+  out[0] += left_sum;
+  out[w - 1] += right_sum;
+}
+
+template <bool k5, bool k17, bool k65>
+void window_adjoint_step(WindowAdjoint& a, int y, float* out) {
+  const bool used[kWindows] = {k5, k17, k65};
+  const bool edge = y == 0 || y == a.h - 1;
+  for (int i = 0; i < kWindows; i++) {
+    if (!used[i]) continue;
+    step_columns(a.win[i], y, a.h, a.w, a.pitch);
+    if (edge) fold_edge(a.win[i], y, a.h, a.w, a.pitch);
+  }
+  if (edge)
+    window_adjoint_row<FromEdge, k5, k17, k65>(a, y, out);
+  else
+    window_adjoint_row<FromColumns, k5, k17, k65>(a, y, out);
+}
+
+using WindowAdjointStep = void (*)(WindowAdjoint&, int, float*);
+// Rows must come in order: each is one step of the column sums.
+inline WindowAdjointStep choose_window_adjoint(unsigned kinds) {
+  static constexpr WindowAdjointStep table[8] = {nullptr,
+                                                 window_adjoint_step<true, false, false>,
+                                                 window_adjoint_step<false, true, false>,
+                                                 window_adjoint_step<true, true, false>,
+                                                 window_adjoint_step<false, false, true>,
+                                                 window_adjoint_step<true, false, true>,
+                                                 window_adjoint_step<false, true, true>,
+                                                 window_adjoint_step<true, true, true>};
+  return table[(kinds & kWindowKinds) / bit(M5)];
+}
+
+// --- pyramids --------------------------------------------------------------------------------------------------------
+
+// Row y of P_1^T g, added to out: along each axis pixel 2i gets the inner tap of i and the outer tap of i - 1, pixel
+// 2i + 1 the inner tap of i and the outer tap of i + 1; a clamped tap falls on the border pixel itself.
+MLR_INLINE void bicubic_adjoint_half(const Scale& fine, const Scale& s, const float* grad, int y, float* out, float* buffer) {
+  const int i = y >> 1, j = clamp(y % 2 ? i + 1 : i - 1, 0, s.h);
+  const float* inner = i < s.h ? grad + int64_t(i) * s.pitch : nullptr;
+  const float* outer = grad + int64_t(clamp(j, 0, s.h - 1)) * s.pitch;
+  // no output lies past an odd side's end; past an even side's the clamped tap of the last one does
+  const Vec wi(inner ? kInnerTap : 0.0f), wo(j == s.h && fine.h % 2 ? 0.0f : kOuterTap);
+  if (!inner) inner = outer;
+  float* v = buffer + kPad;
+  for (int x = 0; x < s.w; x += Vec::N) fma(Vec::load(inner + x), wi, Vec::load(outer + x) * wo).store(v + x);
+  v[-1] = v[0];
+  const float past = fine.w % 2 ? 0.0f : v[s.w - 1];
+  for (int x = s.w; x < round_up(s.w, Vec::N) + Vec::N; x++) v[x] = 0.0f;
+  v[s.w] = past;
+  const Vec kin(kInnerTap), kout(kOuterTap);
+  const int count = (fine.w + 1) / 2;  // an odd side's last pixel is reached by an outer tap alone
+  for (int x = 0; x < count; x += Vec::N) {
+    const Vec here = Vec::load(v + x) * kin;
+    Vec a, b;
+    interleave(fma(Vec::load(v + x - 1), kout, here), fma(Vec::load(v + x + 1), kout, here), a, b);
+    (Vec::load(out + 2 * x) + a).store(out + 2 * x);
+    (Vec::load(out + 2 * x + Vec::N) + b).store(out + 2 * x + Vec::N);
+  }
+}
+
+// Row y of P_k^T g, k >= 2, added to out: each output's taps lie inside its own cell.
+MLR_INLINE void bicubic_adjoint_cells(const Scale& s, int k, const float* grad, int y, float* out) {
+  const int step = 1 << k, first = step / 2 - 2;
+  const int i = y >> k, tap = (y & (step - 1)) - first;
+  if (i >= s.h || tap < 0 || tap > 3) return;
+  const float row_tap = tap == 0 || tap == 3 ? kOuterTap : kInnerTap;
+  const float* g = grad + int64_t(i) * s.pitch;
+  for (int x = 0; x < s.w; x++) {
+    float* o = out + x * step + first;
+    const float inner = g[x] * (row_tap * kInnerTap), outer = g[x] * (row_tap * kOuterTap);
+    o[0] += outer;
+    o[1] += inner;
+    o[2] += inner;
+    o[3] += outer;
+  }
+}
+
+MLR_INLINE void area_adjoint_row(const Scale& fine, const Scale& s, const float* grad, int y, float* out) {
+  const int i = fine.h > 1 ? y >> 1 : 0;
+  if (i >= s.h) return;
+  const float* g = grad + int64_t(i) * s.pitch;
+  const float part = (fine.h > 1 ? 0.5f : 1.0f) * (fine.w > 1 ? 0.5f : 1.0f);
+  if (fine.w == 1) {
+    out[0] += part * g[0];
+    return;
+  }
+  for (int x = 0; x < s.w; x++) {
+    out[2 * x] += part * g[x];
+    out[2 * x + 1] += part * g[x];
+  }
+}
+
+inline void collapsed_adjoint_row(const Plan& plan, const float* grad, int y, float* out) {
+  const MiddleTaps rows(plan.h), columns(plan.w);
+  for (int i = 0; i < 4; i++)
+    if (rows.position[i] == y)
+      for (int j = 0; j < 4; j++) out[columns.position[j]] += rows.weight[i] * columns.weight[j] * grad[0];
+}
+
+// What the gradients of coarser scales give to row y of scale k: all of them to scale 0 (bicubic), each to the next
+// finer one (area).
+inline bool has_pyramid_adjoint(const Plan& plan, int k) {
+  if (plan.area) return k + 1 < kScales && plan.scale[k + 1].exists;
+  for (int c = 1; c < kScales; c++)
+    if (k == 0 && plan.scale[c].exists) return true;
+  return false;
+}
+
+inline void add_pyramid_adjoint(const Image& im, int k, int y, float* out, float* buffer) {
+  const Plan& plan = *im.plan;
+  if (plan.area) return area_adjoint_row(plan.scale[k], plan.scale[k + 1], im.grad_map(k + 1), y, out);
+  for (int c = 1; c < kScales; c++) {
+    const Scale& s = plan.scale[c];
+    if (!s.exists) continue;
+    if (s.collapsed)
+      collapsed_adjoint_row(plan, im.grad_map(c), y, out);
+    else if (c == 1)
+      bicubic_adjoint_half(plan.scale[0], s, im.grad_map(1), y, out, buffer);
+    else
+      bicubic_adjoint_cells(s, c, im.grad_map(c), y, out);
+  }
+}

@@ -1,0 +1,243 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "driver.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdlib>
+#include <memory>
+#include <new>
+
+namespace mlr {
+
+namespace {
+
+int round_up(int n, int multiple) { return (n + multiple - 1) / multiple * multiple; }
+size_t element_bytes(Element e) { return e == Element::kFloat32 ? 4 : 2; }
+
+// Memory of one thread, kept between calls so that its pages are touched once; too much of it is given back.
+class Arena {
+ public:
+  static Arena& of_this_thread() {
+    thread_local Arena arena;
+    return arena;
+  }
+  char* get(size_t bytes) {
+    if (bytes > size_) {
+      memory_.reset();
+      memory_.reset(static_cast<char*>(std::aligned_alloc(kAlign, (bytes + kAlign - 1) / kAlign * kAlign)));
+      size_ = memory_ ? bytes : 0;
+      if (!memory_) throw std::bad_alloc();
+    }
+    return memory_.get();
+  }
+  void trim() {
+    if (size_ > kKeep) {
+      memory_.reset();
+      size_ = 0;
+    }
+  }
+
+ private:
+  static constexpr size_t kAlign = 64, kKeep = size_t(64) << 20;
+  struct Free {
+    void operator()(char* p) const { std::free(p); }
+  };
+  std::unique_ptr<char, Free> memory_;
+  size_t size_ = 0;
+};
+
+// An image and its sums, in a workspace of plan.image_bytes.
+Image make_image(const Plan& plan, const Batch& batch, int64_t b, char* work) {
+  Image im{};
+  im.plan = &plan;
+  im.pred = batch.pred + b * batch.pred_image_stride * int64_t(element_bytes(plan.element));
+  im.target = batch.target + b * batch.target_image_stride * int64_t(element_bytes(plan.element));
+  im.pred_stride = batch.pred_row_stride;
+  im.target_stride = batch.target_row_stride;
+  im.grad = batch.grad ? batch.grad + b * plan.h * plan.w * int64_t(element_bytes(plan.element)) : nullptr;
+  im.work = work;
+  im.cell_sums = im.map<double>(plan.cell_sums);
+  for (int k = 0; k < kScales; k++) im.strip_sums[k] = im.map<StripSums>(plan.scale[k].sums);
+  if (batch.weights) {
+    const float* w = batch.weights + b * int64_t(plan.terms.size());
+    for (size_t j = 0; j < plan.terms.size(); j++) {
+      const int k = int(plan.terms[j]) / kKinds, kind = int(plan.terms[j]) % kKinds;
+      im.weight[k][kind] = w[j] / (float(plan.scale[k].h) * float(plan.scale[k].w));
+    }
+  }
+  return im;
+}
+
+void finish_means(Image& im) {
+  const Plan& plan = *im.plan;
+  for (int k = 0; k < kScales; k++) {
+    const Scale& s = plan.scale[k];
+    if (!(s.kinds & bit(M))) continue;
+    double sum = 0;
+    for (int c = 0; c < plan.cells; c++) sum += im.cell_sums[k * plan.cells + c];
+    im.mean[k] = float(sum / (double(s.h) * s.w));
+  }
+}
+
+void finish_signs(Image& im, int k) {
+  const Scale& s = im.plan->scale[k];
+  if (!(s.kinds & bit(M))) return;
+  double sum = 0;
+  for (int i = 0; i < s.strips; i++) sum += im.strip_sums[k][i].sign;
+  im.mean_sign[k] = float(sum / (double(s.h) * s.w));
+}
+
+void finish_terms(const Image& im, float* terms) {
+  const Plan& plan = *im.plan;
+  for (size_t j = 0; j < plan.terms.size(); j++) {
+    const int k = int(plan.terms[j]) / kKinds, kind = int(plan.terms[j]) % kKinds;
+    const Scale& s = plan.scale[k];
+    double sum = 0;
+    for (int i = 0; i < s.strips; i++) sum += im.strip_sums[k][i].kind[kind];
+    terms[j] = float(sum / (double(s.h) * s.w));
+  }
+}
+
+bool needs_windows(const Scale& s) { return s.kinds & (bit(M) | kWindowKinds); }
+bool needs_gradient(const Plan& plan, const Scale& s) {
+  return s.kinds & (bit(D) | kStencilKinds) || (plan.gradient && s.exists);
+}
+
+// One thread does a whole image.
+void run_image(const Plan& plan, const Batch& batch, int64_t b, const Kernels& kernels) {
+  char* work = Arena::of_this_thread().get(thread_bytes(plan, kernels));
+  char* scratch = work + plan.image_bytes;
+  Image im = make_image(plan, batch, b, work);
+  for (int c = 0; c < plan.cells; c++) kernels.pyramid(im, c, scratch);
+  kernels.collapsed(im);
+  finish_means(im);
+  for (int k = kScales - 1; k >= 0; k--) {
+    const Scale& s = plan.scale[k];
+    if (needs_windows(s)) kernels.windows(im, k, 0, s.strips, scratch);
+    finish_signs(im, k);
+    if (needs_gradient(plan, s)) kernels.gradient(im, k, 0, s.strips, scratch);
+  }
+  finish_terms(im, batch.terms + b * int64_t(plan.terms.size()));
+}
+
+struct Task {
+  int scale, strip;
+};
+
+// All threads share an image: the same strips, phase by phase.
+void run_shared(const Plan& plan, const Batch& batch, int64_t b, const Kernels& kernels, const ParallelFor& parallel_for) {
+  const size_t scratch_bytes = kernels.scratch_bytes(plan);
+  // pool threads may include this one: its scratch lies behind the image
+  char* const work = Arena::of_this_thread().get(thread_bytes(plan, kernels));
+  Image im = make_image(plan, batch, b, work);
+  const auto scratch = [&]() -> char* {
+    Arena& arena = Arena::of_this_thread();
+    char* p = arena.get(scratch_bytes);
+    return p == work ? work + plan.image_bytes : p;
+  };
+  parallel_for(plan.cells, [&](int64_t begin, int64_t end) {
+    char* s = scratch();
+    for (int64_t c = begin; c < end; c++) kernels.pyramid(im, int(c), s);
+  });
+  kernels.collapsed(im);
+  finish_means(im);
+
+  const auto over_strips = [&](auto&& selected, auto&& kernel) {
+    std::vector<Task> tasks;
+    for (int k = 0; k < kScales; k++)
+      for (int i = 0; selected(k) && i < plan.scale[k].strips; i++) tasks.push_back({k, i});
+    if (tasks.empty()) return;
+    parallel_for(int64_t(tasks.size()), [&](int64_t begin, int64_t end) {
+      char* s = scratch();
+      for (int64_t t = begin; t < end;) {  // neighbouring strips share their halo
+        int64_t next = t + 1;
+        while (next < end && tasks[next].scale == tasks[t].scale) next++;
+        kernel(im, tasks[t].scale, tasks[t].strip, tasks[next - 1].strip + 1, s);
+        t = next;
+      }
+    });
+  };
+  over_strips([&](int k) { return needs_windows(plan.scale[k]); }, kernels.windows);
+  for (int k = 0; k < kScales; k++) finish_signs(im, k);
+  const auto with_gradient = [&](int k) { return needs_gradient(plan, plan.scale[k]); };
+  if (plan.area && plan.gradient) {  // each scale's gradient passes through the next finer one
+    for (int c = kScales - 1; c > 0; c--) over_strips([&](int k) { return k == c && with_gradient(k); }, kernels.gradient);
+  } else {
+    over_strips([&](int k) { return k > 0 && with_gradient(k); }, kernels.gradient);
+  }
+  over_strips([&](int k) { return k == 0 && with_gradient(k); }, kernels.gradient);
+  finish_terms(im, batch.terms + b * int64_t(plan.terms.size()));
+}
+
+}  // namespace
+
+Plan make_plan(int h, int w, bool area, bool gradient, Element element, const std::vector<int64_t>& terms) {
+  Plan plan;
+  plan.h = h, plan.w = w, plan.area = area, plan.gradient = gradient, plan.element = element, plan.terms = terms;
+  for (const int64_t t : terms) plan.scale[t / kKinds].kinds |= bit(int(t % kKinds));
+  plan.cells = (h + kCell - 1) / kCell;
+
+  size_t offset = 0;
+  const auto allocate = [&](size_t bytes) {
+    const size_t at = offset;
+    offset += (bytes + 63) / 64 * 64;
+    return at;
+  };
+  bool coarser = false, coarser_target = false;  // something on this scale or a coarser one
+  for (int k = kScales - 1; k >= 0; k--) {
+    Scale& s = plan.scale[k];
+    s.collapsed = !area && ((h >> k) == 0 || (w >> k) == 0);
+    s.h = s.collapsed ? 1 : std::max(h >> k, 1);
+    s.w = s.collapsed ? 1 : std::max(w >> k, 1);
+    s.pitch = round_up(s.w, 16) + 3 * kPad;
+    const bool normals = s.kinds & kNormalKinds;
+    coarser |= s.kinds != 0;
+    coarser_target |= normals;
+    // scale 0 feeds all others; an area scale feeds the next
+    s.exists = (area || k == 0) ? coarser : s.kinds != 0;
+    s.target = (area || k == 0) ? coarser_target : normals;
+    s.strips = std::max(1, (s.h + 36) / 72);
+    s.strip_rows = round_up((s.h + s.strips - 1) / s.strips, kBlock);
+    s.strips = (s.h + s.strip_rows - 1) / s.strip_rows;
+    if (!s.exists) continue;
+    const size_t map = size_t(s.h) * s.pitch;
+    s.error = allocate(map * sizeof(float)) + kPad * sizeof(float);
+    if (s.target) s.target_map = allocate(map * sizeof(float)) + kPad * sizeof(float);
+    if (gradient && k > 0) s.grad = allocate(map * sizeof(float)) + kPad * sizeof(float);
+    if (gradient)
+      for (int i = 0; i < kWindows; i++)
+        if (s.kinds & bit(M5 + i)) s.sign[i] = allocate(map + 4 * 16) + kPad;
+    s.sums = allocate(size_t(s.strips) * sizeof(StripSums));
+  }
+  // rows of a cell that some scale reads
+  plan.needed_rows = 0;
+  for (int k = 0; k < kScales; k++) {
+    const Scale& s = plan.scale[k];
+    if (!s.exists) continue;
+    if (k == 0 ? s.kinds != 0 : area || s.collapsed || k == 1) plan.needed_rows = ~0u;
+    if (k > 1 && !area && !s.collapsed)
+      for (int y = 0; y < kCell; y++) {
+        const int tap = (y & ((1 << k) - 1)) - (1 << (k - 1)) + 2;
+        if (tap >= 0 && tap < 4) plan.needed_rows |= 1u << y;
+      }
+  }
+  plan.cell_sums = allocate(size_t(kScales) * plan.cells * sizeof(double));
+  plan.image_bytes = offset;
+  return plan;
+}
+
+size_t thread_bytes(const Plan& plan, const Kernels& kernels) { return plan.image_bytes + kernels.scratch_bytes(plan); }
+
+void run_batch(const Plan& plan, const Batch& batch, const Kernels& kernels, int threads, const ParallelFor& parallel_for) {
+  // whole images while there is one for every thread, then the rest together: both give the same bits
+  const int64_t whole = threads > 1 ? batch.images / threads * threads : batch.images;
+  if (whole > 0)
+    parallel_for(whole, [&](int64_t begin, int64_t end) {
+      for (int64_t b = begin; b < end; b++) run_image(plan, batch, b, kernels);
+      Arena::of_this_thread().trim();
+    });
+  for (int64_t b = whole; b < batch.images; b++) run_shared(plan, batch, b, kernels, parallel_for);
+  Arena::of_this_thread().trim();
+}
+
+}  // namespace mlr

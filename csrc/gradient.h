@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: Apache-2.0
+// A scale's second pass: block by block of eight rows, the adjoint of its windows, the gradients of coarser scales, and the stencil,
+// which adds its own part and finishes the rows.
+#pragma once
+
+struct GradientScratch {
+  float *base, *out;          // kBlock rows each
+  float *g_rc, *g_cc, *g_c;   // one row each
+  float *zeros, *buffer;      // one row each
+  char* windows;
+
+  GradientScratch(const Scale& s, char* scratch) {
+    float* p = reinterpret_cast<float*>(scratch);
+    auto rows = [&](int n) {
+      float* r = p + kPad;
+      p += int64_t(n) * s.pitch;
+      return r;
+    };
+    base = rows(kBlock), out = rows(kBlock);
+    g_rc = rows(1), g_cc = rows(1), g_c = rows(1), zeros = rows(1), buffer = rows(1) - kPad;
+    windows = reinterpret_cast<char*>(p + kPad);
+  }
+  static size_t bytes(const Scale& s) {
+    return (size_t(2 * kBlock + 5) * s.pitch + kPad) * sizeof(float) + WindowAdjoint::scratch(s);
+  }
+};
+
+template <class T>
+MLR_INLINE void write_row(typename T::Storage* out, const float* row, int w) {
+  int x = 0;
+  for (; x + Vec::N <= w; x += Vec::N) T::store(out + x, Vec::load(row + x));
+  if (x < w) T::store_first(out + x, Vec::load(row + x), w - x);
+}
+
+inline void write_rows(const Image& im, int y0, int y1, const float* rows, int pitch) {
+  const int w = im.plan->w;
+  for (int y = y0; y < y1; y++, rows += pitch) {
+    switch (im.plan->element) {
+      case Element::kFloat32: write_row<Float32>(reinterpret_cast<float*>(im.grad) + int64_t(y) * w, rows, w); break;
+      case Element::kFloat16: write_row<Float16>(reinterpret_cast<uint16_t*>(im.grad) + int64_t(y) * w, rows, w); break;
+      case Element::kBFloat16: write_row<BFloat16>(reinterpret_cast<uint16_t*>(im.grad) + int64_t(y) * w, rows, w); break;
+    }
+  }
+}
+
+inline void gradient(const Image& im, int k, int first, int last, char* scratch) {
+  const Plan& plan = *im.plan;
+  const Scale& s = plan.scale[k];
+  const GradientScratch g(s, scratch);
+  const StencilBlock block = choose_stencil(s.kinds, plan.gradient);
+  const WindowAdjointStep window_adjoint = plan.gradient ? choose_window_adjoint(s.kinds) : nullptr;
+  const bool pyramid = plan.gradient && has_pyramid_adjoint(plan, k);
+  const bool based = window_adjoint || pyramid;
+  const int begin = first * s.strip_rows;
+
+  WindowAdjoint adjoint;
+  if (window_adjoint) start_window_adjoint(adjoint, im, k, begin, g.windows);
+  for (float* row : {g.zeros, g.g_rc, g.g_cc, g.g_c}) __builtin_memset(row - kPad, 0, s.pitch * sizeof(float));
+
+  alignas(64) double sums[kKinds][Vec::N];
+  Stencil st{};
+  st.h = s.h, st.w = s.w, st.pitch = s.pitch;
+  st.error = im.error(k), st.target = s.target ? im.target_map(k) : nullptr;
+  for (int i = 0; i < kKinds; i++) st.weight[i] = im.weight[k][i];
+  st.mean = im.mean[k], st.mean_sign = im.mean_sign[k];
+  st.g_rc = g.g_rc, st.g_cc = g.g_cc, st.g_c = g.g_c;
+  st.sums = sums;
+  st.base = g.zeros, st.base_pitch = 0;
+  st.out = g.out, st.out_pitch = s.pitch;
+  // the cotangents of the two rows above, where an earlier strip has not just left them
+  if (begin > 0 && plan.gradient) block(st, begin - 2, begin, false);
+
+  for (int strip = first; strip < last; strip++) {
+    __builtin_memset(sums, 0, sizeof sums);
+    const int strip_end = clamp((strip + 1) * s.strip_rows, 0, s.h);
+    for (int y0 = strip * s.strip_rows; y0 < strip_end; y0 += kBlock) {
+      const int y1 = clamp(y0 + kBlock, 0, strip_end);
+      if (based) {
+        for (int y = y0; y < y1; y++) {
+          float* row = g.base + int64_t(y - y0) * s.pitch;
+          if (window_adjoint)
+            window_adjoint(adjoint, y, row);
+          else
+            __builtin_memset(row - kPad, 0, s.pitch * sizeof(float));
+          if (pyramid) add_pyramid_adjoint(im, k, y, row, g.buffer);
+        }
+        st.base = g.base, st.base_pitch = s.pitch;
+      }
+      if (k > 0 && plan.gradient) st.out = im.grad_map(k) + int64_t(y0) * s.pitch;
+      block(st, y0, y1, true);
+      if (k == 0 && plan.gradient) write_rows(im, y0, y1, g.out, s.pitch);
+    }
+    StripSums& out = im.strip_sums[k][strip];
+    for (int kind = 0; kind < kKinds; kind++)
+      if (bit(kind) & (s.kinds & (bit(D) | kStencilKinds))) out.kind[kind] = sum_doubles(sums[kind]);
+  }
+}

@@ -1,0 +1,17 @@
+// SPDX-License-Identifier: Apache-2.0
+// The kernels for CPUs with AVX2, FMA and F16C.
+#if defined(__x86_64__)
+#include <immintrin.h>
+
+#include <cstdint>
+#include <utility>
+
+#include "layout.h"
+
+// Standard headers come before the pragma: their functions are shared by the whole library and must stay baseline.
+#pragma GCC target("avx2,fma,f16c")
+#define MLR_LEVEL avx2
+#define MLR_NAME "avx2"
+#define MLR_SIMD 256
+#include "kernels.inc"
+#endif

@@ -1,0 +1,13 @@
+// SPDX-License-Identifier: Apache-2.0
+// The kernels for any CPU: the compiler's baseline (SSE2 on x86-64, NEON on aarch64).
+#include <cstdint>
+#include <utility>
+
+#include <torch/headeronly/util/Half.h>
+
+#include "layout.h"
+
+#define MLR_LEVEL baseline
+#define MLR_NAME "default"
+#define MLR_SIMD 128
+#include "kernels.inc"

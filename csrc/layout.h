@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: Apache-2.0
+// What one call works on: the selected losses, the sizes of the scales, and where each map of an image lies in a
+// workspace. Plain data, shared by the driver and by every instruction set's kernels.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+namespace mlr {
+
+// The order of mlr/space.py (a test compares the two): term = 13 * scale + kind.
+enum Kind { D, M, M5, M17, M65, R, C, RR, RC, CC, N, NR, NC };
+constexpr int kKinds = 13, kScales = 6, kWindows = 3;
+constexpr int kWindow[kWindows] = {5, 17, 65};
+
+constexpr unsigned bit(int kind) { return 1u << kind; }
+constexpr unsigned kWindowKinds = bit(M5) | bit(M17) | bit(M65);
+constexpr unsigned kNormalKinds = bit(N) | bit(NR) | bit(NC);
+constexpr unsigned kStencilKinds = bit(R) | bit(C) | bit(RR) | bit(RC) | bit(CC) | kNormalKinds;
+
+// Float maps have replicated borders, 32 pixels on the left and at least 32 on the right, so that a window of 65 and
+// every derivative read without a test; byte maps of signs have zeros there, as the adjoint of a window needs.
+constexpr int kPad = 32;
+// Scale 0 is resampled in cells of 32 rows: every row of every scale belongs to one of them.
+constexpr int kCell = 32;
+// Rows of a stencil block: sums run in float over one block only.
+constexpr int kBlock = 8;
+
+enum class Element { kFloat32, kFloat16, kBFloat16 };
+
+struct Scale {
+  int h = 0, w = 0;
+  int pitch = 0;       // floats of a row of a float map, bytes of a row of a sign map
+  bool collapsed = false;  // shorter than 2^k along a side: one pixel from the middle (bicubic only)
+  unsigned kinds = 0;  // selected kinds
+  bool exists = false;   // something is computed on this scale (or, for the area pyramid, passes through it)
+  bool target = false;   // its target map is needed
+  int strip_rows = 0, strips = 0;  // the unit of work and of summation: fixed by the size alone, so that neither the number of
+                                   // threads nor the batch can change a sum
+  size_t error = 0, target_map = 0, grad = 0, sums = 0, sign[kWindows] = {};  // offsets in bytes in an image's workspace
+};
+
+struct Plan {
+  int h = 0, w = 0;
+  bool area = false;
+  bool gradient = false;
+  Element element = Element::kFloat32;
+  std::vector<int64_t> terms;
+  Scale scale[kScales];
+  int cells = 0;
+  uint32_t needed_rows = 0;      // rows of a cell that anything reads, bit by bit
+  size_t cell_sums = 0;          // offset in an image's workspace
+  size_t image_bytes = 0;        // workspace of one image
+};
+
+// Sums of one strip of one scale.
+struct StripSums {
+  double kind[kKinds];
+  double sign;  // of E - mean E
+};
+
+// One image of the batch on its way through the phases.
+struct Image {
+  const Plan* plan;
+  const char *pred, *target;  // first pixel
+  int64_t pred_stride, target_stride;  // of rows, in elements
+  char* grad;                 // contiguous, or null
+  char* work;                 // plan->image_bytes
+  double* cell_sums;          // [kScales][cells]: sums of E, per cell
+  StripSums* strip_sums[kScales];
+  float weight[kScales][kKinds];  // weight / (h w) of the scale, 0 where not selected
+  float mean[kScales];            // mean of E
+  float mean_sign[kScales];       // mean of sign(E - mean E)
+
+  template <class T>
+  T* map(size_t offset) const {
+    return reinterpret_cast<T*>(work + offset);
+  }
+  float* error(int k) const { return map<float>(plan->scale[k].error); }
+  float* target_map(int k) const { return map<float>(plan->scale[k].target_map); }
+  float* grad_map(int k) const { return map<float>(plan->scale[k].grad); }
+  int8_t* sign_map(int k, int window) const { return map<int8_t>(plan->scale[k].sign[window]); }
+};
+
+Plan make_plan(int h, int w, bool area, bool gradient, Element element, const std::vector<int64_t>& terms);
+
+// The kernels of one instruction set.
+struct Kernels {
+  const char* name;
+  // E and the target of one cell of rows of scale 0, and the rows of all scales that belong to it
+  void (*pyramid)(const Image&, int cell, char* scratch);
+  // what needs the whole of scale 0: the one pixel of scales that the map is too small for
+  void (*collapsed)(const Image&);
+  // losses M, M5, M17, M65 of strips [first, last) of a scale, and their sign maps
+  void (*windows)(const Image&, int scale, int first, int last, char* scratch);
+  // the other losses of these strips, and the whole gradient of the scale
+  void (*gradient)(const Image&, int scale, int first, int last, char* scratch);
+  // bytes of scratch that the above need
+  size_t (*scratch_bytes)(const Plan&);
+};
+
+}  // namespace mlr

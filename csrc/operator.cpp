@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: Apache-2.0
+// mlr::multi_loss for CPU tensors: checks, allocation and the way into the driver. The schema is mlr/engine.py's.
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+
+#include <optional>
+#include <string>
+#include <tuple>
+#include <vector>
+
+#include "dispatch.h"
+#include "driver.h"
+
+namespace {
+
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+
+std::string text(const Tensor& t) {
+  std::string s = "[";
+  for (int64_t i = 0; i < t.dim(); i++) s += (i ? ", " : "") + std::to_string(t.size(i));
+  return s + "]";
+}
+
+// float64 is the reference's
+std::tuple<Tensor, Tensor> reference(const Tensor& pred, const Tensor& target, const std::optional<Tensor>& weights,
+                                     const std::vector<int64_t>& terms, const std::string& downsample) {
+  using torch::stable::detail::from;
+  using torch::stable::detail::to;
+  StableIValue stack[5] = {from(pred), from(target), from(weights), from(terms), from(downsample)};
+  STABLE_TORCH_ERROR_CODE_CHECK(torch_call_dispatcher("mlr::multi_loss_reference", "", stack, TORCH_ABI_VERSION));
+  return {to<Tensor>(stack[0]), to<Tensor>(stack[1])};
+}
+
+// Rows must be contiguous; images and rows may lie anywhere (a slice of a larger tensor is not copied).
+Tensor with_dense_rows(const Tensor& t) {
+  const int64_t w = t.size(t.dim() - 1);
+  return w == 1 || t.stride(t.dim() - 1) == 1 ? t : torch::stable::contiguous(t);
+}
+
+std::tuple<Tensor, Tensor> multi_loss(const Tensor& pred_in, const Tensor& target_in, std::optional<Tensor> weights_in,
+                                      const std::vector<int64_t>& terms, std::string downsample) {
+  STD_TORCH_CHECK((pred_in.dim() == 3 || (pred_in.dim() == 4 && pred_in.size(1) == 1)) && pred_in.numel() > 0,
+                  "mlr::multi_loss: pred must be [B, 1, H, W] or [B, H, W] with B, H, W >= 1, got ", text(pred_in));
+  const int64_t dim = pred_in.dim(), images = pred_in.size(0), h = pred_in.size(dim - 2), w = pred_in.size(dim - 1);
+  STD_TORCH_CHECK(text(target_in) == text(pred_in), "mlr::multi_loss: target must have the shape of pred, ",
+                  text(pred_in), ", got ", text(target_in));
+  STD_TORCH_CHECK(target_in.scalar_type() == pred_in.scalar_type() && target_in.is_cpu(),
+                  "mlr::multi_loss: target must have the type and device of pred");
+  STD_TORCH_CHECK(h <= (1 << 24) && w <= (1 << 24), "mlr::multi_loss: maps of more than 2^24 pixels a side, got ",
+                  text(pred_in));
+  STD_TORCH_CHECK(downsample == "bicubic" || downsample == "area",
+                  "mlr::multi_loss: downsample must be bicubic or area, got '", downsample, "'");
+  uint64_t seen[2] = {};
+  for (const int64_t t : terms) {
+    STD_TORCH_CHECK(t >= 0 && t < mlr::kKinds * mlr::kScales && !(seen[t / 64] >> (t % 64) & 1),
+                    "mlr::multi_loss: terms must be distinct indices 13 * scale + kind in 0..77, got ", t);
+    seen[t / 64] |= uint64_t(1) << (t % 64);
+  }
+  STD_TORCH_CHECK(!terms.empty(), "mlr::multi_loss: terms must name at least one loss");
+  const int64_t n = int64_t(terms.size());
+  if (weights_in)
+    STD_TORCH_CHECK(weights_in->dim() == 2 && weights_in->size(0) == images && weights_in->size(1) == n,
+                    "mlr::multi_loss: weights must be [", images, ", ", n, "], got ", text(*weights_in));
+
+  mlr::Element element;
+  switch (pred_in.scalar_type()) {
+    case ScalarType::Float: element = mlr::Element::kFloat32; break;
+    case ScalarType::Half: element = mlr::Element::kFloat16; break;
+    case ScalarType::BFloat16: element = mlr::Element::kBFloat16; break;
+    case ScalarType::Double: return reference(pred_in, target_in, weights_in, terms, downsample);
+    default: STD_TORCH_CHECK(false, "mlr::multi_loss: pred must be float32, float16, bfloat16 or float64");
+  }
+
+  const Tensor pred = with_dense_rows(pred_in), target = with_dense_rows(target_in);
+  std::optional<Tensor> weights;
+  if (weights_in) {
+    weights = torch::stable::contiguous(
+        weights_in->scalar_type() == ScalarType::Float ? *weights_in : torch::stable::to(*weights_in, ScalarType::Float));
+  }
+  const Tensor values = torch::stable::new_empty(pred_in, {images, n}, ScalarType::Float);
+  const std::vector<int64_t> none = {0}, shape(pred_in.sizes().begin(), pred_in.sizes().end());
+  const Tensor grad = torch::stable::new_empty(pred_in, weights ? shape : none);
+
+  mlr::Batch batch{};
+  batch.images = images;
+  batch.pred = static_cast<const char*>(pred.const_data_ptr());
+  batch.target = static_cast<const char*>(target.const_data_ptr());
+  batch.pred_image_stride = pred.stride(0), batch.pred_row_stride = pred.stride(dim - 2);
+  batch.target_image_stride = target.stride(0), batch.target_row_stride = target.stride(dim - 2);
+  batch.weights = weights ? static_cast<const float*>(weights->const_data_ptr()) : nullptr;
+  batch.terms = static_cast<float*>(values.mutable_data_ptr());
+  batch.grad = weights ? static_cast<char*>(grad.mutable_data_ptr()) : nullptr;
+
+  const mlr::Plan plan = mlr::make_plan(int(h), int(w), downsample == "area", weights.has_value(), element, terms);
+  const int threads = int(torch::stable::get_num_threads());
+  const mlr::ParallelFor parallel_for = [](int64_t count, const std::function<void(int64_t, int64_t)>& body) {
+    torch::stable::parallel_for(0, count, 1, body);
+  };
+  mlr::run_batch(plan, batch, mlr::current_kernels(), threads, parallel_for);
+  return {values, grad};
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_IMPL(mlr, CPU, m) { m.impl("multi_loss", TORCH_BOX(&multi_loss)); }

@@ -1,0 +1,226 @@
+// SPDX-License-Identifier: Apache-2.0
+// The pyramids of E = pred - target and of the target. Both are linear in the maps, so E^k = P_k E and the prediction
+// of scale k is target^k + E^k: resampling the difference itself keeps the signs that pred^k - target^k rounds away.
+//
+// bicubic: scale k samples scale 0 directly with four taps per axis, -3/32 19/32 19/32 -3/32, starting at
+//          2^k i + 2^(k-1) - 2: pixels 2i-1 .. 2i+2 for k = 1, inside the 2^k x 2^k cell of the output for k >= 2.
+// area:    scale k is the 2 x 2 mean of scale k-1.
+#pragma once
+
+constexpr float kOuterTap = -3.0f / 32, kInnerTap = 19.0f / 32;
+
+// E and the target of row y of scale 0 into rows of float maps; returns the sum of E by lanes.
+template <class T>
+MLR_INLINE Vec prepare_row(const Image& im, int y, float* error, float* target) {
+  const Plan& plan = *im.plan;
+  const auto* p = reinterpret_cast<const typename T::Storage*>(im.pred) + y * im.pred_stride;
+  const auto* t = reinterpret_cast<const typename T::Storage*>(im.target) + y * im.target_stride;
+  const int w = plan.w, pitch = plan.scale[0].pitch;
+  Vec sum = Vec::zero();
+  int x = 0;
+  // + 0 turns -0 (pred -0, target 0) into 0: the packed signs of windows.h read the sign bit
+  for (; x + Vec::N <= w; x += Vec::N) {
+    const Vec tv = T::load(t + x), e = (T::load(p + x) - tv) + Vec::zero();
+    e.store(error + x);
+    if (target) tv.store(target + x);
+    sum = sum + e;
+  }
+  if (x < w) {
+    const Vec tv = T::load_first(t + x, w - x), e = (T::load_first(p + x, w - x) - tv) + Vec::zero();
+    e.store(error + x);
+    if (target) tv.store(target + x);
+    sum = sum + e;
+  }
+  replicate_border(error, w, pitch);
+  if (target) replicate_border(target, w, pitch);
+  return sum;
+}
+
+// Four rows to one: the vertical taps.
+MLR_INLINE void vertical_taps(const float* a, const float* b, const float* c, const float* d, float* out, int w) {
+  for (int x = 0; x < w; x += Vec::N) {
+    const Vec outer = Vec::load(a + x) + Vec::load(d + x), inner = Vec::load(b + x) + Vec::load(c + x);
+    fma(inner, Vec(kInnerTap), outer * Vec(kOuterTap)).store(out + x);
+  }
+}
+
+// The horizontal taps of a vertically resampled row; `row` has replicated borders. Returns nothing: the sum of the
+// output is taken afterwards over its w pixels alone.
+MLR_INLINE void horizontal_taps(const float* row, int k, float* out, int w) {
+  const Vec outer(kOuterTap), inner(kInnerTap);
+  if (k == 1) {
+    for (int x = 0; x < w; x += Vec::N) {
+      const float* p = row + 2 * x;
+      Vec b, c, a, d, unused;
+      deinterleave(Vec::load(p), Vec::load(p + Vec::N), b, c);                   // 2i, 2i + 1
+      deinterleave(Vec::load(p - 1), Vec::load(p - 1 + Vec::N), a, unused);      // 2i - 1
+      deinterleave(Vec::load(p + 2), Vec::load(p + 2 + Vec::N), d, unused);      // 2i + 2
+      fma(b + c, inner, (a + d) * outer).store(out + x);
+    }
+  } else if (k == 2) {
+    for (int x = 0; x < w; x += Vec::N) {
+      const float* p = row + 4 * x;
+      Vec even[2], odd[2], a, b, c, d;
+      for (int i = 0; i < 2; i++)
+        deinterleave(Vec::load(p + 2 * i * Vec::N), Vec::load(p + (2 * i + 1) * Vec::N), even[i], odd[i]);
+      deinterleave(even[0], even[1], a, c);
+      deinterleave(odd[0], odd[1], b, d);
+      fma(b + c, inner, (a + d) * outer).store(out + x);
+    }
+  } else {  // few outputs
+    const int step = 1 << k, first = step / 2 - 2;
+    for (int x = 0; x < w; x++) {
+      const float* p = row + x * step + first;
+      out[x] = (p[1] + p[2]) * kInnerTap + (p[0] + p[3]) * kOuterTap;
+    }
+  }
+}
+
+MLR_INLINE double sum_row(const float* row, int w) {
+  Vec sum = Vec::zero();
+  int x = 0;
+  for (; x + Vec::N <= w; x += Vec::N) sum = sum + Vec::load(row + x);
+  if (x < w) sum = sum + Vec::load_first(row + x, w - x);
+  return sum_lanes(sum);
+}
+
+// Rows [first, last) of scale k of one map by the bicubic taps. row(y) is row y of scale 0, borders replicated.
+template <class Row>
+MLR_INLINE void bicubic_rows(const Scale& s, int k, int first, int last, Row row, float* out, float* buffer) {
+  const int step = 1 << k, start = step / 2 - 2;
+  const int used = round_up(s.w << k, Vec::N) + Vec::N;  // a tap reads at most two pixels past its cell
+  for (int i = first; i < last; i++) {
+    const int y = i * step + start;
+    vertical_taps(row(y) - Vec::N, row(y + 1) - Vec::N, row(y + 2) - Vec::N, row(y + 3) - Vec::N, buffer + kPad - Vec::N,
+                  used + Vec::N);
+    float* o = out + int64_t(i) * s.pitch;
+    horizontal_taps(buffer + kPad, k, o, s.w);
+    replicate_border(o, s.w, s.pitch);
+  }
+}
+
+// Rows [first, last) of scale k as 2 x 2 means of the scale above (of 2 x 1 or 1 x 2 where a side is one pixel).
+MLR_INLINE void area_rows(const Scale& above, const Scale& s, int first, int last, const float* in, float* out) {
+  const int right = above.w > 1;
+  for (int i = first; i < last; i++) {
+    const float* a = in + int64_t(above.h > 1 ? 2 * i : 0) * above.pitch;
+    const float* b = above.h > 1 ? a + above.pitch : a;
+    float* o = out + int64_t(i) * s.pitch;
+    if (right) {
+      for (int x = 0; x < s.w; x += Vec::N) {
+        Vec even, odd;
+        deinterleave(Vec::load(a + 2 * x) + Vec::load(b + 2 * x), Vec::load(a + 2 * x + Vec::N) + Vec::load(b + 2 * x + Vec::N),
+                     even, odd);
+        ((even + odd) * Vec(0.25f)).store(o + x);
+      }
+    } else {
+      o[0] = (a[0] + b[0]) * 0.5f;
+    }
+    replicate_border(o, s.w, s.pitch);
+  }
+}
+
+// One cell: rows [32 c, 32 c + 32) of scale 0 and the rows of every other scale whose taps start there.
+template <class T>
+void pyramid_cell(const Image& im, int cell, char* scratch) {
+  const Plan& plan = *im.plan;
+  const Scale& s0 = plan.scale[0];
+  const int y0 = cell * kCell, y1 = clamp(y0 + kCell, 0, plan.h);
+  bool any_target = false;
+  for (const Scale& s : plan.scale) any_target |= s.target;
+  float* const error = im.error(0);
+  float* const target = any_target ? im.target_map(0) : nullptr;
+
+  Vec sum = Vec::zero();
+  double total = 0;
+  for (int y = y0; y < y1; y++) {
+    if (!(plan.needed_rows >> (y - y0) & 1)) continue;
+    sum = sum + prepare_row<T>(im, y, error + int64_t(y) * s0.pitch, target ? target + int64_t(y) * s0.pitch : nullptr);
+    if ((y - y0) % kBlock == kBlock - 1 || y + 1 == y1) {
+      total += sum_lanes(sum);
+      sum = Vec::zero();
+    }
+  }
+  im.cell_sums[cell] = total;
+
+  // bicubic taps of k = 1 reach one row above and one below the cell: neighbours may be another thread's, so
+  // they are made again, here
+  float* const buffer = reinterpret_cast<float*>(scratch);
+  float *above[2], *below[2];
+  for (int m = 0; m < 2; m++) {
+    above[m] = buffer + (1 + 2 * m) * s0.pitch + kPad;
+    below[m] = buffer + (2 + 2 * m) * s0.pitch + kPad;
+  }
+  if (!plan.area && plan.scale[1].exists && !plan.scale[1].collapsed) {
+    prepare_row<T>(im, clamp(y0 - 1, 0, plan.h - 1), above[0], target ? above[1] : nullptr);
+    prepare_row<T>(im, clamp(y1, 0, plan.h - 1), below[0], target ? below[1] : nullptr);
+  }
+  for (int k = 1; k < kScales; k++) {
+    const Scale& s = plan.scale[k];
+    if (!s.exists || s.collapsed) continue;
+    const int first = y0 >> k, last = clamp((y0 + kCell) >> k, 0, s.h);
+    for (int m = 0; m < 2; m++) {
+      const float* in = m == 0 ? error : target;
+      float* out = m == 0 ? im.error(k) : im.target_map(k);
+      if (m == 1 && !s.target) continue;
+      if (plan.area) {
+        const Scale& up = plan.scale[k - 1];
+        area_rows(up, s, first, last, m == 0 ? im.error(k - 1) : im.target_map(k - 1), out);
+      } else {
+        auto row = [&](int y) { return y < y0 ? above[m] : y >= y1 ? below[m] : in + int64_t(y) * s0.pitch; };
+        bicubic_rows(s, k, first, last, row, out, buffer);
+      }
+    }
+    double sum_k = 0;
+    for (int i = first; i < last; i++) sum_k += sum_row(im.error(k) + int64_t(i) * s.pitch, s.w);
+    im.cell_sums[k * plan.cells + cell] = sum_k;
+  }
+}
+
+inline void pyramid(const Image& im, int cell, char* scratch) {
+  switch (im.plan->element) {
+    case Element::kFloat32: return pyramid_cell<Float32>(im, cell, scratch);
+    case Element::kFloat16: return pyramid_cell<Float16>(im, cell, scratch);
+    case Element::kBFloat16: return pyramid_cell<BFloat16>(im, cell, scratch);
+  }
+}
+
+// Taps of an axis of a collapsed scale: the middle of the map, a pixel itself where the side is odd.
+struct MiddleTaps {
+  int position[4];
+  float weight[4];
+  explicit MiddleTaps(int length) {
+    const bool odd = length % 2;
+    const float w[4] = {odd ? 0 : kOuterTap, odd ? 1 : kInnerTap, odd ? 0 : kInnerTap, odd ? 0 : kOuterTap};
+    const int first = odd ? (length - 1) / 2 - 1 : length / 2 - 2;
+    for (int i = 0; i < 4; i++) {
+      position[i] = clamp(first + i, 0, length - 1);
+      weight[i] = w[i];
+    }
+  }
+};
+
+// The one pixel of scales that the map is shorter than, from the whole of scale 0.
+inline void collapsed(const Image& im) {
+  const Plan& plan = *im.plan;
+  const MiddleTaps rows(plan.h), columns(plan.w);
+  for (int k = 1; k < kScales; k++) {
+    const Scale& s = plan.scale[k];
+    if (!s.exists || !s.collapsed) continue;
+    for (int m = 0; m < (s.target ? 2 : 1); m++) {
+      const float* in = m == 0 ? im.error(0) : im.target_map(0);
+      float* out = m == 0 ? im.error(k) : im.target_map(k);
+      float sum = 0;
+      for (int i = 0; i < 4; i++)
+        for (int j = 0; j < 4; j++)
+          if (rows.weight[i] != 0 && columns.weight[j] != 0)
+            sum += rows.weight[i] * columns.weight[j] * in[int64_t(rows.position[i]) * plan.scale[0].pitch + columns.position[j]];
+      out[0] = sum;
+      replicate_border(out, 1, s.pitch);
+      if (m == 0) {
+        for (int c = 0; c < plan.cells; c++) im.cell_sums[k * plan.cells + c] = 0;
+        im.cell_sums[k * plan.cells] = sum;
+      }
+    }
+  }
+}

@@ -1,0 +1,261 @@
+// SPDX-License-Identifier: Apache-2.0
+// One SIMD vector type for the kernel source: AVX-512, AVX2 + FMA, or GCC/Clang vector extensions (SSE2, NEON).
+//
+// The file is included once per instruction set inside `namespace mlr::MLR_LEVEL`, after <immintrin.h> and under that
+// set's `#pragma GCC target`. Nothing here has external linkage outside the namespace, so the linker can never pick an
+// AVX-512 copy of a function for a machine that lacks it.
+#pragma once
+
+#define MLR_INLINE inline __attribute__((always_inline))
+
+#if MLR_SIMD == 512
+
+struct Vec {
+  static constexpr int N = 16;
+  __m512 v;
+  Vec() = default;
+  MLR_INLINE Vec(__m512 x) : v(x) {}
+  MLR_INLINE Vec(float x) : v(_mm512_set1_ps(x)) {}
+  static MLR_INLINE Vec zero() { return _mm512_setzero_ps(); }
+  static MLR_INLINE Vec load(const float* p) { return _mm512_loadu_ps(p); }
+  static MLR_INLINE Vec load_first(const float* p, int n) { return _mm512_maskz_loadu_ps(__mmask16((1u << n) - 1), p); }
+  // eight-bit integers as floats
+  static MLR_INLINE Vec load_i8(const int8_t* p) {
+    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
+  }
+  MLR_INLINE void store(float* p) const { _mm512_storeu_ps(p, v); }
+  MLR_INLINE void store_first(float* p, int n) const { _mm512_mask_storeu_ps(p, __mmask16((1u << n) - 1), v); }
+};
+MLR_INLINE Vec operator+(Vec a, Vec b) { return _mm512_add_ps(a.v, b.v); }
+MLR_INLINE Vec operator-(Vec a, Vec b) { return _mm512_sub_ps(a.v, b.v); }
+MLR_INLINE Vec operator*(Vec a, Vec b) { return _mm512_mul_ps(a.v, b.v); }
+MLR_INLINE Vec operator&(Vec a, Vec b) { return _mm512_and_ps(a.v, b.v); }
+MLR_INLINE Vec fma(Vec a, Vec b, Vec c) { return _mm512_fmadd_ps(a.v, b.v, c.v); }    // a b + c
+MLR_INLINE Vec fnma(Vec a, Vec b, Vec c) { return _mm512_fnmadd_ps(a.v, b.v, c.v); }  // c - a b
+MLR_INLINE Vec abs(Vec a) { return _mm512_abs_ps(a.v); }
+// -1, 0 or 1 in one instruction: table entries by class of the operand (QNaN, SNaN, 0, 1, -inf, inf, <0, >0)
+MLR_INLINE Vec sign(Vec a) {
+  return _mm512_fixupimm_ps(a.v, a.v, _mm512_set1_epi32(int(0xA9A9'A811u)), 0);
+}
+// sum |a|, with the sign at hand: NaN stays NaN
+MLR_INLINE Vec add_abs(Vec sum, Vec a, Vec sign_a) { return _mm512_fmadd_ps(a.v, sign_a.v, sum.v); }
+MLR_INLINE Vec rsqrt_estimate(Vec a) { return _mm512_rsqrt14_ps(a.v); }
+MLR_INLINE Vec rcp_estimate(Vec a) { return _mm512_rcp14_ps(a.v); }
+// negative < 0 ? a : b, by the sign bit
+MLR_INLINE Vec where_negative(Vec negative, Vec a, Vec b) {
+  return _mm512_mask_mov_ps(b.v, _mm512_movepi32_mask(_mm512_castps_si512(negative.v)), a.v);
+}
+// lanes K .. K + N - 1 of the row (lo, hi)
+template <int K>
+MLR_INLINE Vec shift(Vec lo, Vec hi) {
+  return _mm512_castsi512_ps(_mm512_alignr_epi32(_mm512_castps_si512(hi.v), _mm512_castps_si512(lo.v), K));
+}
+MLR_INLINE void deinterleave(Vec a, Vec b, Vec& even, Vec& odd) {
+  const __m512i e = _mm512_set_epi32(30, 28, 26, 24, 22, 20, 18, 16, 14, 12, 10, 8, 6, 4, 2, 0);
+  even = _mm512_permutex2var_ps(a.v, e, b.v);
+  odd = _mm512_permutex2var_ps(a.v, _mm512_add_epi32(e, _mm512_set1_epi32(1)), b.v);
+}
+MLR_INLINE void interleave(Vec even, Vec odd, Vec& a, Vec& b) {
+  const __m512i lo = _mm512_set_epi32(23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
+  a = _mm512_permutex2var_ps(even.v, lo, odd.v);
+  b = _mm512_permutex2var_ps(even.v, _mm512_add_epi32(lo, _mm512_set1_epi32(8)), odd.v);
+}
+// sum of the four lanes of each quarter of (a, b, c, d), in order: one row of four-pixel cells
+MLR_INLINE void add_to_doubles(double* sums, Vec a) {
+  __m512d lo = _mm512_cvtps_pd(_mm512_castps512_ps256(a.v));
+  __m512d hi = _mm512_cvtps_pd(_mm512_castps512_ps256(_mm512_castsi512_ps(
+      _mm512_shuffle_i64x2(_mm512_castps_si512(a.v), _mm512_castps_si512(a.v), 0x4e))));
+  _mm512_storeu_pd(sums, _mm512_add_pd(_mm512_loadu_pd(sums), lo));
+  _mm512_storeu_pd(sums + 8, _mm512_add_pd(_mm512_loadu_pd(sums + 8), hi));
+}
+// signs of 4 N numbers as bytes -1, 0, 1 (saturating packs of the bit patterns, which order like integers)
+MLR_INLINE void store_signs(int8_t* p, Vec a, Vec b, Vec c, Vec d) {
+  __m512i lo = _mm512_packs_epi32(_mm512_castps_si512(a.v), _mm512_castps_si512(b.v));
+  __m512i hi = _mm512_packs_epi32(_mm512_castps_si512(c.v), _mm512_castps_si512(d.v));
+  __m512i bytes = _mm512_packs_epi16(lo, hi);
+  bytes = _mm512_min_epi8(_mm512_max_epi8(bytes, _mm512_set1_epi8(-1)), _mm512_set1_epi8(1));
+  const __m512i order = _mm512_set_epi32(15, 11, 7, 3, 14, 10, 6, 2, 13, 9, 5, 1, 12, 8, 4, 0);
+  _mm512_storeu_si512(p, _mm512_permutexvar_epi32(order, bytes));
+}
+MLR_INLINE Vec half_to_float(const uint16_t* p) {
+  return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+}
+MLR_INLINE void float_to_half(uint16_t* p, Vec a) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtps_ph(a.v, _MM_FROUND_TO_NEAREST_INT));
+}
+
+#elif MLR_SIMD == 256
+
+struct Vec {
+  static constexpr int N = 8;
+  __m256 v;
+  Vec() = default;
+  MLR_INLINE Vec(__m256 x) : v(x) {}
+  MLR_INLINE Vec(float x) : v(_mm256_set1_ps(x)) {}
+  static MLR_INLINE Vec zero() { return _mm256_setzero_ps(); }
+  static MLR_INLINE __m256i first(int n) {
+    return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+  }
+  static MLR_INLINE Vec load(const float* p) { return _mm256_loadu_ps(p); }
+  static MLR_INLINE Vec load_first(const float* p, int n) { return _mm256_maskload_ps(p, first(n)); }
+  static MLR_INLINE Vec load_i8(const int8_t* p) {
+    return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
+  }
+  MLR_INLINE void store(float* p) const { _mm256_storeu_ps(p, v); }
+  MLR_INLINE void store_first(float* p, int n) const { _mm256_maskstore_ps(p, first(n), v); }
+};
+MLR_INLINE Vec operator+(Vec a, Vec b) { return _mm256_add_ps(a.v, b.v); }
+MLR_INLINE Vec operator-(Vec a, Vec b) { return _mm256_sub_ps(a.v, b.v); }
+MLR_INLINE Vec operator*(Vec a, Vec b) { return _mm256_mul_ps(a.v, b.v); }
+MLR_INLINE Vec operator&(Vec a, Vec b) { return _mm256_and_ps(a.v, b.v); }
+MLR_INLINE Vec fma(Vec a, Vec b, Vec c) { return _mm256_fmadd_ps(a.v, b.v, c.v); }
+MLR_INLINE Vec fnma(Vec a, Vec b, Vec c) { return _mm256_fnmadd_ps(a.v, b.v, c.v); }
+MLR_INLINE Vec abs(Vec a) { return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), a.v); }
+MLR_INLINE Vec sign(Vec a) {
+  __m256 signed_one = _mm256_or_ps(_mm256_and_ps(a.v, _mm256_set1_ps(-0.0f)), _mm256_set1_ps(1.0f));
+  return _mm256_and_ps(signed_one, _mm256_cmp_ps(a.v, _mm256_setzero_ps(), _CMP_NEQ_UQ));
+}
+MLR_INLINE Vec add_abs(Vec sum, Vec a, Vec sign_a) { return _mm256_fmadd_ps(a.v, sign_a.v, sum.v); }
+MLR_INLINE Vec rsqrt_estimate(Vec a) { return _mm256_rsqrt_ps(a.v); }
+MLR_INLINE Vec rcp_estimate(Vec a) { return _mm256_rcp_ps(a.v); }
+MLR_INLINE Vec where_negative(Vec negative, Vec a, Vec b) { return _mm256_blendv_ps(b.v, a.v, negative.v); }
+template <int K>
+MLR_INLINE Vec shift(Vec lo, Vec hi) {
+  if constexpr (K == 0) return lo;
+  const __m256i l = _mm256_castps_si256(lo.v), h = _mm256_castps_si256(hi.v);
+  const __m256i middle = _mm256_permute2x128_si256(l, h, 0x21);
+  if constexpr (K == 4) return _mm256_castsi256_ps(middle);
+  if constexpr (K < 4) return _mm256_castsi256_ps(_mm256_alignr_epi8(middle, l, 4 * (K & 3)));
+  return _mm256_castsi256_ps(_mm256_alignr_epi8(h, middle, 4 * (K & 3)));
+}
+MLR_INLINE void deinterleave(Vec a, Vec b, Vec& even, Vec& odd) {
+  const __m256d e = _mm256_castps_pd(_mm256_shuffle_ps(a.v, b.v, 0x88));
+  const __m256d o = _mm256_castps_pd(_mm256_shuffle_ps(a.v, b.v, 0xdd));
+  even = _mm256_castpd_ps(_mm256_permute4x64_pd(e, 0xd8));
+  odd = _mm256_castpd_ps(_mm256_permute4x64_pd(o, 0xd8));
+}
+MLR_INLINE void interleave(Vec even, Vec odd, Vec& a, Vec& b) {
+  const __m256 lo = _mm256_unpacklo_ps(even.v, odd.v), hi = _mm256_unpackhi_ps(even.v, odd.v);
+  a = _mm256_permute2f128_ps(lo, hi, 0x20);
+  b = _mm256_permute2f128_ps(lo, hi, 0x31);
+}
+MLR_INLINE void add_to_doubles(double* sums, Vec a) {
+  __m256d lo = _mm256_cvtps_pd(_mm256_castps256_ps128(a.v)), hi = _mm256_cvtps_pd(_mm256_extractf128_ps(a.v, 1));
+  _mm256_storeu_pd(sums, _mm256_add_pd(_mm256_loadu_pd(sums), lo));
+  _mm256_storeu_pd(sums + 4, _mm256_add_pd(_mm256_loadu_pd(sums + 4), hi));
+}
+MLR_INLINE void store_signs(int8_t* p, Vec a, Vec b, Vec c, Vec d) {
+  __m256i lo = _mm256_packs_epi32(_mm256_castps_si256(a.v), _mm256_castps_si256(b.v));
+  __m256i hi = _mm256_packs_epi32(_mm256_castps_si256(c.v), _mm256_castps_si256(d.v));
+  __m256i bytes = _mm256_packs_epi16(lo, hi);
+  bytes = _mm256_min_epi8(_mm256_max_epi8(bytes, _mm256_set1_epi8(-1)), _mm256_set1_epi8(1));
+  bytes = _mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), bytes);
+}
+MLR_INLINE Vec half_to_float(const uint16_t* p) {
+  return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+}
+MLR_INLINE void float_to_half(uint16_t* p, Vec a) {
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_cvtps_ph(a.v, _MM_FROUND_TO_NEAREST_INT));
+}
+
+#else  // four lanes in the compiler's own vectors
+
+struct Vec {
+  static constexpr int N = 4;
+  typedef float Floats __attribute__((vector_size(16)));
+  typedef int32_t Ints __attribute__((vector_size(16)));
+  Floats v;
+  Vec() = default;
+  MLR_INLINE Vec(Floats x) : v(x) {}
+  MLR_INLINE Vec(float x) : v{x, x, x, x} {}
+  static MLR_INLINE Vec zero() { return Vec(0.0f); }
+  static MLR_INLINE Vec load(const float* p) {
+    Vec r;
+    __builtin_memcpy(&r.v, p, 16);
+    return r;
+  }
+  static MLR_INLINE Vec load_first(const float* p, int n) {
+    Vec r = zero();
+    for (int i = 0; i < n; i++) r.v[i] = p[i];
+    return r;
+  }
+  static MLR_INLINE Vec load_i8(const int8_t* p) {
+    return Floats{float(p[0]), float(p[1]), float(p[2]), float(p[3])};
+  }
+  MLR_INLINE void store(float* p) const { __builtin_memcpy(p, &v, 16); }
+  MLR_INLINE void store_first(float* p, int n) const {
+    for (int i = 0; i < n; i++) p[i] = v[i];
+  }
+};
+MLR_INLINE Vec operator+(Vec a, Vec b) { return a.v + b.v; }
+MLR_INLINE Vec operator-(Vec a, Vec b) { return a.v - b.v; }
+MLR_INLINE Vec operator*(Vec a, Vec b) { return a.v * b.v; }
+MLR_INLINE Vec operator&(Vec a, Vec b) { return (Vec::Floats)((Vec::Ints)a.v & (Vec::Ints)b.v); }
+MLR_INLINE Vec fma(Vec a, Vec b, Vec c) { return a.v * b.v + c.v; }  // one instruction where the baseline has it
+MLR_INLINE Vec fnma(Vec a, Vec b, Vec c) { return c.v - a.v * b.v; }
+MLR_INLINE Vec abs(Vec a) { return (Vec::Floats)((Vec::Ints)a.v & 0x7fffffff); }
+MLR_INLINE Vec sign(Vec a) {
+  Vec::Ints one = ((Vec::Ints)a.v & int32_t(0x80000000)) | 0x3f800000;
+  return (Vec::Floats)(one & (Vec::Ints)(a.v != Vec::zero().v));
+}
+MLR_INLINE Vec add_abs(Vec sum, Vec a, Vec) { return sum + abs(a); }
+MLR_INLINE Vec rsqrt_estimate(Vec a) {
+  Vec r;
+  for (int i = 0; i < 4; i++) r.v[i] = 1.0f / __builtin_sqrtf(a.v[i]);
+  return r;
+}
+MLR_INLINE Vec rcp_estimate(Vec a) { return Vec(1.0f).v / a.v; }
+MLR_INLINE Vec where_negative(Vec negative, Vec a, Vec b) {
+  const Vec::Ints m = (Vec::Ints)negative.v >> 31;
+  return (Vec::Floats)(((Vec::Ints)a.v & m) | ((Vec::Ints)b.v & ~m));
+}
+#if defined(__clang__)
+#define MLR_SHUFFLE(a, b, i, j, k, l) __builtin_shufflevector(a, b, i, j, k, l)
+#else
+#define MLR_SHUFFLE(a, b, i, j, k, l) __builtin_shuffle(a, b, Vec::Ints{i, j, k, l})
+#endif
+template <int K>
+MLR_INLINE Vec shift(Vec lo, Vec hi) {
+  return MLR_SHUFFLE(lo.v, hi.v, K, K + 1, K + 2, K + 3);
+}
+MLR_INLINE void deinterleave(Vec a, Vec b, Vec& even, Vec& odd) {
+  even = MLR_SHUFFLE(a.v, b.v, 0, 2, 4, 6);
+  odd = MLR_SHUFFLE(a.v, b.v, 1, 3, 5, 7);
+}
+MLR_INLINE void interleave(Vec even, Vec odd, Vec& a, Vec& b) {
+  a = MLR_SHUFFLE(even.v, odd.v, 0, 4, 1, 5);
+  b = MLR_SHUFFLE(even.v, odd.v, 2, 6, 3, 7);
+}
+#undef MLR_SHUFFLE
+MLR_INLINE void add_to_doubles(double* sums, Vec a) {
+  for (int i = 0; i < 4; i++) sums[i] += double(a.v[i]);
+}
+MLR_INLINE void store_signs(int8_t* p, Vec a, Vec b, Vec c, Vec d) {
+  const Vec all[4] = {a, b, c, d};
+  for (int k = 0; k < 4; k++)
+    for (int i = 0; i < 4; i++) p[4 * k + i] = int8_t((all[k].v[i] > 0) - (all[k].v[i] < 0));
+}
+
+#endif
+
+// the first n lanes all ones, the others zero, as an operand of &
+MLR_INLINE Vec lane_mask(int n) {
+  alignas(64) int32_t bits[Vec::N];
+  for (int i = 0; i < Vec::N; i++) bits[i] = i < n ? -1 : 0;
+  Vec r;
+  __builtin_memcpy(&r.v, bits, sizeof bits);
+  return r;
+}
+
+// sum of the lanes, always in the same order
+MLR_INLINE float sum_lanes(Vec a) {
+  float lane[Vec::N];
+  a.store(lane);
+  for (int n = Vec::N / 2; n >= 1; n /= 2)
+    for (int i = 0; i < n; i++) lane[i] += lane[i + n];
+  return lane[0];
+}
+
+// lanes moved one place up: the pixel to the left of each pixel; `left` is the vector before `here`
+MLR_INLINE Vec from_left(Vec left, Vec here) { return shift<Vec::N - 1>(left, here); }

@@ -1,0 +1,240 @@
+// SPDX-License-Identifier: Apache-2.0
+// Losses M and Mn (eq. 4 and 5): mean |E - mean E| and mean |E - box_n E|, n = 5, 17, 65, and the sign maps of the latter.
+//
+// box_n is separable. Across a row the three window sums share one doubling chain, s2 = e + e[+1], s4 = s2 + s2[+2], ..
+// s64 = s32 + s32[+32], and s5 = s4 + e[+4], s17 = s16 + e[+16], s65 = s64 + e[+64]; it walks from right to left, so
+// what it needs from further right is still in registers. Down the columns a running sum adds the row that enters the
+// window and subtracts the one that leaves it; clamped row numbers are the replicate padding. Each window finishes
+// its own centre row as soon as its last row is there, so a ring of n + 1 rows is all that is kept.
+#pragma once
+
+// v[x] + v[x + K], walking right to left: short shifts within two registers, long ones from older registers.
+template <int K>
+struct Ahead {
+  static constexpr int kDepth = K < Vec::N ? 1 : K / Vec::N;
+  Vec older[kDepth];
+  MLR_INLINE Ahead() {
+    for (int i = 0; i < kDepth; i++) older[i] = Vec::zero();
+  }
+  // the vector K pixels to the right of v
+  MLR_INLINE Vec get(Vec v) {
+    Vec r;
+    if constexpr (K < Vec::N)
+      r = shift<K>(v, older[0]);
+    else
+      r = older[kDepth - 1];
+    for (int i = kDepth - 1; i > 0; i--) older[i] = older[i - 1];
+    older[0] = v;
+    return r;
+  }
+  MLR_INLINE Vec add(Vec v) { return v + get(v); }
+};
+
+// A window that starts at padded position p = x + offset, stored at x: `kSkip` whole vectors and a shift.
+template <int kOffset>
+struct Align {
+  static constexpr int kSkip = kOffset / Vec::N, kShift = kOffset % Vec::N;
+  Vec right;
+  MLR_INLINE void store(float* out, int p, Vec v) {
+    Vec r = v;
+    if constexpr (kShift != 0) r = shift<kShift>(v, right);
+    right = v;
+    r.store(out + p - kSkip * Vec::N);
+  }
+};
+
+// Sums of 5, 17 and 65 pixels around each pixel of a row with replicated borders. Outputs have room for kPad
+// pixels on the left, which come out meaningless.
+template <bool k5, bool k17, bool k65>
+MLR_INLINE void row_sums(const float* row, int w, float* out5, float* out17, float* out65) {
+  const float* e = row - kPad;
+  Ahead<2> a2;
+  Ahead<4> a4;
+  Ahead<8> a8;
+  Ahead<16> a16;
+  Ahead<32> a32;
+  Align<kPad - 2> at5;
+  Align<kPad - 8> at17;
+  at5.right = at17.right = Vec::zero();
+  // the rightmost window ends at padded position w - 1 + 64: the first vectors only fill the chain
+  const int last = round_up(w, 16);
+  for (int p = last + 64 - Vec::N; p >= 0; p -= Vec::N) {
+    const Vec s1 = Vec::load(e + p);
+    const Vec s4 = a2.add(s1 + Vec::load(e + p + 1));
+    if constexpr (k5) at5.store(out5, p, s4 + Vec::load(e + p + 4));
+    if constexpr (k17 || k65) {
+      const Vec s16 = a8.add(a4.add(s4));
+      if constexpr (k17) at17.store(out17, p, s16 + Vec::load(e + p + 16));
+      if constexpr (k65) {
+        const Vec s64 = a32.add(a16.add(s16));
+        if (p < last) (s64 + Vec::load(e + p + 64)).store(out65 + p);
+      }
+    }
+  }
+}
+
+using RowSums = void (*)(const float*, int, float*, float*, float*);
+template <bool k5, bool k17, bool k65>
+void row_sums_of(const float* row, int w, float* out5, float* out17, float* out65) {
+  row_sums<k5, k17, k65>(row, w, out5, out17, out65);
+}
+inline RowSums choose_row_sums(unsigned kinds) {
+  static constexpr RowSums table[8] = {nullptr,
+                                       row_sums_of<true, false, false>,
+                                       row_sums_of<false, true, false>,
+                                       row_sums_of<true, true, false>,
+                                       row_sums_of<false, false, true>,
+                                       row_sums_of<true, false, true>,
+                                       row_sums_of<false, true, true>,
+                                       row_sums_of<true, true, true>};
+  return table[(kinds & kWindowKinds) / bit(M5)];
+}
+
+// One window's rows of horizontal sums and the column sums that run over them.
+struct Window {
+  int kind, n, radius;
+  float* ring;     // n + 1 rows
+  float* columns;  // the running sums of one row
+  int8_t* signs;   // the map, or null where no gradient is wanted
+  Vec total;       // sum |E - box E|: in float over a block of rows, then in double
+  alignas(64) double lanes[Vec::N];
+
+  MLR_INLINE float* row(int y, int pitch) const { return ring + int64_t(y % (n + 1)) * pitch + kPad; }
+};
+
+// |E - box E| and its sign on row y, whose window's last row has just arrived.
+template <bool kSigns>
+MLR_INLINE Vec finish_row(const Window& win, const float* error, int8_t* signs, int w, int pitch, int y, int h,
+                          bool restart) {
+  float* const v = win.columns;
+  const float* enter = win.row(clamp(y + win.radius, 0, h - 1), pitch);
+  const float* leave = win.row(clamp(y - win.radius - 1, 0, h - 1), pitch);
+  if (restart) {  // at the top of a strip: the whole window, in a fixed order
+    for (int x = 0; x < w; x += Vec::N) {
+      Vec sum = Vec::zero();
+      for (int d = -win.radius; d <= win.radius; d++) sum = sum + Vec::load(win.row(clamp(y + d, 0, h - 1), pitch) + x);
+      sum.store(v + x);
+    }
+  }
+  const Vec inverse(1.0f / (float(win.n) * float(win.n)));
+  Vec total = Vec::zero();
+  auto difference = [&](int x) {
+    Vec sum = Vec::load(v + x);
+    if (!restart) {
+      sum = sum + (Vec::load(enter + x) - Vec::load(leave + x));
+      sum.store(v + x);
+    }
+    return fnma(sum, inverse, Vec::load(error + x));
+  };
+  int x = 0;
+  for (; x + 4 * Vec::N <= w; x += 4 * Vec::N) {
+    const Vec a = difference(x), b = difference(x + Vec::N), c = difference(x + 2 * Vec::N), d = difference(x + 3 * Vec::N);
+    if constexpr (kSigns) store_signs(signs + x, a, b, c, d);
+    total = total + ((abs(a) + abs(b)) + (abs(c) + abs(d)));
+  }
+  if (x < w) {  // the last, incomplete group: pixels past the edge count as zeros
+    Vec part[4];
+    for (int i = 0; i < 4; i++) {
+      part[i] = Vec::zero();
+      if (x + i * Vec::N < w) part[i] = difference(x + i * Vec::N) & lane_mask(clamp(w - x - i * Vec::N, 0, Vec::N));
+      total = total + abs(part[i]);
+    }
+    if constexpr (kSigns) store_signs(signs + x, part[0], part[1], part[2], part[3]);
+  }
+  return total;
+}
+
+// sum |E - mean E| and sum sign(E - mean E) of one row
+MLR_INLINE void mean_row(const float* error, int w, float mean, Vec& total, Vec& signs) {
+  const Vec m(mean);
+  for (int x = 0; x < w; x += Vec::N) {
+    Vec d = Vec::load(error + x) - m;
+    if (x + Vec::N > w) d = d & lane_mask(w - x);
+    const Vec s = sign(d);
+    total = add_abs(total, d, s);
+    signs = signs + s;
+  }
+}
+
+inline double sum_doubles(const double* lanes) {
+  double sum = 0;
+  for (int i = 0; i < Vec::N; i++) sum += lanes[i];
+  return sum;
+}
+
+inline size_t windows_scratch(const Scale& s) {
+  size_t rows = 0;
+  for (int i = 0; i < kWindows; i++)
+    if (s.kinds & bit(M5 + i)) rows += kWindow[i] + 2;
+  return rows * s.pitch * sizeof(float);
+}
+
+inline void windows(const Image& im, int k, int first, int last, char* scratch) {
+  const Scale& s = im.plan->scale[k];
+  const int h = s.h, w = s.w, pitch = s.pitch;
+  const int begin = first * s.strip_rows, end = clamp(last * s.strip_rows, 0, h);
+  const float* const error = im.error(k);
+
+  if (s.kinds & bit(M)) {
+    for (int strip = first; strip < last; strip++) {
+      alignas(64) double lanes[2][Vec::N] = {};
+      const int y1 = clamp((strip + 1) * s.strip_rows, 0, h);
+      for (int y = strip * s.strip_rows; y < y1; y += kBlock) {
+        Vec total = Vec::zero(), signs = Vec::zero();
+        for (int i = y; i < y1 && i < y + kBlock; i++) mean_row(error + int64_t(i) * pitch, w, im.mean[k], total, signs);
+        add_to_doubles(lanes[0], total);
+        add_to_doubles(lanes[1], signs);
+      }
+      im.strip_sums[k][strip].kind[M] = sum_doubles(lanes[0]);
+      im.strip_sums[k][strip].sign = sum_doubles(lanes[1]);
+    }
+  }
+
+  const RowSums sums_of_row = choose_row_sums(s.kinds);
+  if (!sums_of_row) return;
+  Window win[kWindows];
+  float* free = reinterpret_cast<float*>(scratch);
+  int count = 0;
+  Window* of_kind[kWindows] = {};
+  for (int i = 0; i < kWindows; i++) {
+    if (!(s.kinds & bit(M5 + i))) continue;
+    Window& v = win[count++];
+    of_kind[i] = &v;
+    v.kind = M5 + i;
+    v.n = kWindow[i];
+    v.radius = kWindow[i] / 2;
+    v.signs = im.plan->gradient ? im.sign_map(k, i) : nullptr;
+    v.ring = free;
+    v.columns = free + int64_t(v.n + 1) * pitch + kPad;
+    v.total = Vec::zero();
+    __builtin_memset(v.lanes, 0, sizeof v.lanes);
+    free += int64_t(v.n + 2) * pitch;
+  }
+  // Row t of the horizontal sums arrives; each window then finishes its centre row t - radius.
+  const int lag = win[count - 1].radius;
+  for (int t = clamp(begin - lag, 0, h); t < end + lag; t++) {
+    if (t < h) {
+      float* rows[kWindows];
+      for (int i = 0; i < kWindows; i++) rows[i] = of_kind[i] ? of_kind[i]->row(t, pitch) : nullptr;
+      sums_of_row(error + int64_t(t) * pitch, w, rows[0], rows[1], rows[2]);
+    }
+    for (int i = 0; i < count; i++) {
+      Window& v = win[i];
+      const int y = t - v.radius;
+      if (y < begin || y >= end) continue;
+      const bool restart = y % s.strip_rows == 0;
+      const float* const e = error + int64_t(y) * pitch;
+      v.total = v.total + (v.signs ? finish_row<true>(v, e, v.signs + int64_t(y) * pitch, w, pitch, y, h, restart)
+                                   : finish_row<false>(v, e, nullptr, w, pitch, y, h, restart));
+      const bool strip_ends = (y + 1) % s.strip_rows == 0 || y + 1 == h;
+      if (strip_ends || (y + 1) % kBlock == 0) {
+        add_to_doubles(v.lanes, v.total);
+        v.total = Vec::zero();
+      }
+      if (strip_ends) {
+        im.strip_sums[k][y / s.strip_rows].kind[v.kind] = sum_doubles(v.lanes);
+        __builtin_memset(v.lanes, 0, sizeof v.lanes);
+      }
+    }
+  }
+}
