@@ -5,7 +5,7 @@ import os
 import shutil
 from pathlib import Path
 
-from setuptools import setup
+from setuptools import find_packages, setup
 
 ROOT = Path(__file__).parent
 
@@ -60,7 +60,7 @@ def without_engine(why: str) -> dict:
 
 
 setup(
-    packages=["mlr", "mlr.data", "mlr.kernels"],
+    packages=[*find_packages(include=["mlr", "mlr.*"]), "mlr.kernels"],
     # the Triton engine lives in kernels/ and is imported as mlr.kernels: a top-level package called `kernels` would
     # shadow another well-known one
     package_dir={"mlr": "mlr", "mlr.kernels": "kernels"},
