@@ -14,7 +14,6 @@ import triton
 import triton.language as tl
 
 from mlr.kernels.geometry import PAD, TILE, pitch_of
-from mlr.kernels.windows import segment_sums
 
 #: Four pixels of sign 0.
 ZEROS = tl.constexpr(0x01010101)
@@ -73,48 +72,154 @@ def sign_columns(signs, column_sums, borders, r, y0, y1, word0, h, w, WORDS: tl.
 
 
 @triton.jit
-def column_sum(column_sums, borders, r, y, column, edge, h, pitch, EDGES: tl.constexpr):
-    """True column sums of the sign map at (y, column), both tiles; ``EDGES``: some rows may be border rows."""
-    value = tl.load(column_sums + tl.minimum(y, h - 1) * pitch + column).to(tl.int32) - (2 * r + 1)
-    if EDGES:
-        side = tl.where(y == 0, 0, pitch)
-        value = tl.where(edge, tl.load(borders + side + column, mask=edge, other=0), value)
-    return value
+def border_rows(borders, boxes, r, y0, y1, h, w, COLUMNS: tl.constexpr):
+    """The finished box^T in the first and last row, if they are among the rows y0 .. y1 - 1; their columns are known."""
+    pitch = pitch_of(w)
+    for side in tl.static_range(2):
+        if (y0 == 0) if side == 0 else (y1 == h):
+            row = borders + side * pitch + PAD
+            for x0 in range(0, w, COLUMNS):
+                x = x0 + tl.arange(0, COLUMNS)
+                total = tl.zeros([COLUMNS], tl.int32)
+                for d in range(-r, r + 1):
+                    total += tl.load(row + x + d, mask=(x + d >= 0) & (x + d < w), other=0)
+                reach = tl.arange(0, 2 * PAD)
+                near = reach < w
+                first = tl.sum(tl.load(row + reach, mask=near, other=0) * border_count(reach, w, r, True), 0)
+                last = w - 1 - reach
+                last = tl.sum(tl.load(row + last, mask=near, other=0) * border_count(last, w, r, False), 0)
+                total = tl.where(x == 0, first, tl.where(x == w - 1, last, total))
+                tl.store(boxes + side * pitch + PAD + x, total, mask=x < w)
 
 
 @triton.jit
-def box_adjoint(column_sums, borders, y, x0, h, w, R: tl.constexpr, ROWS: tl.constexpr):
-    """box_n^T of a sign map on a tile [ROWS, 128], times n^2, as float32 (n = 2 R + 1)."""
+def border_columns(column_sums, folds, r, y0, y1, h, w, ROWS: tl.constexpr):
+    """The finished box^T in the first and last column of the rows y0 .. y1 - 1, border rows excepted: two rows of h."""
     pitch = pitch_of(w)
+    for first in range(y0, y1, ROWS):
+        y = first + tl.arange(0, ROWS)
+        for side in tl.static_range(2):
+            total = tl.zeros([ROWS, 4], tl.int32)
+            for near in range(0, tl.minimum(r + 1, w), 4):
+                reach = near + tl.arange(0, 4)
+                x = reach if side == 0 else w - 1 - reach
+                value = tl.load(column_sums + y[:, None] * pitch + PAD + x[None, :],
+                                mask=(y < y1)[:, None] & (reach < w)[None, :], other=0).to(tl.int32) - (2 * r + 1)
+                total += value * tl.where(reach < w, border_count(x, w, r, side == 0), 0)[None, :]
+            tl.store(folds + side * h + y, tl.sum(total, 1), mask=y < y1)
+
+
+@triton.jit
+def pairs(word):
+    """Pixels 0 and 2, and 1 and 3, of a word, in the 16-bit halves of two numbers."""
+    return word & 0x00FF00FF, (word >> 8) & 0x00FF00FF
+
+
+@triton.jit
+def box_words(at, R: tl.constexpr, ROWS: tl.constexpr):
+    """Sums over 2 r + 1 bytes around each byte of the words ``at`` [ROWS, 32], as pairs; r is 8 or 32.
+
+    The running-window identity of ``windows``, two pixels in a number: sums stay below 2^16, so what a lower half
+    borrows from the upper one in between is given back in the end.
+    """
+    QUADS: tl.constexpr = R // 4
+    a_even, a_odd = pairs(tl.load(at - QUADS))
+    b_even, b_odd = pairs(tl.load(at))
+    c_even, c_odd = pairs(tl.load(at + QUADS))
+    d_even = c_even - a_even
+    d_odd = c_odd - a_odd
+    d = d_even + d_odd
+    moving = (d + (d << 16) + 0x8000) >> 16  # d0 + d1 + d2 + d3; the lower half may be negative
+    s = a_even + b_even + a_odd + b_odd
+    whole = tl.sum(tl.reshape((s & 0xFFFF) + (s >> 16), [ROWS, 32 // QUADS, QUADS]), 2)
+    before = tl.cumsum(tl.reshape(moving, [ROWS, 32 // QUADS, QUADS]), 2)
+    base = (tl.reshape(whole[:, :, None] + before, [ROWS, 32]) - moving) * 0x10001
+    even = d_even + (d << 16)
+    odd = even + d_odd
+    return even + a_even + base, odd + a_odd + base
+
+
+@triton.jit
+def four(even, odd):
+    """The four numbers of two pairs."""
+    return even & 0xFFFF, odd & 0xFFFF, (even >> 16) & 0xFFFF, (odd >> 16) & 0xFFFF
+
+
+@triton.jit
+def box_words5(at):
+    """Sums over five bytes around each byte of the words ``at``."""
+    before = tl.load(at - 1)
+    word = tl.load(at)
+    after = tl.load(at + 1)
+    p2 = (before >> 16) & 255
+    p3 = (before >> 24) & 255
+    n0 = after & 255
+    n1 = (after >> 8) & 255
+    even, odd = pairs(word)
+    both = even + odd
+    total = (both & 0xFFFF) + (both >> 16)
+    return (
+        total - ((word >> 24) & 255) + p2 + p3,
+        total + p3,
+        total + n0,
+        total - (word & 255) + n0 + n1,
+    )
+
+
+@triton.jit
+def quad(v0, v1, v2, v3, ROWS: tl.constexpr):
+    """A tile [ROWS, 128] from the four pixels of each of [ROWS, 32] words."""
+    return tl.reshape(tl.join(tl.join(v0, v2), tl.join(v1, v3)), [ROWS, TILE])
+
+
+@triton.jit
+def windows_gradient(column_sums, plane_size, boxes, box_size, folds, fold_size, weights, y, x0, first, last, h, w,
+                     ROWS: tl.constexpr):
+    """What the adjoints of the three windows take from the gradient on a tile [ROWS, 128] of rows ``y``.
+
+    ``first`` and ``last`` bound the rows, so that border rows cost nothing where there are none.
+    """
+    pitch = pitch_of(w)
+    w5 = tl.load(weights + 2) * (1.0 / 25)
+    w17 = tl.load(weights + 3) * (1.0 / 289)
+    w65 = tl.load(weights + 4) * (1.0 / 4225)
+    at = column_sums + tl.minimum(y, h - 1) * pitch + (PAD + x0) + 4 * tl.arange(0, 32)[None, :]
+    at5 = at.to(tl.pointer_type(tl.int32))
+    at17 = (at + plane_size).to(tl.pointer_type(tl.int32))
+    at65 = (at + 2 * plane_size).to(tl.pointer_type(tl.int32))
+    v0, v1, v2, v3 = box_words5(at5)
+    g0 = v0.to(tl.float32) * w5
+    g1 = v1.to(tl.float32) * w5
+    g2 = v2.to(tl.float32) * w5
+    g3 = v3.to(tl.float32) * w5
+    even, odd = box_words(at17, 8, ROWS)
+    v0, v1, v2, v3 = four(even, odd)
+    g0 += v0.to(tl.float32) * w17
+    g1 += v1.to(tl.float32) * w17
+    g2 += v2.to(tl.float32) * w17
+    g3 += v3.to(tl.float32) * w17
+    even, odd = box_words(at65, 32, ROWS)
+    v0, v1, v2, v3 = four(even, odd)
+    # every column sum is too large by 2 r + 1, so a sum of 2 r + 1 of them by its square
+    excess = w5 * 25 + w17 * 289 + w65 * 4225
+    g0 += v0.to(tl.float32) * w65 - excess
+    g1 += v1.to(tl.float32) * w65 - excess
+    g2 += v2.to(tl.float32) * w65 - excess
+    g3 += v3.to(tl.float32) * w65 - excess
+    total = quad(g0, g1, g2, g3, ROWS)
     x = x0 + tl.arange(0, TILE)[None, :]
-    edge = ((y == 0) | (y >= h - 1)) & (x >= -1)
-    column = x + PAD
-    a = column_sum(column_sums, borders, R, y, column - R, edge, h, pitch, True)
-    b = column_sum(column_sums, borders, R, y, column, edge, h, pitch, True)
-    c = column_sum(column_sums, borders, R, y, column + R, edge, h, pitch, True)
-    total = segment_sums(a, b, c, R, ROWS)
-    REACH: tl.constexpr = 4 if R == 2 else 2 * R  # a power of two above R
-    reach = tl.arange(0, REACH)[None, :]
     for side in tl.static_range(2):
         if (x0 == 0) if side == 0 else (x0 + TILE >= w):
-            i = reach if side == 0 else w - 1 - reach
-            known = (i >= 0) & (i < w)
-            edge_i = ((y == 0) | (y >= h - 1)) & known
-            v = column_sum(column_sums, borders, R, y, tl.where(known, i, 0) + PAD, edge_i, h, pitch, True)
-            count = tl.where(known, border_count(i, w, R, side == 0), 0)
-            fold = tl.sum(v * count, 1)
-            total = tl.where(x == (0 if side == 0 else w - 1), fold[:, None], total)
-    return total.to(tl.float32)
-
-
-@triton.jit
-def windows_gradient(column_sums, borders, plane_size, border_size, weights, y, x0, h, w, ROWS: tl.constexpr):
-    """What the adjoints of the three windows take from the gradient on a tile [ROWS, 128]."""
-    g5 = box_adjoint(column_sums, borders, y, x0, h, w, 2, ROWS)
-    g17 = box_adjoint(column_sums + plane_size, borders + border_size, y, x0, h, w, 8, ROWS)
-    g65 = box_adjoint(column_sums + 2 * plane_size, borders + 2 * border_size, y, x0, h, w, 32, ROWS)
-    return (
-        g5 * (tl.load(weights + 2) * (1.0 / 25))
-        + g17 * (tl.load(weights + 3) * (1.0 / 289))
-        + g65 * (tl.load(weights + 4) * (1.0 / 4225))
-    )
+            row = folds + side * h + tl.minimum(y, h - 1)
+            fold = (tl.load(row).to(tl.float32) * w5 + tl.load(row + fold_size).to(tl.float32) * w17
+                    + tl.load(row + 2 * fold_size).to(tl.float32) * w65)  # fmt: skip
+            total = tl.where(x == (0 if side == 0 else w - 1), fold, total)
+    for side in tl.static_range(2):
+        border = 0 if side == 0 else h - 1
+        if (first <= border) & (border <= last):
+            row = boxes + side * pitch + PAD + x
+            box = (tl.load(row, mask=x < w, other=0).to(tl.float32) * w5
+                   + tl.load(row + box_size, mask=x < w, other=0).to(tl.float32) * w17
+                   + tl.load(row + 2 * box_size, mask=x < w, other=0).to(tl.float32) * w65)  # fmt: skip
+            total = tl.where(y == border, box, total)
+    return total

@@ -46,6 +46,9 @@ def _launch(
     def floats(n: int) -> Tensor:
         return torch.empty(max(n, 1), dtype=torch.float32, device=device)
 
+    def ints(n: int) -> Tensor:
+        return torch.empty(max(n, 1), dtype=torch.int32, device=device)
+
     def bytes_(n: int) -> Tensor:
         return torch.empty(max(n, 1), dtype=torch.uint8, device=device)
 
@@ -53,9 +56,8 @@ def _launch(
     errors, targets = floats(p.coarse), floats(p.coarse)
     sums = floats(3 * p.plane if p.means else 0)
     signs, column_signs = bytes_(3 * signs_needed), bytes_(3 * signs_needed)
-    borders = torch.empty(
-        3 * batch * SCALES * 2 * pitch(width) if signs_needed else 1, dtype=torch.int32, device=device
-    )
+    border = 3 * batch * SCALES * 2 if signs_needed else 0
+    borders, boxes, folds = ints(border * pitch(width)), ints(border * pitch(width)), ints(border * height)
     local, centre = floats(p.plane if has_grad else 0), floats(p.plane if has_grad else 0)
     table = floats(batch * 128)
     partials = floats(batch * SCALES * p.errors_partials)
@@ -76,17 +78,18 @@ def _launch(
         batch, height, width, p.stencils, p.windows, p.rows0, p.rows, p.strip_rows, p.reps, p.errors_partials,
         p.strip_partials, p.row_partials,
         MEANS=p.means, NORMALS=p.normals, GRAD=has_grad, AREA=area, BLOCK=shapes.block, COLUMNS=shapes.columns,
-        ROWS=shapes.tile_rows, WARPS=warps, num_warps=warps,
+        ROWS=shapes.tile, WARPS=warps, num_warps=warps,
     )  # fmt: skip
     if p.grids[2]:
         phases.columns_kernel[(p.grids[2],)](
-            signs, column_signs, borders, local, centre, table, row_sums, batch, height, width, p.stencils, p.windows,
+            signs, column_signs, borders, boxes, folds, local, centre, table, row_sums, batch, height, width, p.stencils, p.windows,
             p.rows0, p.rows, p.row_partials,
-            MEANS=p.means, AREA=area, WORDS=shapes.words, ROWS=shapes.tile_rows, num_warps=warps,
+            MEANS=p.means, AREA=area, WORDS=shapes.words, ROWS=shapes.tile, num_warps=warps,
         )  # fmt: skip
     phases.gradient_kernel[(p.grids[3],)](
-        grad, terms, local, column_signs, borders, centre, table, strip_sums, row_sums, batch, height, width, *p.masks,
+        grad, terms, local, column_signs, boxes, folds, centre, table, strip_sums, row_sums, batch, height, width, *p.masks,
         count, p.stencils, p.windows, p.rows0, p.rows, p.strip_rows, p.strip_partials, p.row_partials,
-        MEANS=p.means, GRAD=has_grad, AREA=area, ROWS=shapes.tile_rows, num_warps=warps,
+        p.tile_rows,
+        MEANS=p.means, GRAD=has_grad, AREA=area, ROWS=shapes.tile, num_warps=warps,
     )  # fmt: skip
     return terms, grad

@@ -14,9 +14,9 @@ two directions in turn it owns whole rows, writes them, and passes a barrier of 
 import triton
 import triton.language as tl
 
-from mlr.kernels.adjoint import sign_columns, windows_gradient
+from mlr.kernels.adjoint import border_columns, border_rows, quad, sign_columns, windows_gradient
 from mlr.kernels.geometry import PAD, SCALES, SLOTS, TILE, locate, pitch_of, plane_offset, scale_size
-from mlr.kernels.pyramid import gather_scale, reduce_maps
+from mlr.kernels.pyramid import gather_area, gather_bicubic, gather_collapsed, reduce_maps
 from mlr.kernels.stencil import STRIP, walk
 from mlr.kernels.windows import column_sums, window_signs
 
@@ -26,7 +26,7 @@ SIGN_SLOT = tl.constexpr(13)
 
 _RUN_TIME = [
     "batch", "height", "width", "terms01", "terms23", "terms45", "count", "rows0", "rows", "strip_rows", "reps",
-    "errors_partials", "strip_partials", "row_partials", "stencils", "windows",
+    "errors_partials", "strip_partials", "row_partials", "stencils", "windows", "tile_rows",
 ]  # fmt: skip
 
 
@@ -253,7 +253,18 @@ def radius(n):
 
 
 @triton.jit
-def coarse_gradient(signs, column_signs, borders, local, centre, table, row_sums, scale, image, part, batch, height,
+def sign_sums(signs, column_sums, borders, boxes, folds, r, y0, y1, h, w, WORDS: tl.constexpr):
+    """Column sums of a sign map for whole rows, and box^T where a row or column is a border."""
+    for word0 in range(0, pitch_of(w) // 4, WORDS):
+        sign_columns(signs.to(tl.pointer_type(tl.int32)), column_sums.to(tl.pointer_type(tl.int32)), borders, r, y0, y1,
+                     word0, h, w, WORDS)
+    tl.debug_barrier()
+    border_rows(borders, boxes, r, y0, y1, h, w, 4 * WORDS)
+    border_columns(column_sums, folds, r, y0, y1, h, w, 32)
+
+
+@triton.jit
+def coarse_gradient(signs, column_signs, borders, boxes, folds, local, centre, table, row_sums, scale, image, part, batch, height,
                     width, stencils, windows, rows, row_partials, MEANS: tl.constexpr, AREA: tl.constexpr,
                     WORDS: tl.constexpr, ROWS: tl.constexpr):
     """The finished gradient of some whole rows of a coarse map, into ``local``."""
@@ -266,6 +277,9 @@ def coarse_gradient(signs, column_signs, borders, local, centre, table, row_sums
     border_size = batch * SCALES * row_size.to(tl.int64)
     plane = plane_offset(scale, batch, height, width, AREA) + image * h * pitch.to(tl.int64)
     border = borders + (image * SCALES + scale) * row_size
+    box = boxes + (image * SCALES + scale) * row_size
+    fold_size = batch * SCALES * 2 * height.to(tl.int64)
+    fold = folds + (image * SCALES + scale) * 2 * height
     weights = table + image * 128 + scale * SLOTS
     has_windows = (windows >> scale) & 1 != 0
     has_stencil = (stencils >> scale) & 1 != 0
@@ -274,10 +288,8 @@ def coarse_gradient(signs, column_signs, borders, local, centre, table, row_sums
         shift = tl.load(weights + 1) * mean_sign(row_sums, image, scale, row_partials, h, w, rows)
         if MEANS:
             for n in range(3):
-                for word0 in range(0, pitch // 4, WORDS):
-                    sign_columns((signs + plane + n * size).to(tl.pointer_type(tl.int32)),
-                                 (column_signs + plane + n * size).to(tl.pointer_type(tl.int32)),
-                                 border + n * border_size, radius(n), y0, y1, word0, h, w, WORDS)
+                sign_sums(signs + plane + n * size, column_signs + plane + n * size, border + n * border_size,
+                          box + n * border_size, fold + n * fold_size, radius(n), y0, y1, h, w, WORDS)
             tl.debug_barrier()
     for x0 in range(0, w, TILE):
         for first in range(y0, y1, ROWS):
@@ -289,13 +301,13 @@ def coarse_gradient(signs, column_signs, borders, local, centre, table, row_sums
             if has_windows:
                 grad += tl.load(centre + at, mask=inside, other=0.0) - shift
                 if MEANS:
-                    grad -= windows_gradient(column_signs + plane, border, size, border_size, weights, y, x0, h, w,
-                                             ROWS)
+                    grad -= windows_gradient(column_signs + plane, size, box, border_size, fold, fold_size, weights, y,
+                                             x0, first, first + ROWS - 1, h, w, ROWS)
             tl.store(local + at, grad, mask=inside)
 
 
 @triton.jit(do_not_specialize=_RUN_TIME)
-def columns_kernel(signs, column_signs, borders, local, centre, table, row_sums, batch, height, width, stencils,
+def columns_kernel(signs, column_signs, borders, boxes, folds, local, centre, table, row_sums, batch, height, width, stencils,
                    windows, rows0, rows, row_partials,
                    MEANS: tl.constexpr, AREA: tl.constexpr, WORDS: tl.constexpr, ROWS: tl.constexpr):
     """Phase 3. A program is some rows of a coarse map, or of one sign map of scale 0.
@@ -305,7 +317,7 @@ def columns_kernel(signs, column_signs, borders, local, centre, table, row_sums,
     pid = tl.program_id(0)
     scale, image, part, rest = locate(pid, batch, height, width, stencils | windows, rows, 1 << 30, 1, 1, AREA)
     if scale > 0:
-        coarse_gradient(signs, column_signs, borders, local, centre, table, row_sums, scale, image, part, batch, height,
+        coarse_gradient(signs, column_signs, borders, boxes, folds, local, centre, table, row_sums, scale, image, part, batch, height,
                         width, stencils, windows, rows, row_partials, MEANS, AREA, WORDS, ROWS)
     else:
         pitch = pitch_of(width)
@@ -314,11 +326,10 @@ def columns_kernel(signs, column_signs, borders, local, centre, table, row_sums,
         n = (rest % (3 * per_map)) // per_map
         y0 = (rest % per_map) * rows0
         plane = image * height * pitch.to(tl.int64) + n * plane_offset(SCALES, batch, height, width, AREA)
-        border = borders + (n.to(tl.int64) * batch + image) * SCALES * 2 * pitch
-        for word0 in range(0, pitch // 4, WORDS):
-            sign_columns((signs + plane).to(tl.pointer_type(tl.int32)),
-                         (column_signs + plane).to(tl.pointer_type(tl.int32)), border, radius(n), y0,
-                         tl.minimum(y0 + rows0, height), word0, height, width, WORDS)
+        row = (n.to(tl.int64) * batch + image) * SCALES * 2 * pitch
+        fold = (n.to(tl.int64) * batch + image) * SCALES * 2 * height
+        sign_sums(signs + plane, column_signs + plane, borders + row, boxes + row, folds + fold, radius(n), y0,
+                  tl.minimum(y0 + rows0, height), height, width, WORDS)
 
 
 @triton.jit
@@ -350,40 +361,66 @@ def term_values(terms, strip_sums, row_sums, image, scale, height, width, terms0
 
 
 @triton.jit
-def fine_gradient(grad, local, column_signs, borders, centre, table, row_sums, rest, batch, height, width, stencils,
-                  windows, rows0, row_partials, MEANS: tl.constexpr, AREA: tl.constexpr, ROWS: tl.constexpr):
-    """A tile of the gradient by the prediction."""
+def fine_gradient(grad, local, column_signs, boxes, folds, centre, table, row_sums, rest, batch, height, width,
+                  stencils, windows, rows0, row_partials, tile_rows, MEANS: tl.constexpr, AREA: tl.constexpr,
+                  ROWS: tl.constexpr):
+    """A tile of the gradient by the prediction: ``tile_rows`` rows of 128 columns."""
     pitch = pitch_of(width)
     tiles = tl.cdiv(width, TILE)
-    per_image = tiles * tl.cdiv(height, ROWS)
+    per_image = tiles * tl.cdiv(height, tile_rows)
     image = (rest // per_image).to(tl.int64)
     part = rest % per_image
     x0 = (part % tiles) * TILE
-    y = (part // tiles) * ROWS + tl.arange(0, ROWS)[:, None]
+    y0 = (part // tiles) * tile_rows
     x = x0 + tl.arange(0, TILE)[None, :]
-    inside = (x < width) & (y < height)
+    q = x0 // 4 + tl.arange(0, 32)[None, :]
     plane = image * height * pitch.to(tl.int64)
-    at = plane + PAD + y * pitch + x
     weights = table + image * 128
-    total = tl.load(local + at, mask=inside & (stencils & 1 != 0), other=0.0)
-    if windows & 1 != 0:
+    size = plane_offset(SCALES, batch, height, width, AREA)
+    row_size = SCALES * 2 * pitch.to(tl.int64)
+    fold_size = SCALES * 2 * height.to(tl.int64)
+    has_windows = windows & 1 != 0
+    shift = 0.0
+    if has_windows:
         shift = tl.load(weights + 1) * mean_sign(row_sums, image, 0, row_partials, height, width, rows0)
-        total += tl.load(centre + at, mask=inside, other=0.0) - shift
-        if MEANS:
-            size = plane_offset(SCALES, batch, height, width, AREA)
-            row_size = SCALES * 2 * pitch.to(tl.int64)
-            total -= windows_gradient(column_signs + plane, borders + image * row_size, size, batch * row_size, weights,
-                                      y, x0, height, width, ROWS)
-    for k in tl.static_range(1, SCALES):
-        if ((stencils | windows) >> k) & 1 != 0:
-            total += gather_scale(local, y, x, k, image, batch, height, width, AREA)
-    tl.store(grad + (image * height + y) * width.to(tl.int64) + x, total.to(grad.dtype.element_ty), mask=inside)
+    for first in range(y0, tl.minimum(y0 + tile_rows, height), ROWS):
+        y = first + tl.arange(0, ROWS)[:, None]
+        inside = (x < width) & (y < height)
+        at = plane + PAD + y * pitch + x
+        total = tl.load(local + at, mask=inside & (stencils & 1 != 0), other=0.0)
+        if has_windows:
+            total += tl.load(centre + at, mask=inside, other=0.0) - shift
+            if MEANS:
+                total -= windows_gradient(column_signs + plane, size, boxes + image * row_size, batch * row_size,
+                                          folds + image * fold_size, batch * fold_size, weights, y, x0, first,
+                                          first + ROWS - 1, height, width, ROWS)
+        if AREA:
+            for k in tl.static_range(1, SCALES):
+                if ((stencils | windows) >> k) & 1 != 0:
+                    total += gather_area(local, y, x, k, image, batch, height, width)
+        else:
+            g0 = tl.zeros([ROWS, 32], tl.float32)
+            g1 = g0
+            g2 = g0
+            g3 = g0
+            for k in tl.static_range(1, SCALES):
+                if ((stencils | windows) >> k) & 1 != 0:
+                    if (height >> k != 0) & (width >> k != 0):
+                        d0, d1, d2, d3 = gather_bicubic(local, y, q, k, image, batch, height, width)
+                        g0 += d0
+                        g1 += d1
+                        g2 += d2
+                        g3 += d3
+                    else:
+                        total += gather_collapsed(local, y, x, k, image, batch, height, width)
+            total += quad(g0, g1, g2, g3, ROWS)
+        tl.store(grad + (image * height + y) * width.to(tl.int64) + x, total.to(grad.dtype.element_ty), mask=inside)
 
 
 @triton.jit(do_not_specialize=_RUN_TIME)
-def gradient_kernel(grad, terms, local, column_signs, borders, centre, table, strip_sums, row_sums, batch, height, width,
-                    terms01, terms23, terms45, count, stencils, windows, rows0, rows, strip_rows, strip_partials,
-                    row_partials,
+def gradient_kernel(grad, terms, local, column_signs, boxes, folds, centre, table, strip_sums, row_sums, batch, height,
+                    width, terms01, terms23, terms45, count, stencils, windows, rows0, rows, strip_rows, strip_partials,
+                    row_partials, tile_rows,
                     MEANS: tl.constexpr, GRAD: tl.constexpr, AREA: tl.constexpr, ROWS: tl.constexpr):
     """Phase 4. A program is a tile of the gradient, or the losses of one image and scale."""
     pid = tl.program_id(0)
@@ -391,5 +428,5 @@ def gradient_kernel(grad, terms, local, column_signs, borders, centre, table, st
         term_values(terms, strip_sums, row_sums, (pid // SCALES).to(tl.int64), pid % SCALES, height, width, terms01,
                     terms23, terms45, count, rows0, rows, strip_rows, strip_partials, row_partials, AREA)
     elif GRAD:
-        fine_gradient(grad, local, column_signs, borders, centre, table, row_sums, pid - batch * SCALES, batch, height,
-                      width, stencils, windows, rows0, row_partials, MEANS, AREA, ROWS)
+        fine_gradient(grad, local, column_signs, boxes, folds, centre, table, row_sums, pid - batch * SCALES, batch,
+                      height, width, stencils, windows, rows0, row_partials, tile_rows, MEANS, AREA, ROWS)

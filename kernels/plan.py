@@ -30,7 +30,8 @@ class Shapes:
     rows0: int = 32
     rows: int = 8
     strip_rows: int = 16
-    tile_rows: int = 4
+    tile: int = 4
+    tile_rows: int = 16
     words: int = 128
     warps: int = 4
 
@@ -51,6 +52,7 @@ class Plan:
     rows0: int
     rows: int
     strip_rows: int
+    tile_rows: int
     errors_partials: int
     strip_partials: int
     row_partials: int
@@ -115,6 +117,7 @@ def plan(
         rows0=rows0,
         rows=rows,
         strip_rows=strip_rows,
+        tile_rows=shapes.tile_rows,
         errors_partials=max(column_tiles, *blocks[1:]),
         strip_partials=max(strips),
         row_partials=max(tiles),

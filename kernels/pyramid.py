@@ -9,7 +9,7 @@ the prediction: subtracting two resampled depths would lose the digits that deci
 import triton
 import triton.language as tl
 
-from mlr.kernels.geometry import PAD, pitch_of, plane_offset, scale_size
+from mlr.kernels.geometry import PAD, TILE, pitch_of, plane_offset, scale_size
 
 
 @triton.jit
@@ -99,56 +99,94 @@ def reduce_maps(pred, target, errors, targets, partial, block, scale, image, bat
 
 
 @triton.jit
-def axis_adjoint(x, i, count, length, scale, collapsed):
-    """Weight of input x in output i along one axis: taps that were clamped to the border count there."""
-    start, odd = first_tap(length, scale, collapsed)
-    start += i << scale
+def inner_or_outer(tap):
+    """Weight of a tap by its number, 0 outside 0 .. 3."""
+    return tl.where((tap == 0) | (tap == 3), -0.09375, tl.where((tap == 1) | (tap == 2), 0.59375, 0.0))
+
+
+@triton.jit
+def collapsed_axis(x, length):
+    """Weights of the pixels of an axis in the only output of a collapsed map, taps clamped to the border adding up."""
+    start, odd = first_tap(length, 1, length >= 0)
     weight = tl.zeros_like(x).to(tl.float32)
     for tap in tl.static_range(4):
         position = tl.minimum(tl.maximum(start + tap, 0), length - 1)
         weight += tl.where(position == x, tap_weight(tap, odd), 0.0)
-    return tl.where((i >= 0) & (i < count), weight, 0.0)
+    return weight
 
 
 @triton.jit
-def gather_scale(grads, y, x, scale, image, batch, height, width, AREA: tl.constexpr):
-    """What scale k >= 1 adds to the gradient of pixels (y, x) of scale 0: the adjoint of ``reduce_maps``.
+def gather_bicubic(grads, y, q, scale: tl.constexpr, image, batch, height, width):
+    """What scale k >= 1 adds to the gradient of the pixels 4 q .. 4 q + 3 of rows y: the adjoint of ``reduce_maps``.
 
-    ``y`` [R, 1] and ``x`` [1, C]. From scale 2 on all taps of an output lie within its own cell of 2^k x 2^k pixels,
-    so a pixel belongs to one output at most; at scale 1 the four taps reach into both neighbours.
+    ``y`` [R, 1] and ``q`` [1, 32]. From scale 2 on all taps of an output lie within its own cell of 2^k x 2^k pixels,
+    so a pixel belongs to one output at most, four neighbours to the same one; its taps sit in the middle of the cell.
+    At scale 1 a pixel belongs to two outputs along each axis, (1, -1 | 3, 1) half pixels away; where the farther one
+    lies outside the map, the tap that was clamped to this pixel is one of the nearer output: its number is clamped.
     """
-    h, w = scale_size(height, width, scale, AREA)
+    h, w = scale_size(height, width, scale, False)
     pitch = pitch_of(w)
-    start = plane_offset(scale, batch, height, width, AREA) + image * h * pitch.to(tl.int64) + PAD
-    if AREA:
-        ey = block_exponent(height, scale)
-        ex = block_exponent(width, scale)
-        i = y >> ey
-        j = x >> ex
-        weight = tl.where((i < h) & (j < w), 1.0 / (1 << (ey + ex)).to(tl.float32), 0.0)
-        total = weight * tl.load(grads + start + tl.minimum(i, h - 1) * pitch + tl.minimum(j, w - 1))
+    start = grads + plane_offset(scale, batch, height, width, False) + image * h * pitch.to(tl.int64) + PAD
+    if scale == 1:
+        near = y >> 1
+        far = near + tl.where(y % 2 == 1, 1, -1)
+        w_near = tl.where(near < h, 0.59375, 0.0)
+        w_far = tl.where((far < h) | (height % 2 == 0), -0.09375, 0.0)
+        near = start + tl.minimum(near, h - 1) * pitch
+        far = start + tl.minimum(tl.maximum(far, 0), h - 1) * pitch
+        ragged = width % 2 == 1
+        c = 2 * q
+        j = tl.minimum(tl.maximum(c - 1, 0), w - 1)
+        left = w_near * tl.load(near + j) + w_far * tl.load(far + j)
+        j = tl.minimum(c, w - 1)
+        mid0 = w_near * tl.load(near + j) + w_far * tl.load(far + j)
+        j = tl.minimum(c + 1, w - 1)
+        mid1 = w_near * tl.load(near + j) + w_far * tl.load(far + j)
+        j = tl.minimum(c + 2, w - 1)
+        right = w_near * tl.load(near + j) + w_far * tl.load(far + j)
+        if ragged:  # the last column of an odd width is the outermost tap of its left neighbour, and no more
+            left = tl.where(c - 1 < w, left, 0.0)
+            mid0 = tl.where(c < w, mid0, 0.0)
+            mid1 = tl.where(c + 1 < w, mid1, 0.0)
+            right = tl.where(c + 2 < w, right, 0.0)
+        return (
+            0.59375 * mid0 - 0.09375 * left,
+            0.59375 * mid0 - 0.09375 * mid1,
+            0.59375 * mid1 - 0.09375 * mid0,
+            0.59375 * mid1 - 0.09375 * right,
+        )
     else:
-        collapsed = ((height >> scale) == 0) | ((width >> scale) == 0)
-        total = tl.zeros_like(y + x).to(tl.float32)
-        for side_y in tl.static_range(2):
-            for side_x in tl.static_range(2):
-                if scale == 1 or (side_y == 0 and side_x == 0):
-                    if scale == 1:
-                        i = ((y + 1) >> 1) - side_y
-                        j = ((x + 1) >> 1) - side_x
-                        if side_y == 1:
-                            i = tl.where(collapsed, -1, i)
-                        if side_x == 1:
-                            j = tl.where(collapsed, -1, j)
-                    else:
-                        i = y >> scale
-                        j = x >> scale
-                    i = tl.where(collapsed & (i >= 0), 0, i)
-                    j = tl.where(collapsed & (j >= 0), 0, j)
-                    weight = axis_adjoint(y, i, h, height, scale, collapsed) * axis_adjoint(
-                        x, j, w, width, scale, collapsed
-                    )
-                    i = tl.minimum(tl.maximum(i, 0), h - 1)
-                    j = tl.minimum(tl.maximum(j, 0), w - 1)
-                    total += weight * tl.load(grads + start + i * pitch + j)
-    return total
+        QUADS: tl.constexpr = 2 ** (scale - 2)
+        i = y >> scale
+        j = q // QUADS
+        weight = inner_or_outer(y % (4 * QUADS) - (2 * QUADS - 2))
+        weight = tl.where(i < h, weight, 0.0)
+        g = weight * tl.load(start + tl.minimum(i, h - 1) * pitch + tl.minimum(j, w - 1))
+        g = tl.where(j < w, g, 0.0)
+        if scale == 2:
+            return -0.09375 * g, 0.59375 * g, 0.59375 * g, -0.09375 * g
+        else:
+            first = tl.where(q % QUADS == QUADS // 2 - 1, g, 0.0)
+            second = tl.where(q % QUADS == QUADS // 2, g, 0.0)
+            return 0.59375 * second, -0.09375 * second, -0.09375 * first, 0.59375 * first
+
+
+@triton.jit
+def gather_collapsed(grads, y, x, scale, image, batch, height, width):
+    """The same for the single pixel of a scale that the map is too small for."""
+    start = plane_offset(scale, batch, height, width, False) + image * (TILE + 2 * PAD) + PAD
+    return tl.load(grads + start) * collapsed_axis(y, height) * collapsed_axis(x, width)
+
+
+@triton.jit
+def gather_area(grads, y, x, scale, image, batch, height, width):
+    """The same for `area`: a pixel's share of its block."""
+    h, w = scale_size(height, width, scale, True)
+    pitch = pitch_of(w)
+    start = plane_offset(scale, batch, height, width, True) + image * h * pitch.to(tl.int64) + PAD
+    ey = block_exponent(height, scale)
+    ex = block_exponent(width, scale)
+    i = y >> ey
+    j = x >> ex
+    weight = tl.where((i < h) & (j < w), 1.0 / (1 << (ey + ex)).to(tl.float32), 0.0)
+    return weight * tl.load(grads + start + tl.minimum(i, h - 1) * pitch + tl.minimum(j, w - 1))
