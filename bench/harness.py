@@ -1,0 +1,258 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Measure contestants against each other: parity first, then interleaved rounds, then medians.
+
+    case = Case(batch=8, threads=2)
+    results = race(case, select(only=("l1", "cpp")), Limits(seconds=5))
+
+:func:`race` makes the inputs, compares what every contestant returns with the float64 definition, and times only those
+that pass; one that fails is reported as ``refused`` with its errors and without a time. The rest take turns in short
+visits until the time is up, so that a noisy moment of the machine falls on all of them. A script that needs another
+contestant passes one of its own: ``Contestant("mine", "what it is", build=lambda case: call)``, where ``call(inputs)``
+returns the values and the gradient.
+"""
+
+from __future__ import annotations
+
+import signal
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from contestants import Absent, Call, Case, Contestant, Inputs, Values, depth_maps, threads
+from cuda_clock import CudaClock
+from torch import Tensor
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How long a case may take.
+
+    Attributes:
+        seconds: for all rounds of a case together.
+        contestant_seconds: for one contestant of a case; it drops out of the rounds once it has used them.
+        compile_seconds: for the first call of a contestant, compilation included.
+    """
+
+    seconds: float = 6.0
+    contestant_seconds: float = 8.0
+    compile_seconds: float = 400.0
+
+
+#: Seconds of one contestant's turn, so that short calls are timed often and warm.
+VISIT = 0.02
+#: Calls longer than this need no warm-up call in every turn.
+LONG_CALL = 0.1
+
+
+# --- parity -----------------------------------------------------------------------------------------------------------
+
+
+def value_error(values: Tensor, exact: Tensor) -> float:
+    """Largest relative error of any loss, absolute for losses that vanish on the map; infinite where one is not finite.
+
+    On a map of one pixel every derivative is 0, and rounding has nothing to be relative to.
+    """
+    if values.numel() == 0:
+        return 0.0
+    size = torch.where(exact.abs() < 1e-9, 1.0, exact.abs())
+    error = ((values.double() - exact).abs() / size).max().item()
+    return error if error == error else float("inf")
+
+
+def gradient_error(grad: Tensor | None, exact: Tensor | None) -> float:
+    """Relative L2 error of a gradient; infinite where it is not finite or not there."""
+    if exact is None:
+        return 0.0
+    if grad is None or grad.shape != exact.shape:
+        return float("inf")
+    error = ((grad.double() - exact).norm() / exact.norm().clamp(min=1e-300)).item()
+    return error if error == error else float("inf")
+
+
+def parity(contestant: Contestant, case: Case, got: Values, exact: Values) -> tuple[float, float, str]:
+    """Errors of values and gradient, and why the contestant is refused (empty where it is not)."""
+    if got[0].shape != exact[0].shape:
+        return float("inf"), float("inf"), f"values {list(got[0].shape)}, expected {list(exact[0].shape)}"
+    values, grad = value_error(got[0], exact[0]), gradient_error(got[1], exact[1])
+    rounding = torch.finfo(case.type).eps if case.type.itemsize < 4 else 0.0  # the gradient has the input's type
+    allowed = contestant.gradient_tolerance + rounding
+    if values > contestant.values_tolerance:
+        return values, grad, f"a loss is off by {values:.1e} relative, {contestant.values_tolerance:.0e} is allowed"
+    if grad > allowed:
+        return values, grad, f"the gradient is off by {grad:.1e} in relative L2, {allowed:.0e} is allowed"
+    return values, grad, ""
+
+
+# --- clocks -----------------------------------------------------------------------------------------------------------
+
+
+class CpuClock:
+    """Wall time of single calls."""
+
+    def synchronize(self) -> None:
+        """Nothing runs behind the caller's back on a CPU."""
+
+    def visit(self, call: Call, sets: Sequence[Inputs], count: int) -> list[float]:
+        """Seconds of each of ``count`` calls on the input sets in turn."""
+        samples = []
+        for i in range(count):
+            inputs = sets[i % len(sets)]
+            start = time.perf_counter()
+            call(inputs)
+            samples.append(time.perf_counter() - start)
+        return samples
+
+    def extras(self, call: Call, sets: Sequence[Inputs]) -> dict[str, Any]:
+        """Nothing more to say."""
+        return {}
+
+
+def summary(samples: Sequence[float]) -> dict[str, Any]:
+    """Median, 20th and 80th percentile and minimum in milliseconds."""
+    ordered = sorted(samples)
+
+    def percentile(p: float) -> float:
+        return ordered[min(len(ordered) - 1, int(p * len(ordered)))]
+
+    return {
+        "median_ms": _digits(1e3 * statistics.median(ordered)),
+        "p20_ms": _digits(1e3 * percentile(0.2)),
+        "p80_ms": _digits(1e3 * percentile(0.8)),
+        "min_ms": _digits(1e3 * ordered[0]),
+        "samples": len(ordered),
+    }
+
+
+def _digits(x: float) -> float:
+    return float(f"{x:.4g}")
+
+
+# --- the race ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Runner:
+    contestant: Contestant
+    call: Call
+    facts: dict[str, Any]
+    estimate: float = 0.0
+    spent: float = 0.0
+    samples: list[float] = field(default_factory=list)
+
+
+@contextmanager
+def time_limit(seconds: float) -> Iterator[None]:
+    """Raise TimeoutError in the main thread after some seconds; where the system has no such alarm, do nothing."""
+    if not hasattr(signal, "setitimer"):
+        yield
+        return
+
+    def stop(*_: Any) -> None:
+        raise TimeoutError(f"stopped after {seconds:.0f} s")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def _enter(
+    contestant: Contestant,
+    case: Case,
+    sets: Sequence[Inputs],
+    clock: CpuClock | CudaClock,
+    limits: Limits,
+    exact: dict[Any, Values],
+) -> _Runner | dict[str, Any]:
+    """Build, call once, check: a runner, or why there is none."""
+    try:
+        call = contestant.build(case)
+        start = time.perf_counter()
+        with time_limit(limits.compile_seconds):
+            got = call(sets[0])
+        clock.synchronize()
+        first = time.perf_counter() - start
+    except (Absent, TimeoutError) as reason:
+        return {"status": "absent", "reason": str(reason)}
+    if contestant.truth not in exact:  # computed once for all who must agree on it
+        exact[contestant.truth] = contestant.truth(case, sets[0])
+    values, grad, refusal = parity(contestant, case, got, exact[contestant.truth])
+    facts: dict[str, Any] = {"error_terms": _digits(values), "error_gradient": _digits(grad)}
+    if refusal:
+        return {"status": "refused", "reason": refusal, **facts}
+    runner = _Runner(contestant, call, {"status": "ok", **facts, "first_call_s": _digits(first)})
+    start = time.perf_counter()
+    samples = clock.visit(call, sets, 1)
+    runner.estimate, runner.spent = samples[0], time.perf_counter() - start
+    if runner.estimate > LONG_CALL:  # long enough not to be a warm-up only
+        runner.samples = samples
+    return runner
+
+
+def _turn(runner: _Runner, sets: Sequence[Inputs], clock: CpuClock | CudaClock) -> None:
+    start = time.perf_counter()
+    if runner.estimate > LONG_CALL:
+        runner.samples += clock.visit(runner.call, sets, 1)
+    else:
+        # the first call after somebody else's turn meets their cache
+        count = max(2, min(100, round(VISIT / max(runner.estimate, 1e-6))))
+        runner.samples += clock.visit(runner.call, sets, count + 1)[1:]
+    runner.spent += time.perf_counter() - start
+
+
+def race(
+    case: Case, entrants: Sequence[Contestant], limits: Limits | None = None, progress: Progress = lambda _: None
+) -> dict[str, Any]:
+    """Measure a case.
+
+    Args:
+        case: what to compute.
+        entrants: who computes it.
+        limits: how long it may take.
+        progress: told what is going on.
+
+    Returns:
+        The case's fields, and ``results``: by contestant ``status`` ("ok", "absent" or "refused"), ``reason`` where it
+        is not "ok", and where it is the errors against float64, ``first_call_s``, ``median_ms``, ``p20_ms``,
+        ``p80_ms``, ``min_ms`` and ``samples``; on a GPU also ``wall_ms``, ``graph_ms``, ``graph_min_ms``, ``kernels``
+        and ``memory_mb``.
+    """
+    limits = limits or Limits()
+    clock: CpuClock | CudaClock = CudaClock() if case.device == "cuda" else CpuClock()
+    with threads(case.threads):
+        sets = [depth_maps(case, seed) for seed in range(case.sets)]
+        results: dict[str, dict[str, Any]] = {}
+        runners: list[_Runner] = []
+        exact: dict[Any, Values] = {}
+        for contestant in entrants:
+            progress(f"{case}: checking {contestant.name}")
+            entered = _enter(contestant, case, sets, clock, limits, exact)
+            if isinstance(entered, _Runner):
+                runners.append(entered)
+            else:
+                results[contestant.name] = entered
+        exact.clear()
+        progress(f"{case}: timing {', '.join(r.contestant.name for r in runners)}")
+        deadline, racing, first = time.perf_counter() + limits.seconds, list(runners), 0
+        while racing:
+            for runner in racing[first:] + racing[:first]:  # nobody always follows the same neighbour
+                _turn(runner, sets, clock)
+            racing = [r for r in racing if r.spent < limits.contestant_seconds]
+            if time.perf_counter() > deadline:
+                racing = [r for r in racing if len(r.samples) < 3]
+            first = (first + 1) % max(1, len(racing))
+        for runner in runners:
+            results[runner.contestant.name] = {**runner.facts, **summary(runner.samples)}
+        for runner in runners:  # last, because a failed capture would disturb the others
+            results[runner.contestant.name] |= clock.extras(runner.call, sets)
+    ordered = {c.name: results[c.name] for c in entrants}
+    return {**asdict(case), "count": len(case.terms), "bytes": case.bytes, "results": ordered}

@@ -1,0 +1,266 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Results as tables: what is derived from measured times (ratios, GB/s, targets), once for console and pages."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from contestants import OURS
+from rich.table import Table as RichTable
+
+#: What every engine is compared with: the plain loss that people use today.
+YARDSTICK = "l1"
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of text under a header; the first column is a name, the others are numbers."""
+
+    title: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+    def rich(self) -> RichTable:
+        """For the console."""
+        table = RichTable(title=self.title, title_justify="left", title_style="bold", header_style="")
+        for i, column in enumerate(self.header):
+            table.add_column(column, justify="left" if i == 0 else "right")
+        for row in self.rows:
+            table.add_row(*row)
+        return table
+
+    def markdown(self) -> str:
+        """For pages; the title is left to the page."""
+        lines = ["| " + " | ".join(self.header) + " |", "|---" + "|---:" * (len(self.header) - 1) + "|"]
+        return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in self.rows])
+
+
+def number(x: float | None, digits: int = 3) -> str:
+    """A number in a table: some significant digits, never in exponents between 0.001 and a million."""
+    if x is None:
+        return ""
+    if x == 0:
+        return "0"
+    if 1e-3 <= abs(x) < 1e6:
+        text = f"{x:.{digits}g}" if abs(x) < 10**digits else f"{x:.0f}"
+        return text if "e" not in text else f"{x:.0f}"
+    return f"{x:.0e}"
+
+
+def time_of(case: dict[str, Any], name: str, key: str = "median_ms") -> float | None:
+    """Milliseconds of a contestant in a case, or None where it has none."""
+    return case["results"].get(name, {}).get(key)
+
+
+def ratio(case: dict[str, Any], over: str, under: str, key: str = "median_ms") -> float | None:
+    """Time of one contestant over that of another in the same case."""
+    a, b = time_of(case, over, key), time_of(case, under, key)
+    return None if a is None or b is None else a / b
+
+
+def engine(case: dict[str, Any]) -> str:
+    """The engine of the case's device."""
+    return "cpp" if case["device"] == "cpu" else "triton"
+
+
+def describe(case: dict[str, Any]) -> str:
+    """A case in words."""
+    mode = "terms + gradient" if case["gradient"] else "terms only"
+    threads = f", {case['threads']} thread{'s' * (case['threads'] > 1)}" if case["device"] == "cpu" else ""
+    cold = ", inputs out of the cache" if case["sets"] > 1 else ""
+    losses = f"{case['count']} loss{'es' * (case['count'] > 1)}"
+    return f"{case['batch']} x {case['height']} x {case['width']}, {losses}, {case['dtype']}, {mode}{threads}{cold}"
+
+
+def pick(data: dict[str, Any], sweep: str, **fields: Any) -> list[dict[str, Any]]:
+    """Cases of a sweep whose fields have certain values."""
+    return [c for c in data["cases"] if c["sweep"] == sweep and all(c[k] == v for k, v in fields.items())]
+
+
+def refused(data: dict[str, Any]) -> bool:
+    """Whether one of our engines failed a parity check."""
+    return any(case["results"].get(name, {}).get("status") == "refused" for case in data["cases"] for name in OURS)
+
+
+# --- one case ---------------------------------------------------------------------------------------------------------
+
+
+def case_table(case: dict[str, Any], copy_gbs: float) -> Table:
+    """Everybody in one case: times, ratio to the plain loss, traffic, errors."""
+    gpu = case["device"] == "cuda"
+    header = [
+        "",
+        "median ms",
+        "p20 - p80",
+        "min ms",
+        f"x {YARDSTICK}",
+        "GB/s",
+        "% of copy",
+        "error terms",
+        "error grad",
+    ]
+    header += ["graph ms", "kernels", "MB"] if gpu else []
+    rows = []
+    for name, r in case["results"].items():
+        if r["status"] != "ok":
+            reason = ("refused: " if r["status"] == "refused" else "") + r["reason"]
+            rows.append((name, reason, *[""] * (len(header) - 2)))
+            continue
+        # a GPU's traffic is judged by its own time, not by that of the launches
+        gbs = case["bytes"] / (r.get("graph_ms") or r["median_ms"]) / 1e6
+        row = [
+            name, number(r["median_ms"]), f"{number(r['p20_ms'])} - {number(r['p80_ms'])}", number(r["min_ms"]),
+            number(ratio(case, name, YARDSTICK)), number(gbs), number(100 * gbs / copy_gbs),
+            number(r["error_terms"], 2), number(r["error_gradient"], 2) if case["gradient"] else "",
+        ]  # fmt: skip
+        row += [number(r.get("graph_ms")), number(r.get("kernels")), number(r.get("memory_mb"))] if gpu else []
+        rows.append(tuple(row))
+    return Table(describe(case), tuple(header), tuple(rows))
+
+
+# --- a sweep ----------------------------------------------------------------------------------------------------------
+
+_LABELS = {"losses": "losses", "size": "maps", "threads": "batch, threads", "dtype": "type", "batch": "batch"}
+
+
+def _label(case: dict[str, Any]) -> str:
+    return {
+        "losses": f"{case['count']} ({case['losses']})",
+        "size": f"{case['batch']} x {case['height']} x {case['width']}",
+        "threads": f"{case['batch']}, {case['threads']}",
+        "dtype": case["dtype"],
+        "batch": str(case["batch"]),
+    }.get(case["sweep"], describe(case))
+
+
+def sweep_table(data: dict[str, Any], sweep: str, title: str) -> Table | None:
+    """Median milliseconds of everybody along a sweep, with the engine's ratio to the plain loss; None if not run."""
+    cases = pick(data, sweep)
+    if sweep == "batch":  # the main cases are points of this line too
+        cases = sorted(cases + pick(data, "main"), key=lambda c: c["batch"])
+    if not cases:
+        return None
+    names = [n for n in cases[0]["results"] if any(time_of(c, n) is not None for c in cases)]
+    if sweep == "batch":
+        names = [n for n in names if all(n in c["results"] for c in cases)]
+    ours = engine(cases[0])
+    key = "graph_ms" if cases[0]["device"] == "cuda" else "median_ms"
+    rows = []
+    for case in cases:
+        times = [_time_or_reason(case, n, key) for n in names]
+        rows.append((_label(case), *times, number(ratio(case, ours, YARDSTICK, key))))
+    return Table(title, (_LABELS.get(sweep, "case"), *(f"{n} ms" for n in names), f"{ours} / {YARDSTICK}"), tuple(rows))
+
+
+def _time_or_reason(case: dict[str, Any], name: str, key: str) -> str:
+    result = case["results"].get(name, {})
+    return "refused" if result.get("status") == "refused" else number(result.get(key))
+
+
+# --- training steps, memory, instructions -----------------------------------------------------------------------------
+
+
+def step_table(row: dict[str, Any]) -> Table:
+    """Table 7 of the paper for one network."""
+    chip = "GPU" if row["device"] == "cuda" else f"{row['threads']} CPU threads"
+    title = f"{row['backbone']}, {row['batch']} x {row['height']} x {row['width']}, {chip}"
+    header = ("losses in the step", "step ms", "p20 - p80", "loss ms", "loss adds to the step")
+    if "reason" in row:
+        return Table(title, header, ((row["reason"], "", "", "", ""),))
+    rows = []
+    for name, v in row["variants"].items():
+        if "reason" in v:
+            rows.append((name, f"refused: {v['reason']}", "", "", ""))
+            continue
+        spread = f"{number(v['step']['p20_ms'], 4)} - {number(v['step']['p80_ms'], 4)}"
+        added = "" if name == "D/0" else f"{v['added_percent']:+.2f} %"
+        rows.append(
+            (f"{name} ({v['runs']})", number(v["step"]["median_ms"], 4), spread, number(v["loss"]["median_ms"]), added)
+        )
+    return Table(title, header, tuple(rows))
+
+
+def memory_table(data: dict[str, Any]) -> Table | None:
+    """Peak memory beyond prediction, target and gradient."""
+    if not data.get("memory"):
+        return None
+    first = data["memory"][0]
+    title = f"Peak memory beyond inputs and gradient, {first['batch']} x {first['height']} x {first['width']}"
+    rows = tuple(
+        (r["contestant"], number(r.get("memory_mb")) or r["reason"], str(r["threads"])) for r in data["memory"]
+    )
+    return Table(title, ("", "MB", "threads"), rows)
+
+
+def instruction_table(data: dict[str, Any]) -> Table | None:
+    """Instructions a call of the C++ engine."""
+    counts = data.get("instructions") or {}
+    if "rows" not in counts:
+        return None
+    rows = tuple(
+        (
+            f"{r['batch']} x {r['height']} x {r['width']}, {r['count']} ({r['losses']})"
+            + ("" if r["gradient"] else ", terms only"),
+            f"{r['instructions']:,}",
+            number(r["per_pixel"]),
+        )
+        for r in counts["rows"]
+    )
+    return Table(f"Instructions a call ({counts['capability']}, one thread)", ("", "instructions", "a pixel"), rows)
+
+
+# --- targets ----------------------------------------------------------------------------------------------------------
+
+
+def targets(data: dict[str, Any]) -> Table | None:
+    """What the C++ engine set out to reach, for 8 and 1 maps with terms and gradient, and what it reaches here."""
+    batches = [c for c in pick(data, "main") if c["results"].get("cpp", {}).get("status") == "ok"]
+    if not batches:
+        return None
+    eight, one = batches[0], batches[-1]
+    level = data["meta"]["cpp"]
+    rows: list[tuple[str, ...]] = []
+
+    def row(what: str, goal: str, median: float | None, best: float | None = None) -> None:
+        if median is None:
+            rows.append((what, goal, "not measured", "", ""))
+            return
+        bound = float(goal.split()[1])
+        met = median <= bound if goal.startswith("<=") else median >= bound
+        rows.append((what, goal, number(median), number(best), "yes" if met else "no"))
+
+    def compare(what: str, goal: str, case: dict[str, Any] | None, over: str, under: str) -> None:
+        both = [None, None] if case is None else [ratio(case, over, under, key) for key in ("median_ms", "min_ms")]
+        row(what, goal, *both)
+
+    for name, goal in (("avx512", "<= 3.0"), ("avx2", "<= 6.0")):
+        ours = "cpp" if name == level else f"cpp-{name}"
+        for case in dict.fromkeys((id(c), c["batch"]) for c in (eight, one)):
+            at = next(c for c in batches if id(c) == case[0])
+            compare(f"78 losses / plain L1, {name}, B = {at['batch']}", goal, at, ours, YARDSTICK)
+    compare("torch.compile of eager / ours", ">= 120", eight, "compile", "cpp")
+    compare("the authors' formulation / ours", ">= 1500", eight, "authors", "cpp")
+    scaling = {c["threads"]: c for c in pick(data, "threads", batch=eight["batch"])}
+    if 1 in scaling and 2 in scaling:
+        both = []
+        for key in ("median_ms", "min_ms"):
+            a, b = time_of(scaling[1], "cpp", key), time_of(scaling[2], "cpp", key)
+            both.append(None if a is None or b is None else a / b)
+        row(f"2 threads against 1, B = {eight['batch']}", ">= 1.85", *both)
+    else:
+        row("2 threads against 1", ">= 1.85", None)
+    alone = pick(data, "losses", losses="baseline")
+    compare("D/0 alone / plain L1", "<= 0.4", alone[0] if alone else None, "cpp", YARDSTICK)
+    memory = [r for r in data.get("memory", []) if r["contestant"] == "cpp" and "memory_mb" in r]
+    row("peak memory, MB a thread", "<= 4", memory[0]["memory_mb"] / memory[0]["threads"] if memory else None)
+    row("largest relative error of a term", "<= 2e-6", eight["results"]["cpp"]["error_terms"])
+    row("relative L2 error of the gradient", "<= 1e-6", eight["results"]["cpp"]["error_gradient"])
+    return Table("Targets of the C++ engine", ("", "to reach", "median", "minimum", "met"), tuple(rows))
+
+
+def summaries(data: dict[str, Any]) -> Sequence[Table]:
+    """Tables that are not about a case: memory, instructions, targets."""
+    tables = (memory_table(data), instruction_table(data), targets(data) if data["meta"]["device"] == "cpu" else None)
+    return [table for table in tables if table is not None]
