@@ -70,14 +70,15 @@ def _launch(
     warps = shapes.warps
     phases.pyramid_kernel[(p.grids[0],)](
         pred, target, weights, errors, targets, sums, table, partials, batch, height, width, *p.masks, count,
-        p.stencils, p.windows, p.rows0, p.reps, p.errors_partials,
-        MEANS=p.means, GRAD=has_grad, AREA=area, BLOCK=shapes.block, num_warps=warps,
+        p.stencils, p.windows, p.rows0, p.reps, p.column_tiles, p.errors_partials,
+        MEANS=p.means, GRAD=has_grad, AREA=area, QUADS=p.quads, BLOCK=shapes.block, QUAD_ROWS=shapes.quad_rows,
+        num_warps=shapes.pyramid_warps,
     )  # fmt: skip
     phases.losses_kernel[(p.grids[1],)](
         pred, target, errors, targets, sums, signs, local, centre, table, partials, strip_sums, row_sums,
-        batch, height, width, p.stencils, p.windows, p.rows0, p.rows, p.strip_rows, p.reps, p.errors_partials,
-        p.strip_partials, p.row_partials,
-        MEANS=p.means, NORMALS=p.normals, GRAD=has_grad, AREA=area, BLOCK=shapes.block, COLUMNS=shapes.columns,
+        batch, height, width, p.stencils, p.windows, p.rows0, p.rows, p.strip_rows,
+        shapes.block * p.reps, p.column_tiles, p.quad_partials, p.errors_partials, p.strip_partials, p.row_partials,
+        MEANS=p.means, NORMALS=p.normals, GRAD=has_grad, AREA=area, QUADS=p.quads, COLUMNS=shapes.columns,
         ROWS=shapes.tile, WARPS=warps, num_warps=warps,
     )  # fmt: skip
     if p.grids[2]:

@@ -16,9 +16,9 @@ import triton.language as tl
 
 from mlr.kernels.adjoint import border_columns, border_rows, quad, sign_columns, windows_gradient
 from mlr.kernels.geometry import PAD, SCALES, SLOTS, TILE, locate, pitch_of, plane_offset, scale_size
-from mlr.kernels.pyramid import gather_area, gather_bicubic, gather_collapsed, reduce_maps
+from mlr.kernels.pyramid import gather_area, gather_bicubic, gather_collapsed, reduce_maps, reduce_quads
 from mlr.kernels.stencil import STRIP, walk
-from mlr.kernels.windows import column_sums, window_signs
+from mlr.kernels.windows import column_sums, padded_columns, side_columns, window_signs
 
 KINDS = tl.constexpr(13)
 #: Slot of the sum of the signs of M in the partial sums of the windows.
@@ -26,7 +26,7 @@ SIGN_SLOT = tl.constexpr(13)
 
 _RUN_TIME = [
     "batch", "height", "width", "terms01", "terms23", "terms45", "count", "rows0", "rows", "strip_rows", "reps",
-    "errors_partials", "strip_partials", "row_partials", "stencils", "windows", "tile_rows",
+    "column_tiles", "quad_partials", "block", "errors_partials", "strip_partials", "row_partials", "stencils", "windows", "tile_rows",
 ]  # fmt: skip
 
 
@@ -64,28 +64,78 @@ def weight_table(weights, table, image, height, width, terms01, terms23, terms45
     tl.store(table + image * 128 + slot, value)
 
 
+@triton.jit
+def fine_columns(pred, target, sums, partials, rest, tiles, batch, height, width, rows0, errors_partials,
+                 MEANS: tl.constexpr, AREA: tl.constexpr, QUADS: tl.constexpr, BLOCK: tl.constexpr):
+    """Column sums of a segment of rows of scale 0: ``tiles`` tiles cover a row.
+
+    Where rows consist of whole quads, the tiles are those of the map and one more for the padding on both sides.
+    """
+    per_image = tiles * tl.cdiv(height, rows0)
+    image = (rest // per_image).to(tl.int64)
+    part = rest % per_image
+    tile = part % tiles
+    y0 = (part // tiles) * rows0
+    y1 = tl.minimum(y0 + rows0, height)
+    size = plane_offset(SCALES, batch, height, width, AREA)
+    start = image * height * width.to(tl.int64)
+    pitch = pitch_of(width)
+    out = sums + image * height * pitch.to(tl.int64)
+    partial = partials + image * SCALES * errors_partials + part
+    if QUADS:
+        if tile < tiles - 1:
+            x = tile * BLOCK + tl.arange(0, BLOCK)
+            inside = x < width
+            sum_of_rows = column_sums(pred + start, target + start, width, out, size, y0, y1, x, inside, PAD + x, inside,
+                                      height, pitch, True, True, MEANS)
+            tl.store(partial, tl.sum(sum_of_rows, 0))
+        else:
+            x, lane, inside, _ = side_columns(width, BLOCK)
+            column_sums(pred + start, target + start, width, out, size, y0, y1, x, inside, lane, inside, height, pitch,
+                        True, False, MEANS)
+            tl.store(partial, 0.0)
+    else:
+        x, lane, store, inside = padded_columns(tile, width, BLOCK)
+        total = column_sums(pred + start, target + start, width, out, size, y0, y1, x, store, lane, store, height, pitch,
+                            True, False, MEANS)
+        tl.store(partial, tl.sum(tl.where(inside, total, 0.0), 0))
+
+
 @triton.jit(do_not_specialize=_RUN_TIME)
 def pyramid_kernel(pred, target, weights, errors, targets, sums, table, partials, batch, height, width, terms01,
-                   terms23, terms45, count, stencils, windows, rows0, reps, errors_partials,
-                   MEANS: tl.constexpr, GRAD: tl.constexpr, AREA: tl.constexpr, BLOCK: tl.constexpr):
-    """Phase 1. A program is a segment of columns of scale 0, a block of coarse pixels or an image's weights."""
+                   terms23, terms45, count, stencils, windows, rows0, reps, column_tiles, errors_partials,
+                   MEANS: tl.constexpr, GRAD: tl.constexpr, AREA: tl.constexpr, QUADS: tl.constexpr,
+                   BLOCK: tl.constexpr, QUAD_ROWS: tl.constexpr):
+    """Phase 1. A program is a segment of columns of scale 0, a block of coarse pixels or an image's weights.
+
+    ``QUADS``: rows consist of whole quads of pixels, so four of them are loaded at once.
+    """
     pid = tl.program_id(0)
-    pitch = pitch_of(width)
-    columns = tl.cdiv(pitch, BLOCK)
-    segments = tl.cdiv(height, rows0)
-    tiles = tl.where(windows & 1 != 0, batch * columns * segments, 0)
-    if pid < tiles:
-        image = (pid // (columns * segments)).to(tl.int64)
-        part = pid % (columns * segments)
-        y0 = (part // columns) * rows0
-        size = plane_offset(SCALES, batch, height, width, AREA)
-        start = image * height * width.to(tl.int64)
-        total = column_sums(pred + start, target + start, width, sums + image * height * pitch.to(tl.int64), size, y0,
-                            tl.minimum(y0 + rows0, height), (part % columns) * BLOCK, height, width, BLOCK, True, MEANS)
-        tl.store(partials + image * SCALES * errors_partials + part, total)
+    if QUADS:
+        width = (width // 4) * 4
+    scales = stencils | windows
+    first = tl.where(windows & 1 != 0, batch * column_tiles * tl.cdiv(height, rows0), 0)
+    if QUADS and not AREA:
+        small = (height < 4) | (width < 4)  # scale 2 is collapsed
+        across = tl.cdiv(width, TILE)
+        per_image = across * tl.cdiv(tl.cdiv(height, 4), QUAD_ROWS)
+        second = tl.where((scales & 6 != 0) & (small == 0), batch * per_image, 0)
+        scales = tl.where(small, scales, scales & -7)
     else:
-        scale, image, part, rest = locate(pid - tiles, batch, height, width, stencils | windows, 1, 1, BLOCK * reps, 1,
-                                          AREA)
+        second = 0
+    if pid < first:
+        fine_columns(pred, target, sums, partials, pid, column_tiles, batch, height, width, rows0, errors_partials, MEANS,
+                     AREA, QUADS, BLOCK)
+    elif pid < first + second:
+        if QUADS and not AREA:
+            image = ((pid - first) // per_image).to(tl.int64)
+            part = (pid - first) % per_image
+            partial = partials + (image * SCALES + 1) * errors_partials + part
+            reduce_quads(pred, target, errors, targets, partial, partial + errors_partials,
+                         (part // across) * QUAD_ROWS, (part % across) * TILE, stencils | windows, image, batch, height,
+                         width, QUAD_ROWS)
+    else:
+        scale, image, part, rest = locate(pid - first - second, batch, height, width, scales, 1, 1, BLOCK * reps, 1, AREA)
         if scale > 0:
             reduce_maps(pred, target, errors, targets, partials + (image * SCALES + scale) * errors_partials, part,
                         scale, image, batch, height, width, reps, AREA, BLOCK)
@@ -126,23 +176,20 @@ def windows_rows(e_ptr, t_ptr, stride, sums, signs, centre, plane_size, mean, we
 
 
 @triton.jit
-def mean_error(partials, image, scale, errors_partials, height, width, rows0, reps, BLOCK: tl.constexpr,
-               AREA: tl.constexpr):
-    """Mean of E^k from the partial sums of phase 1."""
-    h, w = scale_size(height, width, scale, AREA)
-    count = tl.where(scale == 0, tl.cdiv(pitch_of(width), BLOCK) * tl.cdiv(height, rows0), tl.cdiv(h * w, BLOCK * reps))
+def mean_error(partials, image, scale, count, errors_partials, h, w):
+    """Mean of E^k from the ``count`` partial sums of phase 1."""
     start = partials + (image * SCALES + scale) * errors_partials
     total = tl.zeros([TILE], tl.float32)
     for first in range(0, count, TILE):
         i = first + tl.arange(0, TILE)
         total += tl.load(start + i, mask=i < count, other=0.0)
-    return tl.sum(total, 0) / (h * w).to(tl.float32)
+    return tl.sum(total, 0) / (h.to(tl.float32) * w.to(tl.float32))
 
 
 @triton.jit
 def coarse_windows(errors, sums, signs, centre, table, partials, row_sums, scale, image, part, batch, height, width,
-                   rows0, rows, reps, errors_partials, row_partials, MEANS: tl.constexpr, GRAD: tl.constexpr,
-                   AREA: tl.constexpr, BLOCK: tl.constexpr, COLUMNS: tl.constexpr, ROWS: tl.constexpr):
+                   rows, block, quad_partials, errors_partials, row_partials, MEANS: tl.constexpr, GRAD: tl.constexpr,
+                   AREA: tl.constexpr, COLUMNS: tl.constexpr, ROWS: tl.constexpr):
     """Windows in both directions on some whole rows of a coarse map."""
     h, w = scale_size(height, width, scale, AREA)
     pitch = pitch_of(w)
@@ -152,10 +199,15 @@ def coarse_windows(errors, sums, signs, centre, table, partials, row_sums, scale
     plane = plane_offset(scale, batch, height, width, AREA) + image * h * pitch.to(tl.int64)
     e_ptr = errors + (plane - plane_offset(1, batch, height, width, AREA)) + PAD
     if MEANS:
-        for x0 in range(0, pitch, COLUMNS):
-            column_sums(e_ptr, e_ptr, pitch, sums + plane, size, y0, y1, x0, h, w, COLUMNS, False, True)
+        for tile in range(tl.cdiv(pitch, COLUMNS)):
+            x, lane, store, inside = padded_columns(tile, w, COLUMNS)
+            column_sums(e_ptr, e_ptr, pitch, sums + plane, size, y0, y1, x, store, lane, store, h, pitch, False, False,
+                        True)
         tl.debug_barrier()
-    mean = mean_error(partials, image, scale, errors_partials, height, width, rows0, reps, BLOCK, AREA)
+    count = tl.cdiv(h * w, block)
+    if scale <= 2:
+        count = tl.where(quad_partials > 0, quad_partials, count)
+    mean = mean_error(partials, image, scale, count, errors_partials, h, w)
     tiles = tl.cdiv(w, TILE)
     for tile in range(tiles):
         partial = row_sums + ((image * SCALES + scale) * row_partials + part * tiles + tile) * SLOTS
@@ -164,9 +216,9 @@ def coarse_windows(errors, sums, signs, centre, table, partials, row_sums, scale
 
 
 @triton.jit
-def fine_windows(pred, target, sums, signs, centre, table, partials, row_sums, rest, batch, height, width, rows0, reps,
-                 errors_partials, row_partials, MEANS: tl.constexpr, GRAD: tl.constexpr, AREA: tl.constexpr,
-                 BLOCK: tl.constexpr, ROWS: tl.constexpr):
+def fine_windows(pred, target, sums, signs, centre, table, partials, row_sums, rest, batch, height, width, rows0,
+                 column_tiles, errors_partials, row_partials, MEANS: tl.constexpr, GRAD: tl.constexpr,
+                 AREA: tl.constexpr, ROWS: tl.constexpr):
     """Row windows on a tile of scale 0."""
     pitch = pitch_of(width)
     tiles = tl.cdiv(width, TILE)
@@ -177,7 +229,7 @@ def fine_windows(pred, target, sums, signs, centre, table, partials, row_sums, r
     start = image * height * width.to(tl.int64)
     plane = image * height * pitch.to(tl.int64)
     size = plane_offset(SCALES, batch, height, width, AREA)
-    mean = mean_error(partials, image, 0, errors_partials, height, width, rows0, reps, BLOCK, AREA)
+    mean = mean_error(partials, image, 0, column_tiles * tl.cdiv(height, rows0), errors_partials, height, width)
     windows_rows(pred + start, target + start, width, sums + plane, signs + plane, centre + plane, size, mean,
                  table + image * 128, row_sums + (image * SCALES * row_partials + part) * SLOTS, y0,
                  tl.minimum(y0 + rows0, height), (part % tiles) * TILE, height, width, True, MEANS, GRAD, ROWS)
@@ -218,16 +270,18 @@ def strips(pred, target, errors, targets, local, table, strip_sums, scale, image
 
 @triton.jit(do_not_specialize=_RUN_TIME)
 def losses_kernel(pred, target, errors, targets, sums, signs, local, centre, table, partials, strip_sums, row_sums,
-                  batch, height, width, stencils, windows, rows0, rows, strip_rows, reps, errors_partials,
-                  strip_partials, row_partials,
+                  batch, height, width, stencils, windows, rows0, rows, strip_rows, block, column_tiles, quad_partials,
+                  errors_partials, strip_partials, row_partials,
                   MEANS: tl.constexpr, NORMALS: tl.constexpr, GRAD: tl.constexpr, AREA: tl.constexpr,
-                  BLOCK: tl.constexpr, COLUMNS: tl.constexpr, ROWS: tl.constexpr, WARPS: tl.constexpr):
+                  QUADS: tl.constexpr, COLUMNS: tl.constexpr, ROWS: tl.constexpr, WARPS: tl.constexpr):
     """Phase 2. A program is some rows of a coarse map (windows), some strips of a map (stencils) or a tile of scale 0."""
     pid = tl.program_id(0)
+    if QUADS:
+        width = (width // 4) * 4
     scale, image, part, rest = locate(pid, batch, height, width, windows, rows, 1 << 30, 1, 1, AREA)
     if scale > 0:
         coarse_windows(errors, sums, signs, centre, table, partials, row_sums, scale, image, part, batch, height, width,
-                       rows0, rows, reps, errors_partials, row_partials, MEANS, GRAD, AREA, BLOCK, COLUMNS, ROWS)
+                       rows, block, quad_partials, errors_partials, row_partials, MEANS, GRAD, AREA, COLUMNS, ROWS)
     else:
         scale, image, part, rest = locate(rest, batch, height, width, stencils, strip_rows, STRIP, WARPS, 0, AREA)
         if scale >= 0:
@@ -235,7 +289,7 @@ def losses_kernel(pred, target, errors, targets, sums, signs, local, centre, tab
                    strip_rows, strip_partials, NORMALS, GRAD, AREA, WARPS)
         else:
             fine_windows(pred, target, sums, signs, centre, table, partials, row_sums, rest, batch, height, width,
-                         rows0, reps, errors_partials, row_partials, MEANS, GRAD, AREA, BLOCK, ROWS)
+                         rows0, column_tiles, errors_partials, row_partials, MEANS, GRAD, AREA, ROWS)
 
 
 @triton.jit

@@ -30,9 +30,11 @@ class Shapes:
     rows0: int = 32
     rows: int = 8
     strip_rows: int = 16
+    quad_rows: int = 4
     tile: int = 4
     tile_rows: int = 16
     words: int = 128
+    pyramid_warps: int = 1
     warps: int = 4
 
 
@@ -53,6 +55,9 @@ class Plan:
     rows: int
     strip_rows: int
     tile_rows: int
+    quads: bool
+    column_tiles: int
+    quad_partials: int
     errors_partials: int
     strip_partials: int
     row_partials: int
@@ -88,14 +93,22 @@ def plan(
         strip_rows *= 2
     reps = max(1, sizes[1][0] * sizes[1][1] // (256 * shapes.block))
     blocks = [cdiv(h * w, shapes.block * reps) for h, w in sizes]
-    column_tiles = cdiv(pitch(width), shapes.block) * cdiv(height, rows0)
+    quads = width % 4 == 0
+    column_tiles = cdiv(width, shapes.block) + 1 if quads else cdiv(pitch(width), shapes.block)
+    column_programs = column_tiles * cdiv(height, rows0)
+    quad_programs = 0
+    if quads and downsample == "bicubic" and min(height, width) >= 4:
+        quad_programs = cdiv(width, TILE) * cdiv(cdiv(height, 4), shapes.quad_rows)
     strips = [cdiv(w, STRIP) * cdiv(h, strip_rows) for h, w in sizes]
     tiles = [cdiv(w, TILE) * cdiv(h, rows0 if k == 0 else rows) for k, (h, w) in enumerate(sizes)]
     active = [k for k in range(1, SCALES) if (stencils | windows) >> k & 1]
     coarse_rows = {k: cdiv(sizes[k][0], rows) for k in range(1, SCALES)}
     box_anywhere = any(k & box for k in kinds)
     grids = (
-        (column_tiles * batch if windows & 1 else 0) + sum(batch * blocks[k] for k in active) + batch,
+        (column_programs * batch if windows & 1 else 0)
+        + (quad_programs * batch if (stencils | windows) & 6 else 0)
+        + sum(batch * blocks[k] for k in active if k > 2 or not quad_programs)
+        + batch,
         sum(batch * coarse_rows[k] for k in range(1, SCALES) if windows >> k & 1)
         + sum(batch * cdiv(strips[k], shapes.warps) for k in range(SCALES) if stencils >> k & 1)
         + (batch * tiles[0] if windows & 1 else 0),
@@ -114,11 +127,14 @@ def plan(
         means=box_anywhere,
         normals=any(k & {"N", "Nr", "Nc"} for k in kinds),
         reps=reps,
+        quads=quads,
+        column_tiles=column_tiles,
+        quad_partials=quad_programs,
         rows0=rows0,
         rows=rows,
         strip_rows=strip_rows,
         tile_rows=shapes.tile_rows,
-        errors_partials=max(column_tiles, *blocks[1:]),
+        errors_partials=max(column_programs, quad_programs, *blocks[1:]),
         strip_partials=max(strips),
         row_partials=max(tiles),
         grids=grids,
