@@ -67,7 +67,7 @@ class Inputs(NamedTuple):
     """What every contestant of a case is given.
 
     ``weights`` [B, n] hold the batch's 1/B, ``mean_weights`` do not. ``gain`` scales both and the plain loss alike, so
-    that a float16 gradient of 1 / HW is not subnormal; it is 1 for the other types. ``grad`` is a buffer of pred's shape.
+    that a float16 gradient of 1 / HW is not subnormal; it is 1 for the other types. ``grad`` is a buffer like pred.
     """
 
     pred: Tensor
@@ -324,9 +324,7 @@ CONTESTANTS: dict[str, Contestant] = {
         Contestant("reference", "mlr's definition of the losses, autograd", _reference, slow=True),
         Contestant("cpp", "mlr's C++ engine, the operator alone", _cpp),
         Contestant("cpp-avx2", "the same with AVX2 + FMA", lambda case: _cpp_level(case, "avx2"), slow=True),
-        Contestant(
-            "cpp-default", "the same with the baseline set", lambda case: _cpp_level(case, "default"), slow=True
-        ),
+        Contestant("cpp-default", "the same without them", lambda case: _cpp_level(case, "default"), slow=True),
         Contestant("triton", "mlr's Triton engine, the operator alone", _triton),
         Contestant("module", "mlr.MultiLoss forward + backward, as a training loop calls it", _module),
     )

@@ -47,39 +47,27 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     names = ", ".join(contestants.CONTESTANTS)
     parser.add_argument("--device", choices=("all", "cpu", "cuda"), default="all", help="where; all: whatever is there")
-    parser.add_argument(
-        "--quick", action="store_true", help="under a minute: no compilation, fewer cases, short rounds"
-    )
+    parser.add_argument("--quick", action="store_true", help="under a minute: fewer cases, short rounds")
     parser.add_argument("--only", type=_names, default=(), metavar="A,B", help=f"contestants, of {names}")
     parser.add_argument("--skip", type=_names, default=(), metavar="A,B", help="contestants to leave out")
     parser.add_argument(
         "--sweep", type=_names, default=None, metavar="A,B", help=f"of {', '.join(sweeps.SWEEPS)}, or none; default all"
     )
     parser.add_argument("--batch", type=int, default=8, help="images of the main case (8)")
-    parser.add_argument(
-        "--size", type=_size, default=(288, 384), metavar="HxW", help="pixels of the main case (288x384)"
-    )
-    parser.add_argument(
-        "--losses", default="all", help="losses of the main case, a selection as in mlr.LossSpace (all)"
-    )
+    parser.add_argument("--size", type=_size, default=(288, 384), metavar="HxW", help="of the main case (288x384)")
+    parser.add_argument("--losses", default="all", help="of the main case, as in mlr.LossSpace (all)")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="CPU threads (all cores)")
-    parser.add_argument(
-        "--seconds", type=float, default=None, help="of rounds, a main case (8; quick 2); sweeps take a third"
-    )
+    parser.add_argument("--seconds", type=float, default=None, help="a main case (8; quick 2); sweeps take a third")
     parser.add_argument("--cap", type=float, default=None, help="seconds of one contestant in a case (8; quick 2)")
     parser.add_argument("--compile-timeout", type=float, default=900.0, help="seconds a compilation may take (900)")
-    parser.add_argument(
-        "--step", type=_names, default=(), metavar="A,B", help="also whole training steps of these backbones"
-    )
+    parser.add_argument("--step", type=_names, default=(), metavar="A,B", help="backbones to take training steps of")
     parser.add_argument("--step-batch", type=int, default=None, help="images of a training step (as --batch)")
     parser.add_argument("--step-rounds", type=int, default=4, help="training steps with each loss (4)")
     parser.add_argument("--step-seconds", type=float, default=120.0, help="no round of steps starts after this (120)")
     parser.add_argument("--decoder-channels", type=int, default=1024, help="of the network in --step (1024)")
+    parser.add_argument("--memory", action=argparse.BooleanOptionalAction, help="peak memory (not if quick)")
     parser.add_argument(
-        "--memory", action=argparse.BooleanOptionalAction, default=None, help="peak memory (not if quick)"
-    )
-    parser.add_argument(
-        "--instructions", action=argparse.BooleanOptionalAction, default=None, help="count by callgrind (not if quick)"
+        "--instructions", action=argparse.BooleanOptionalAction, help="count by callgrind (not if quick)"
     )
     parser.add_argument("--targets", action="store_true", help="only what the table of the C++ engine's targets needs")
     parser.add_argument("--out", type=Path, default=None, help="JSON file for the results; replaced if it is there")
@@ -133,8 +121,9 @@ def plan(args: argparse.Namespace, device: str) -> list[Case]:
     return cases
 
 
-def measure(args: argparse.Namespace, device: str, console: Console) -> dict[str, Any]:
-    """All results of a device, JSON-ready."""
+def measure(args: argparse.Namespace, device: str, path: Path | None, console: Console) -> dict[str, Any]:
+    """All results of a device, JSON-ready; written after every case, so that a run that is cut off is not lost."""
+    start = time.perf_counter()
     torch.set_num_threads(args.threads)
     skip = (*args.skip, "compile") if args.quick and not args.only else args.skip
     entrants = contestants.select(args.only, skip)
@@ -146,16 +135,22 @@ def measure(args: argparse.Namespace, device: str, console: Console) -> dict[str
     data["meta"]["command"] = " ".join(["bench/loss_speed.py", *args.argv])
     data["copy_gbs"] = float(f"{machine.copy_bandwidth(device):.4g}")
     data["contestants"] = {c.name: c.about for c in entrants}
-    data["cases"] = []
+    data |= {"cases": [], "memory": [], "instructions": {}, "steps": []}
+
+    def save() -> None:
+        data["meta"]["minutes"] = round((time.perf_counter() - start) / 60, 1)
+        if path:
+            path.write_text(json.dumps(data, indent=1) + "\n")
+
     console.print(_heading(data["meta"], data["copy_gbs"]))
     with console.status("") as status:
         for case in plan(args, device):
             taking_part = [c for c in entrants if sweeps.takes_part(c, case)]
             data["cases"].append(race(case, taking_part, main if case.sweep == "main" else short, status.update))
+            save()
             console.print(tables.case_table(data["cases"][-1], data["copy_gbs"]).rich())
         data["memory"] = _memory(args, device, skip, status.update)
         data["instructions"] = _instructions(args, device, status.update)
-        data["steps"] = []
         for backbone in args.step:
             case = plan(args, device)[0]
             case = replace(case, batch=args.step_batch or case.batch, sets=1)
@@ -163,11 +158,13 @@ def measure(args: argparse.Namespace, device: str, console: Console) -> dict[str
                 backbone, case, args.step_rounds, args.step_seconds, args.decoder_channels, status.update
             )
             data["steps"].append(row)
+            save()
             console.print(tables.step_table(row).rich())
     for table in tables.summaries(data):
         console.print(table.rich())
     if "reason" in data["instructions"]:
         console.print(f"instructions are not counted: {data['instructions']['reason']}")
+    save()
     return data
 
 
@@ -201,16 +198,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Measure, print, and write the results; 1 where one of the engines was refused."""
     args = arguments(argv)
     args.argv = list(sys.argv[1:] if argv is None else argv)
-    console, start, refused = Console(), time.perf_counter(), False
-    for device in sweeps.devices(args.device):
-        data = measure(args, device, console)
-        data["meta"]["minutes"] = round((time.perf_counter() - start) / 60, 1)
-        refused |= tables.refused(data)
-        if args.out:
-            # one file a device: results/x.json, and results/x-cuda.json beside it where both are measured
-            several = len(sweeps.devices(args.device)) > 1 and device != "cpu"
-            path = args.out.with_name(f"{args.out.stem}-{device}.json") if several else args.out
-            path.write_text(json.dumps(data, indent=1) + "\n")
+    console, refused = Console(), False
+    if not console.is_terminal:
+        console = Console(width=160)  # a log file has no edge
+    devices = sweeps.devices(args.device)
+    for device in devices:
+        path = args.out
+        if path and len(devices) > 1 and device != "cpu":
+            path = path.with_name(f"{path.stem}-{device}.json")  # one file a device
+        refused |= tables.refused(measure(args, device, path, console))
+        if path:
             console.print(f"results: {path}")
     if not args.out:
         console.print("add --out FILE.json to keep these results")

@@ -12,7 +12,7 @@ from contestants import Case, Contestant
 
 #: Sets of 1, 4, 13, 39 and 78 losses, and the other 39.
 LOSS_SETS: tuple[str, ...] = ("baseline", "eigen-fergus", "scale-0", "coarse", "fine", "all")
-SIZES: tuple[tuple[int, int], ...] = (
+SIZES: tuple[tuple[int, int], ...] = (  # up to full HD; KITTI's odd size among them
     (96, 128),
     (192, 256),
     (288, 384),
@@ -21,7 +21,11 @@ SIZES: tuple[tuple[int, int], ...] = (
     (720, 1280),
     (1080, 1920),
 )
-QUICK_SIZES: tuple[tuple[int, int], ...] = ((96, 128), (288, 384), (720, 1280))
+QUICK_SIZES: tuple[tuple[int, int], ...] = (  # up to full HD; KITTI's odd size among them
+    (96, 128),
+    (288, 384),
+    (720, 1280),
+)
 DTYPES: tuple[str, ...] = ("float32", "bfloat16", "float16")
 
 SWEEPS: dict[str, str] = {

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from contestants import OURS
+from rich import box
 from rich.table import Table as RichTable
 
 #: What every engine is compared with: the plain loss that people use today.
@@ -21,12 +22,16 @@ class Table:
     title: str
     header: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
+    notes: tuple[str, ...] = ()
 
     def rich(self) -> RichTable:
         """For the console."""
-        table = RichTable(title=self.title, title_justify="left", title_style="bold", header_style="")
+        table = RichTable(
+            title=self.title, title_justify="left", title_style="bold", header_style="", box=box.SIMPLE_HEAD,
+            caption="\n".join(self.notes) or None, caption_justify="left",
+        )  # fmt: skip
         for i, column in enumerate(self.header):
-            table.add_column(column, justify="left" if i == 0 else "right")
+            table.add_column(column, justify="left" if i == 0 else "right", no_wrap=i > 0)
         for row in self.rows:
             table.add_row(*row)
         return table
@@ -34,7 +39,8 @@ class Table:
     def markdown(self) -> str:
         """For pages; the title is left to the page."""
         lines = ["| " + " | ".join(self.header) + " |", "|---" + "|---:" * (len(self.header) - 1) + "|"]
-        return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in self.rows])
+        lines += ["| " + " | ".join(row) + " |" for row in self.rows]
+        return "\n".join([*lines, *(f"\n{note}" for note in self.notes)])
 
 
 def number(x: float | None, digits: int = 3) -> str:
@@ -102,11 +108,10 @@ def case_table(case: dict[str, Any], copy_gbs: float) -> Table:
         "error grad",
     ]
     header += ["graph ms", "kernels", "MB"] if gpu else []
-    rows = []
+    rows, notes = [], []
     for name, r in case["results"].items():
         if r["status"] != "ok":
-            reason = ("refused: " if r["status"] == "refused" else "") + r["reason"]
-            rows.append((name, reason, *[""] * (len(header) - 2)))
+            notes.append(f"{name} is {'REFUSED' if r['status'] == 'refused' else 'not here'}: {r['reason']}")
             continue
         # a GPU's traffic is judged by its own time, not by that of the launches
         gbs = case["bytes"] / (r.get("graph_ms") or r["median_ms"]) / 1e6
@@ -117,7 +122,7 @@ def case_table(case: dict[str, Any], copy_gbs: float) -> Table:
         ]  # fmt: skip
         row += [number(r.get("graph_ms")), number(r.get("kernels")), number(r.get("memory_mb"))] if gpu else []
         rows.append(tuple(row))
-    return Table(describe(case), tuple(header), tuple(rows))
+    return Table(describe(case), tuple(header), tuple(rows), tuple(notes))
 
 
 # --- a sweep ----------------------------------------------------------------------------------------------------------
