@@ -125,7 +125,7 @@ def build_encoder(
             lambda: timm.create_model(name, pretrained=True, pretrained_cfg_overlay={"state_dict": state}, **options),
             name,
         )
-    _prune(encoder, _unused(skeleton, layout))
+    _prune(encoder, *_unused(skeleton, layout))
     return encoder, layout
 
 
@@ -209,8 +209,11 @@ def _layout(skeleton: nn.Module, name: str, image_size: tuple[int, int] | None) 
     )
 
 
-def _unused(skeleton: nn.Module, layout: Layout) -> set[str]:
-    """Names of the parameters that the features do not depend on: classifiers, and heads behind the pooling."""
+def _unused(skeleton: nn.Module, layout: Layout) -> tuple[set[str], set[str]]:
+    """Names of the parameters that the features do not depend on, and of the modules that run nevertheless."""
+    running: set[str] = set()
+    for name, module in skeleton.named_modules():
+        module.register_forward_pre_hook(lambda *_, name=name: running.add(name))
     height, width = layout.fixed_size or (224, 448)
     with torch.enable_grad():
         features = encode(skeleton, layout, torch.zeros(1, 3, height, width, device="meta"))
@@ -224,20 +227,23 @@ def _unused(skeleton: nn.Module, layout: Layout) -> set[str]:
         if hasattr(node, "variable"):
             used.add(id(node.variable))
         waiting.extend(following for following, _ in node.next_functions)
-    return {name for name, parameter in skeleton.named_parameters() if id(parameter) not in used}
+    return {name for name, parameter in skeleton.named_parameters() if id(parameter) not in used}, running
 
 
-def _prune(module: nn.Module, unused: set[str], prefix: str = "") -> None:
-    """Replace submodules whose parameters are all unused, so that no optimiser, DDP check or checkpoint meets them."""
+def _prune(module: nn.Module, unused: set[str], running: set[str], prefix: str = "") -> None:
+    """Remove idle submodules (classifiers, heads behind the pooling): no optimiser, DDP check or file should meet them.
+
+    What runs although nothing depends on it, such as the second branch of a fusion, stays but is not trained.
+    """
     for name, parameter in module.named_parameters(recurse=False):
         if prefix + name in unused:
             parameter.requires_grad_(False)
     for name, child in module.named_children():
         inside = [f"{prefix}{name}.{key}" for key, _ in child.named_parameters()]
-        if inside and unused.issuperset(inside):
+        if inside and unused.issuperset(inside) and prefix + name not in running:
             setattr(module, name, nn.Identity())
         else:
-            _prune(child, unused, f"{prefix}{name}.")
+            _prune(child, unused, running, f"{prefix}{name}.")
 
 
 # --- weights ----------------------------------------------------------------------------------------------------------
