@@ -13,6 +13,7 @@ from mlr.evaluation.relative import (
     wkdr,
     wkdr_threshold,
 )
+from mlr.evaluation.scoring import Scores, predict
 
 __all__ = [
     "METRICS",
@@ -21,9 +22,11 @@ __all__ = [
     "OrdinalPairs",
     "OrdinalScores",
     "Protocol",
+    "Scores",
     "depth_metrics",
     "get_protocol",
     "pair_correlations",
+    "predict",
     "read_diw",
     "sample_pairs",
     "whdr",

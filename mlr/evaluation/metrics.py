@@ -92,6 +92,36 @@ def _prepare(pred: Tensor, target: Tensor, mask: Tensor | None) -> tuple[Tensor,
     return pred, target, valid if mask is None else valid & (mask.flatten(1) != 0)
 
 
+def score_table(
+    pred: Tensor, target: Tensor, mask: Tensor | None = None, protocol: Protocol | None = None
+) -> tuple[Tensor, Tensor]:
+    """Scores of a batch as a table [B, 9] in the order of :data:`METRICS`, and the pixels scored in each image [B]."""
+    inclusive = False
+    if protocol is not None:
+        pred, target, mask = protocol.prepare(pred, target, mask)
+        inclusive = protocol.inclusive
+    scores = depth_metrics(pred, target, mask, inclusive=inclusive)
+    return torch.stack([scores[name] for name in METRICS], 1), _prepare(pred, target, mask)[2].sum(1)
+
+
+def aggregate(table: Tensor, pixels: Tensor, aggregation: str) -> Tensor:
+    """Mean scores [..., 9] of images [..., n, 9]: every image counts once, or ("pixels") every pixel."""
+    if aggregation == "pixels":
+        weights = pixels[..., None].to(table)
+        return _rooted((_squared(table) * weights).sum(-2) / weights.sum(-2))
+    return table.mean(-2)
+
+
+def _squared(table: Tensor) -> Tensor:
+    roots = torch.tensor([name in ROOTS for name in METRICS], device=table.device)
+    return torch.where(roots, table * table, table)
+
+
+def _rooted(means: Tensor) -> Tensor:
+    roots = torch.tensor([name in ROOTS for name in METRICS], device=means.device)
+    return torch.where(roots, means.sqrt(), means)
+
+
 class DepthMetrics(Metric):
     """Mean of the nine metrics over a data set, right under any number of processes and any batch size.
 
@@ -143,28 +173,20 @@ class DepthMetrics(Metric):
             target: true depth in metres.
             mask: True where the pixel counts; shape of the target.
         """
-        if self.protocol is None:
-            scores = depth_metrics(pred, target, mask)
-            pixels = _prepare(pred, target, mask)[2].sum(1)
-        else:
-            pred, target, mask = self.protocol.prepare(pred, target, mask)
-            scores = depth_metrics(pred, target, mask, inclusive=self.protocol.inclusive)
-            pixels = mask.flatten(1).sum(1)
-        table = torch.stack([scores[name] for name in METRICS], 1).to(self.sums)
-        scored = pixels > 0
+        table, pixels = score_table(pred, target, mask, self.protocol)
+        table, scored = table.to(self.sums), pixels > 0
         table = torch.where(scored[:, None], table, 0)
-        squares = torch.tensor([2 if name in ROOTS else 1 for name in METRICS], device=table.device)
-        self.sums += table.sum(0)
-        self.pooled += (table**squares * pixels[:, None]).sum(0)
-        self.pixels += pixels.sum()
-        self.images += scored.sum()
-        self.excluded += (~scored).sum()
+        # not in place: a state that began in inference mode may be continued outside it
+        self.sums = self.sums + table.sum(0)
+        self.pooled = self.pooled + (_squared(table) * pixels[:, None]).sum(0)
+        self.pixels = self.pixels + pixels.sum()
+        self.images = self.images + scored.sum()
+        self.excluded = self.excluded + (~scored).sum()
 
     def compute(self) -> dict[str, Tensor]:
         """Means over the images seen (over their pixels where the protocol pools)."""
         if self.protocol is not None and self.protocol.aggregation == "pixels":
-            means = self.pooled / self.pixels
-            means = torch.stack([m.sqrt() if name in ROOTS else m for name, m in zip(METRICS, means, strict=True)])
+            means = _rooted(self.pooled / self.pixels)
         else:
             means = self.sums / self.images
         return {**dict(zip(METRICS, means, strict=True)), "images": self.images, "excluded": self.excluded}

@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Scores of a whole data set under a protocol: image by image, with intervals, ready to be stored."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mlr.evaluation.metrics import METRICS, aggregate, score_table
+from mlr.evaluation.protocols import Protocol, get_protocol
+
+
+@torch.no_grad()
+def predict(
+    model: Callable[[Tensor], Tensor], image: Tensor, protocol: str | Protocol, flip_average: bool | None = None
+) -> Tensor:
+    """Predict depth as a protocol wants it: its rows of the image, its input size, with the mirrored image or not.
+
+    Args:
+        model: network from [B, 3, h, w] in [0, 1] to depth [B, 1, h, w].
+        image: [B, 3, H, W] in [0, 1], at the camera's size.
+        protocol: name or :class:`Protocol`.
+        flip_average: average with the prediction of the mirrored image; None = as the protocol says.
+
+    Returns:
+        Depth in metres, [B, 1, h, w], float32, at the size of the network's input.
+    """
+    protocol = get_protocol(protocol)
+    image = protocol.input(image)
+    depth = model(image).float()
+    if protocol.flip_average if flip_average is None else flip_average:
+        depth = (depth + model(image.flip(-1)).float().flip(-1)) / 2
+    return depth
+
+
+class Scores:
+    """Scores under one protocol, collected image by image.
+
+    Args:
+        protocol: name or :class:`Protocol`: what is done to each prediction before it is scored.
+
+    Attributes:
+        ids: name of every image, in the order they were added.
+
+    Example:
+        >>> scores = Scores("full")
+        >>> truth = torch.full((2, 1, 40, 40), 2.0)
+        >>> scores.add(["a", "b"], 1.1 * truth, truth)
+        >>> round(scores.means()["ard"], 4)
+        0.1
+    """
+
+    def __init__(self, protocol: str | Protocol) -> None:
+        self.protocol = get_protocol(protocol)
+        self.ids: list[str] = []
+        self._tables: list[Tensor] = []
+        self._pixels: list[Tensor] = []
+
+    def add(self, ids: list[str], pred: Tensor, target: Tensor, mask: Tensor | None = None) -> None:
+        """Score a batch.
+
+        Args:
+            ids: name of every image.
+            pred: predicted depth in metres, [B, h, w] or [B, 1, h, w].
+            target: true depth in metres, [B, H, W] or [B, 1, H, W].
+            mask: True where the pixel counts.
+
+        Raises:
+            ValueError: the numbers of ids, predictions and targets differ, or the protocol refuses the maps; the
+                message names the images.
+        """
+        if len(ids) != len(pred):
+            raise ValueError(f"{len(ids)} ids for {len(pred)} predictions")
+        try:
+            table, pixels = score_table(pred, target, mask, self.protocol)
+        except ValueError as error:
+            raise ValueError(f"{', '.join(ids[:3])}{' ...' if len(ids) > 3 else ''}: {error}") from error
+        self.ids += ids
+        self._tables.append(table.double().cpu())
+        self._pixels.append(pixels.cpu())
+
+    @property
+    def table(self) -> Tensor:
+        """Scores of every image, [n, 9] in the order of ``METRICS``; NaN rows for images without a valid pixel."""
+        return torch.cat(self._tables) if self._tables else torch.zeros(0, len(METRICS), dtype=torch.float64)
+
+    @property
+    def pixels(self) -> Tensor:
+        """Pixels scored in every image, [n]."""
+        return torch.cat(self._pixels) if self._pixels else torch.zeros(0, dtype=torch.int64)
+
+    @property
+    def excluded(self) -> list[str]:
+        """Images without a valid pixel, which no mean contains."""
+        return [name for name, pixels in zip(self.ids, self.pixels.tolist(), strict=True) if not pixels]
+
+    def means(self) -> dict[str, float]:
+        """Metric -> mean over the images scored (over their pixels where the protocol pools); NaN without any."""
+        scored = self.pixels > 0
+        means = aggregate(self.table[scored], self.pixels[scored], self.protocol.aggregation)
+        return dict(zip(METRICS, means.tolist(), strict=True))
+
+    def intervals(self, level: float = 0.95, resamples: int = 1000, seed: int = 0) -> dict[str, tuple[float, float]]:
+        """Percentile bootstrap intervals of the means: images are drawn with replacement.
+
+        They say how far the mean could move with other images of the same kind, not with another training run.
+
+        Args:
+            level: share of the resampled means inside the interval.
+            resamples: number of draws.
+            seed: of the draws.
+
+        Returns:
+            Metric -> (low, high); NaN without an image.
+        """
+        if not 0 < level < 1:
+            raise ValueError(f"level must lie between 0 and 1, got {level}")
+        scored = (self.pixels > 0).nonzero()[:, 0]
+        if not len(scored):
+            return dict.fromkeys(METRICS, (math.nan, math.nan))
+        generator = torch.Generator().manual_seed(seed)
+        table, pixels = self.table[scored], self.pixels[scored]
+        means = []
+        for _ in range(resamples):
+            drawn = torch.randint(len(scored), (len(scored),), generator=generator)
+            means.append(aggregate(table[drawn], pixels[drawn], self.protocol.aggregation))
+        ends = torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64)
+        low, high = torch.stack(means).quantile(ends, dim=0)
+        return {name: (float(a), float(b)) for name, a, b in zip(METRICS, low, high, strict=True)}
+
+    def record(self, level: float = 0.95) -> dict[str, Any]:
+        """Everything a number needs to be compared: protocol, images, means, intervals; plain values for JSON."""
+        intervals = self.intervals(level)
+        return {
+            "protocol": self.protocol.record(),
+            "images": len(self.ids) - len(self.excluded),
+            "excluded": self.excluded,
+            "level": level,
+            "metrics": {
+                name: {"mean": mean, "low": intervals[name][0], "high": intervals[name][1]}
+                for name, mean in self.means().items()
+            },
+        }
+
+    def save_csv(self, path: str | Path) -> None:
+        """Write one row per image: id, pixels scored, the nine metrics (empty where the image has no valid pixel)."""
+        with open(path, "w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["id", "pixels", *METRICS])
+            for name, pixels, row in zip(self.ids, self.pixels.tolist(), self.table.tolist(), strict=True):
+                writer.writerow([name, pixels, *(repr(x) if pixels else "" for x in row)])
