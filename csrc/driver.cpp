@@ -200,7 +200,7 @@ Plan make_plan(int h, int w, bool area, bool gradient, Element element, const st
     s.strip_rows = round_up((s.h + s.strips - 1) / s.strips, kBlock);
     s.strips = (s.h + s.strip_rows - 1) / s.strip_rows;
     if (!s.exists) continue;
-    const size_t map = size_t(s.h) * s.pitch;
+    const size_t map = size_t(s.h + kBelow) * s.pitch;
     s.error = allocate(map * sizeof(float)) + kPad * sizeof(float);
     if (s.target) s.target_map = allocate(map * sizeof(float)) + kPad * sizeof(float);
     if (gradient && k > 0) s.grad = allocate(map * sizeof(float)) + kPad * sizeof(float);

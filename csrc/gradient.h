@@ -36,7 +36,7 @@ inline void write_rows(const Image& im, int y0, int y1, const float* rows, int p
   const int w = im.plan->w;
   for (int y = y0; y < y1; y++, rows += pitch) {
     switch (im.plan->element) {
-      case Element::kFloat32: write_row<Float32>(reinterpret_cast<float*>(im.grad) + int64_t(y) * w, rows, w); break;
+      case Element::kFloat32: break;  // written in place
       case Element::kFloat16: write_row<Float16>(reinterpret_cast<uint16_t*>(im.grad) + int64_t(y) * w, rows, w); break;
       case Element::kBFloat16: write_row<BFloat16>(reinterpret_cast<uint16_t*>(im.grad) + int64_t(y) * w, rows, w); break;
     }
@@ -61,14 +61,15 @@ inline void gradient(const Image& im, int k, int first, int last, char* scratch)
   Stencil st{};
   st.h = s.h, st.w = s.w, st.pitch = s.pitch;
   st.error = im.error(k), st.target = s.target ? im.target_map(k) : nullptr;
-  for (int i = 0; i < kKinds; i++) st.weight[i] = im.weight[k][i];
-  st.mean = im.mean[k], st.mean_sign = im.mean_sign[k];
+  for (int i = 0; i < kKinds; i++) st.weight[i] = im.weight[k][i] * (bit(i) & kNormalKinds ? 1.0f : kPerUnit);
+  st.mean = im.mean[k], st.constant = -im.weight[k][M] * im.mean_sign[k];
   st.g_rc = g.g_rc, st.g_cc = g.g_cc, st.g_c = g.g_c;
   st.sums = sums;
   st.base = g.zeros, st.base_pitch = 0;
   st.out = g.out, st.out_pitch = s.pitch;
   // the cotangents of the two rows above, where an earlier strip has not just left them
   if (begin > 0 && plan.gradient) block(st, begin - 2, begin, false);
+  const bool direct = k == 0 && plan.element == Element::kFloat32;  // the stencil writes the user's rows itself
 
   for (int strip = first; strip < last; strip++) {
     __builtin_memset(sums, 0, sizeof sums);
@@ -86,9 +87,10 @@ inline void gradient(const Image& im, int k, int first, int last, char* scratch)
         }
         st.base = g.base, st.base_pitch = s.pitch;
       }
-      if (k > 0 && plan.gradient) st.out = im.grad_map(k) + int64_t(y0) * s.pitch;
+      if (plan.gradient && k > 0) st.out = im.grad_map(k) + int64_t(y0) * s.pitch;
+      if (plan.gradient && direct) st.out = reinterpret_cast<float*>(im.grad) + int64_t(y0) * s.w, st.out_pitch = s.w;
       block(st, y0, y1, true);
-      if (k == 0 && plan.gradient) write_rows(im, y0, y1, g.out, s.pitch);
+      if (plan.gradient && k == 0 && !direct) write_rows(im, y0, y1, g.out, s.pitch);
     }
     StripSums& out = im.strip_sums[k][strip];
     for (int kind = 0; kind < kKinds; kind++)

@@ -22,6 +22,8 @@ constexpr unsigned kStencilKinds = bit(R) | bit(C) | bit(RR) | bit(RC) | bit(CC)
 // Float maps have replicated borders, 32 pixels on the left and at least 32 on the right, so that a window of 65 and
 // every derivative read without a test; byte maps of signs have zeros there, as the adjoint of a window needs.
 constexpr int kPad = 32;
+// Rows repeated below a float map: what a second difference reads.
+constexpr int kBelow = 2;
 // Scale 0 is resampled in cells of 32 rows: every row of every scale belongs to one of them.
 constexpr int kCell = 32;
 // Rows of a stencil block: sums run in float over one block only.

@@ -142,6 +142,10 @@ void pyramid_cell(const Image& im, int cell, char* scratch) {
     }
   }
   im.cell_sums[cell] = total;
+  if (y1 == plan.h && s0.kinds & kStencilKinds) {
+    replicate_last_row(error, plan.h, s0.pitch);
+    if (s0.target) replicate_last_row(target, plan.h, s0.pitch);
+  }
 
   // bicubic taps of k = 1 reach one row above and one below the cell: neighbours may be another thread's, so
   // they are made again, here
@@ -170,6 +174,7 @@ void pyramid_cell(const Image& im, int cell, char* scratch) {
         auto row = [&](int y) { return y < y0 ? above[m] : y >= y1 ? below[m] : in + int64_t(y) * s0.pitch; };
         bicubic_rows(s, k, first, last, row, out, buffer);
       }
+      if (first < last && last == s.h) replicate_last_row(out, s.h, s.pitch);
     }
     double sum_k = 0;
     for (int i = first; i < last; i++) sum_k += sum_row(im.error(k) + int64_t(i) * s.pitch, s.w);
@@ -217,6 +222,7 @@ inline void collapsed(const Image& im) {
             sum += rows.weight[i] * columns.weight[j] * in[int64_t(rows.position[i]) * plan.scale[0].pitch + columns.position[j]];
       out[0] = sum;
       replicate_border(out, 1, s.pitch);
+      replicate_last_row(out, 1, s.pitch);
       if (m == 0) {
         for (int c = 0; c < plan.cells; c++) im.cell_sums[k * plan.cells + c] = 0;
         im.cell_sums[k * plan.cells] = sum;

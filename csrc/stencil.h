@@ -19,27 +19,24 @@ struct NormalValue {
   Vec g1, g2;  // cotangents of the two slopes, times the weight
 };
 
-// 1 - cos of a = (b1 + e1, b2 + e2, 1) and b = (b1, b2, 1), by 1 - cos = |a x b|^2 / (|a||b| (|a||b| + a.b)), where
-// a x b = (e2, -e1, e1 b2 - e2 b1): nothing cancels. |a|^2 |b|^2 = (a.b)^2 + |a x b|^2. Where a.b < 0 the plain
-// form is the exact one. Gradient: (e1 + a2 c3) t and (e2 - a1 c3) t with t = |b|^2 / (|a||b|)^3.
+// 1 - cos of a = (b1 + e1, b2 + e2, 1) and b = (b1, b2, 1) by v = |a x b|^2 / (|a||b| (|a||b| + |a.b|)), where
+// a x b = (e2, -e1, e1 b2 - e2 b1): nothing cancels. 1 - cos = v where a.b >= 0, else 2 - v. |a|^2 |b|^2 = (a.b)^2 + |a x b|^2.
+// Gradient: (e1 + a2 c3) t and (e2 - a1 c3) t with t = |b|^2 / (|a||b|)^3.
+// Square root and divisions are the hardware's: they are exact and run beside the multipliers, which are what is short here.
+// Products of the second slope come first in each sum, so that two normals with a common slope share them.
 template <bool kGradient>
 MLR_INLINE NormalValue normal_distance(Vec e1, Vec e2, Vec b1, Vec b2, Vec a1, Vec a2, Vec weight) {
-  const Vec one(1.0f);
-  const Vec bb = fma(b1, b1, fma(b2, b2, one));
-  const Vec dot = fma(e1, b1, fma(e2, b2, bb));
+  const Vec one(1.0f), two(2.0f);
+  const Vec dot = fma(a1, b1, fma(a2, b2, one));
   const Vec c3 = fnma(e2, b1, e1 * b2);
-  const Vec cross = fma(e1, e1, fma(e2, e2, c3 * c3));
-  const Vec square = fma(dot, dot, cross);
-  // one Newton step for 1 / |a||b|
-  const Vec y = rsqrt_estimate(square);
-  const Vec root0 = square * y, half = y * Vec(0.5f), miss = fnma(root0, half, Vec(0.5f));
-  const Vec root = fma(root0, miss, root0), inverse = fma(y, miss, y);
-  const Vec q = fma(dot, root, square);
-  const Vec z = rcp_estimate(q), quotient = cross * z, rest = fnma(q, z, one);
+  const Vec cross = fma(c3, c3, fma(e1, e1, e2 * e2));
+  const Vec square = fma(dot, dot, cross), root = sqrt(square);
+  const Vec v = cross / fma(abs(dot), root, square);
   NormalValue r;
-  r.value = where_negative(dot, fnma(dot, inverse, one), fma(quotient, rest, quotient));
+  r.value = where_negative(dot, two - v, v);
   if constexpr (kGradient) {
-    const Vec t = (inverse * inverse) * (inverse * weight) * bb;
+    const Vec bb = fma(b1, b1, fma(b2, b2, one));
+    const Vec t = (bb * weight) / (root * square);
     r.g1 = fma(a2, c3, e1) * t;
     r.g2 = fnma(a1, c3, e2) * t;
   }
@@ -52,6 +49,12 @@ inline unsigned groups(unsigned kinds) {
          (kinds & bit(N) ? kNormal : 0u) | (kinds & (bit(NR) | bit(NC)) ? kSecondNormals : 0u);
 }
 
+// Sums by lanes, one for each kind: members rather than an array, so that each has a register of its own.
+struct Sums {
+  Vec d, r, c, rr, rc, cc, n, nr, nc;
+  MLR_INLINE Sums() { d = r = c = rr = rc = cc = n = nr = nc = Vec::zero(); }
+};
+
 // What a block needs besides its rows.
 struct Stencil {
   int h, w, pitch;
@@ -60,8 +63,8 @@ struct Stencil {
   int base_pitch;
   float* out;         // finished gradient, kBlock rows
   int out_pitch;
-  float weight[kKinds];
-  float mean, mean_sign;
+  float weight[kKinds];  // of the normals; of the other kinds per unit_sign
+  float mean, constant;  // mean E; what M adds to every pixel, -weight mean sign(E - mean E)
   float *g_rc, *g_cc, *g_c;  // cotangents of the last row of the block above
   double (*sums)[Vec::N];      // [kKinds]
 };
@@ -69,38 +72,28 @@ struct Stencil {
 template <unsigned kMask, bool kGradient>
 void stencil_block(const Stencil& s, int y0, int y1, bool count) {
   constexpr bool first = kMask & kFirst, second = kMask & kSecond, n1 = kMask & kNormal, n2 = kMask & kSecondNormals;
-  constexpr bool slopes = first || n1, curves = second || n2, any = slopes || curves;
-  constexpr bool with_target = n1 || n2;
-  const int rows = y1 - y0;
-  const float *e_row[kBlock + 2], *t_row[kBlock + 2];
-  for (int i = 0; i < rows + 2; i++) {
-    const int64_t y = clamp(y0 + i, 0, s.h - 1);
-    e_row[i] = s.error + y * s.pitch;
-    t_row[i] = with_target ? s.target + y * s.pitch : nullptr;
-  }
+  constexpr bool slopes = first || n1, curves = second || n2, any = slopes || curves, with_target = n1 || n2;
+  const int64_t pitch = s.pitch;
+  const int rows = y1 - y0, last_row = s.h - 1 - y0;
   Vec left_rr[kBlock], left_r[kBlock];
   for (int i = 0; i < kBlock; i++) left_rr[i] = left_r[i] = Vec::zero();
-  Vec sum[kKinds];
-  for (Vec& v : sum) v = Vec::zero();
+  Sums sum;
   const float* const wt = s.weight;
   const bool use_m = kGradient && wt[M] != 0.0f;
-  const Vec mean(s.mean), constant(use_m ? -wt[M] * s.mean_sign : 0.0f);
 
   int until_flush = 8;
   for (int x = 0; x < s.w; x += Vec::N) {
-    const Vec has_right = lane_mask(clamp(s.w - 1 - x, 0, Vec::N));  // pixels with a neighbour to the right
-    Vec e0 = Vec::load(e_row[0] + x), e1, er, r0, c0, t1, tr, tr0, tc0, g_rc, g_cc, g_c;
+    const int left = s.w - x;  // pixels from here to the edge
+    const Vec has_right = lane_mask(clamp(left - 1, 0, Vec::N));  // pixels with a neighbour to the right
+    const float* e = s.error + y0 * pitch + x;
+    const float* t = s.target + y0 * pitch + x;
+    Vec r0, c0, tr0, tc0, g_rc, g_cc, g_c;
     if constexpr (any) {
-      e1 = Vec::load(e_row[1] + x);
-      er = Vec::load(e_row[0] + x + 1);
-      r0 = er - e0;
-      c0 = e1 - e0;
+      r0 = Vec::load(e + 1) - Vec::load(e);
+      c0 = Vec::load(e + pitch) - Vec::load(e);
       if constexpr (with_target) {
-        const Vec t0 = Vec::load(t_row[0] + x);
-        t1 = Vec::load(t_row[1] + x);
-        tr = Vec::load(t_row[0] + x + 1);
-        tr0 = tr - t0;
-        tc0 = t1 - t0;
+        tr0 = Vec::load(t + 1) - Vec::load(t);
+        tc0 = Vec::load(t + pitch) - Vec::load(t);
       }
       if constexpr (kGradient) {
         g_c = Vec::load(s.g_c + x);
@@ -110,68 +103,68 @@ void stencil_block(const Stencil& s, int y0, int y1, bool count) {
         }
       }
     }
+    const float* base = s.base + x;
+    float* out = s.out + x;
     for (int i = 0; i < rows; i++) {
-      const Vec sd = sign(e0);
-      sum[D] = add_abs(sum[D], e0, sd);
+      const Vec e0 = Vec::load(e);
+      sum.d = sum.d + abs(e0);
       Vec g;
       if constexpr (kGradient) {
-        g = fma(sd, Vec(wt[D]), Vec::load(s.base + int64_t(i) * s.base_pitch + x) + constant);
-        if (use_m) g = fma(sign(e0 - mean), Vec(wt[M]), g);
+        g = fma(unit_sign(e0), Vec(wt[D]), Vec::load(base) + Vec(s.constant));
+        if (use_m) g = fma(unit_sign(e0 - Vec(s.mean)), Vec(wt[M]), g);
       }
       if constexpr (any) {
         // derivatives of this row; r1, c1 belong to the row below
-        Vec e2, er1, r1, c1, rr, rc, cc, t2, tr1v, tr1, tc1, trr, trc, tcc;
-        er1 = Vec::load(e_row[i + 1] + x + 1);
-        r1 = er1 - e1;
-        e2 = Vec::load(e_row[i + 2] + x);
-        c1 = e2 - e1;
+        const Vec e1 = Vec::load(e + pitch);
+        const Vec r1 = Vec::load(e + pitch + 1) - e1, c1 = Vec::load(e + 2 * pitch) - e1;
+        Vec rr, rc, cc, tr1, tc1, trr, trc, tcc;
         if constexpr (curves) {
-          rr = (Vec::load(e_row[i] + x + 2) - er) - r0;
+          rr = (Vec::load(e + 2) - Vec::load(e + 1)) - r0;
           rc = r1 - r0;
           cc = c1 - c0;
         }
         if constexpr (with_target) {
-          tr1v = Vec::load(t_row[i + 1] + x + 1);
-          tr1 = tr1v - t1;
-          t2 = Vec::load(t_row[i + 2] + x);
-          tc1 = t2 - t1;
+          const Vec t1 = Vec::load(t + pitch);
+          tr1 = Vec::load(t + pitch + 1) - t1;
+          tc1 = Vec::load(t + 2 * pitch) - t1;
           if constexpr (n2) {
-            trr = (Vec::load(t_row[i] + x + 2) - tr) - tr0;
+            trr = (Vec::load(t + 2) - Vec::load(t + 1)) - tr0;
             trc = tr1 - tr0;
             tcc = tc1 - tc0;
           }
         }
-        // losses, and the cotangent of each derivative
-        Vec gr = Vec::zero(), gc = Vec::zero(), grr = Vec::zero(), grc = Vec::zero(), gcc = Vec::zero();
-        auto absolute = [&](Kind kind, Vec v, Vec& cotangent) __attribute__((always_inline)) {
-          const Vec sv = sign(v);
-          sum[kind] = add_abs(sum[kind], v, sv);
-          if constexpr (kGradient) cotangent = sv * Vec(wt[kind]);
-        };
-        if constexpr (first) {
-          absolute(R, r0, gr);
-          absolute(C, c0, gc);
-        }
-        if constexpr (second) {
-          absolute(RR, rr, grr);
-          absolute(RC, rc, grc);
-          absolute(CC, cc, gcc);
-        }
+        // Losses, and the cotangent of each derivative: the normals' first, which take longest; the sign of a derivative is
+        // one operation and is made when it is added.
+        Vec gr = Vec::zero(), gc = gr, grr = gr, grc = gr, gcc = gr;
         if constexpr (n1) {
           const NormalValue v = normal_distance<kGradient>(r0, c0, tr0, tc0, tr0 + r0, tc0 + c0, Vec(wt[N]));
-          sum[N] = sum[N] + v.value;
-          if constexpr (kGradient) gr = gr + v.g1, gc = gc + v.g2;
+          sum.n = sum.n + v.value;
+          if constexpr (kGradient) gr = v.g1, gc = v.g2;
         }
         if constexpr (n2) {
           const Vec prc = trc + rc;
           const NormalValue v = normal_distance<kGradient>(rr, rc, trr, trc, trr + rr, prc, Vec(wt[NR]));
-          const NormalValue u = normal_distance<kGradient>(rc, cc, trc, tcc, prc, tcc + cc, Vec(wt[NC]));
-          sum[NR] = sum[NR] + v.value;
-          sum[NC] = sum[NC] + u.value;
+          const NormalValue u = normal_distance<kGradient>(cc, rc, tcc, trc, tcc + cc, prc, Vec(wt[NC]));
+          sum.nr = sum.nr + v.value;
+          sum.nc = sum.nc + u.value;
+          if constexpr (kGradient) grr = v.g1, grc = v.g2 + u.g2, gcc = u.g1;
+        }
+        if constexpr (first) {
+          sum.r = sum.r + abs(r0);
+          sum.c = sum.c + abs(c0);
           if constexpr (kGradient) {
-            grr = grr + v.g1;
-            grc = grc + v.g2 + u.g1;
-            gcc = gcc + u.g2;
+            gr = fma(unit_sign(r0), Vec(wt[R]), gr);
+            gc = fma(unit_sign(c0), Vec(wt[C]), gc);
+          }
+        }
+        if constexpr (second) {
+          sum.rr = sum.rr + abs(rr);
+          sum.rc = sum.rc + abs(rc);
+          sum.cc = sum.cc + abs(cc);
+          if constexpr (kGradient) {
+            grr = fma(unit_sign(rr), Vec(wt[RR]), grr);
+            grc = fma(unit_sign(rc), Vec(wt[RC]), grc);
+            gcc = fma(unit_sign(cc), Vec(wt[CC]), gcc);
           }
         }
         if constexpr (kGradient) {
@@ -179,19 +172,26 @@ void stencil_block(const Stencil& s, int y0, int y1, bool count) {
             gr = (gr + (from_left(left_rr[i], grr) - grr) + (g_rc - grc)) & has_right;
             left_rr[i] = grr;
             g_rc = grc;
-            gc = y0 + i == s.h - 1 ? Vec::zero() : gc + (g_cc - gcc);
+            gc = gc + (g_cc - gcc);
+            if (i == last_row) gc = Vec::zero();
             g_cc = gcc;
           }
           g = g + (from_left(left_r[i], gr) - gr) + (g_c - gc);
           left_r[i] = gr;
           g_c = gc;
         }
-        e0 = e1, e1 = e2, er = er1, r0 = r1, c0 = c1;
-        if constexpr (with_target) t1 = t2, tr = tr1v, tr0 = tr1, tc0 = tc1;
-      } else {
-        if (i + 1 < rows) e0 = Vec::load(e_row[i + 1] + x);
+        r0 = r1, c0 = c1;
+        if constexpr (with_target) tr0 = tr1, tc0 = tc1, t += pitch;
       }
-      if constexpr (kGradient) g.store(s.out + int64_t(i) * s.out_pitch + x);
+      e += pitch;
+      if constexpr (kGradient) {
+        if (left >= Vec::N)
+          g.store(out);
+        else
+          g.store_first(out, left);
+        base += s.base_pitch;
+        out += s.out_pitch;
+      }
     }
     if constexpr (any && kGradient) {
       g_c.store(s.g_c + x);
@@ -201,17 +201,18 @@ void stencil_block(const Stencil& s, int y0, int y1, bool count) {
       }
     }
     // the last vector's sums are taken apart: its lanes past the edge do not count
-    const int left = s.w - x - Vec::N;
-    if (--until_flush == 0 || left < Vec::N) {
+    if (--until_flush == 0 || left < 2 * Vec::N) {
       until_flush = 8;
-      const Vec inside = lane_mask(clamp(s.w - x, 0, Vec::N));
-      constexpr unsigned kinds = bit(D) | (first ? bit(R) | bit(C) : 0) | (second ? bit(RR) | bit(RC) | bit(CC) : 0) |
-                                 (n1 ? bit(N) : 0) | (n2 ? bit(NR) | bit(NC) : 0);
-      for (int kind = 0; kind < kKinds; kind++) {
-        if (!(kinds & bit(kind))) continue;
-        if (count) add_to_doubles(s.sums[kind], sum[kind] & inside);
-        sum[kind] = Vec::zero();
-      }
+      const Vec inside = lane_mask(clamp(left, 0, Vec::N));
+      auto flush = [&](Kind kind, Vec& v) __attribute__((always_inline)) {
+        if (count) add_to_doubles(s.sums[kind], v & inside);
+        v = Vec::zero();
+      };
+      flush(D, sum.d);
+      if constexpr (first) flush(R, sum.r), flush(C, sum.c);
+      if constexpr (second) flush(RR, sum.rr), flush(RC, sum.rc), flush(CC, sum.cc);
+      if constexpr (n1) flush(N, sum.n);
+      if constexpr (n2) flush(NR, sum.nr), flush(NC, sum.nc);
     }
   }
 }

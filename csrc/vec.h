@@ -33,14 +33,10 @@ MLR_INLINE Vec operator&(Vec a, Vec b) { return _mm512_and_ps(a.v, b.v); }
 MLR_INLINE Vec fma(Vec a, Vec b, Vec c) { return _mm512_fmadd_ps(a.v, b.v, c.v); }    // a b + c
 MLR_INLINE Vec fnma(Vec a, Vec b, Vec c) { return _mm512_fnmadd_ps(a.v, b.v, c.v); }  // c - a b
 MLR_INLINE Vec abs(Vec a) { return _mm512_abs_ps(a.v); }
-// -1, 0 or 1 in one instruction: table entries by class of the operand (QNaN, SNaN, 0, 1, -inf, inf, <0, >0)
-MLR_INLINE Vec sign(Vec a) {
-  return _mm512_fixupimm_ps(a.v, a.v, _mm512_set1_epi32(int(0xA9A9'A811u)), 0);
-}
-// sum |a|, with the sign at hand: NaN stays NaN
-MLR_INLINE Vec add_abs(Vec sum, Vec a, Vec sign_a) { return _mm512_fmadd_ps(a.v, sign_a.v, sum.v); }
-MLR_INLINE Vec rsqrt_estimate(Vec a) { return _mm512_rsqrt14_ps(a.v); }
-MLR_INLINE Vec rcp_estimate(Vec a) { return _mm512_rcp14_ps(a.v); }
+MLR_INLINE Vec operator/(Vec a, Vec b) { return _mm512_div_ps(a.v, b.v); }
+MLR_INLINE Vec sqrt(Vec a) { return _mm512_sqrt_ps(a.v); }
+// the smaller magnitude with the sign of a: one instruction of the adder
+MLR_INLINE Vec clamp_to(Vec a, Vec bound) { return _mm512_range_ps(a.v, bound.v, 2); }
 // negative < 0 ? a : b, by the sign bit
 MLR_INLINE Vec where_negative(Vec negative, Vec a, Vec b) {
   return _mm512_mask_mov_ps(b.v, _mm512_movepi32_mask(_mm512_castps_si512(negative.v)), a.v);
@@ -111,13 +107,12 @@ MLR_INLINE Vec operator&(Vec a, Vec b) { return _mm256_and_ps(a.v, b.v); }
 MLR_INLINE Vec fma(Vec a, Vec b, Vec c) { return _mm256_fmadd_ps(a.v, b.v, c.v); }
 MLR_INLINE Vec fnma(Vec a, Vec b, Vec c) { return _mm256_fnmadd_ps(a.v, b.v, c.v); }
 MLR_INLINE Vec abs(Vec a) { return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), a.v); }
-MLR_INLINE Vec sign(Vec a) {
-  __m256 signed_one = _mm256_or_ps(_mm256_and_ps(a.v, _mm256_set1_ps(-0.0f)), _mm256_set1_ps(1.0f));
-  return _mm256_and_ps(signed_one, _mm256_cmp_ps(a.v, _mm256_setzero_ps(), _CMP_NEQ_UQ));
+MLR_INLINE Vec operator/(Vec a, Vec b) { return _mm256_div_ps(a.v, b.v); }
+MLR_INLINE Vec sqrt(Vec a) { return _mm256_sqrt_ps(a.v); }
+MLR_INLINE Vec clamp_to(Vec a, Vec bound) {
+  const __m256 negative = _mm256_xor_ps(bound.v, _mm256_set1_ps(-0.0f));
+  return _mm256_max_ps(_mm256_min_ps(a.v, bound.v), negative);
 }
-MLR_INLINE Vec add_abs(Vec sum, Vec a, Vec sign_a) { return _mm256_fmadd_ps(a.v, sign_a.v, sum.v); }
-MLR_INLINE Vec rsqrt_estimate(Vec a) { return _mm256_rsqrt_ps(a.v); }
-MLR_INLINE Vec rcp_estimate(Vec a) { return _mm256_rcp_ps(a.v); }
 MLR_INLINE Vec where_negative(Vec negative, Vec a, Vec b) { return _mm256_blendv_ps(b.v, a.v, negative.v); }
 template <int K>
 MLR_INLINE Vec shift(Vec lo, Vec hi) {
@@ -195,17 +190,21 @@ MLR_INLINE Vec operator&(Vec a, Vec b) { return (Vec::Floats)((Vec::Ints)a.v & (
 MLR_INLINE Vec fma(Vec a, Vec b, Vec c) { return a.v * b.v + c.v; }  // one instruction where the baseline has it
 MLR_INLINE Vec fnma(Vec a, Vec b, Vec c) { return c.v - a.v * b.v; }
 MLR_INLINE Vec abs(Vec a) { return (Vec::Floats)((Vec::Ints)a.v & 0x7fffffff); }
-MLR_INLINE Vec sign(Vec a) {
-  Vec::Ints one = ((Vec::Ints)a.v & int32_t(0x80000000)) | 0x3f800000;
-  return (Vec::Floats)(one & (Vec::Ints)(a.v != Vec::zero().v));
+MLR_INLINE Vec operator/(Vec a, Vec b) { return a.v / b.v; }
+MLR_INLINE Vec sqrt(Vec a) {
+#if defined(__SSE2__)
+  return (Vec::Floats)_mm_sqrt_ps((__m128)a.v);
+#elif defined(__aarch64__)
+  return (Vec::Floats)vsqrtq_f32((float32x4_t)a.v);
+#else
+  for (int i = 0; i < 4; i++) a.v[i] = __builtin_sqrtf(a.v[i]);
+  return a;
+#endif
 }
-MLR_INLINE Vec add_abs(Vec sum, Vec a, Vec) { return sum + abs(a); }
-MLR_INLINE Vec rsqrt_estimate(Vec a) {
-  Vec r;
-  for (int i = 0; i < 4; i++) r.v[i] = 1.0f / __builtin_sqrtf(a.v[i]);
-  return r;
+MLR_INLINE Vec clamp_to(Vec a, Vec bound) {
+  const Vec::Floats low = a.v < bound.v ? a.v : bound.v;
+  return low > -bound.v ? low : -bound.v;
 }
-MLR_INLINE Vec rcp_estimate(Vec a) { return Vec(1.0f).v / a.v; }
 MLR_INLINE Vec where_negative(Vec negative, Vec a, Vec b) {
   const Vec::Ints m = (Vec::Ints)negative.v >> 31;
   return (Vec::Floats)(((Vec::Ints)a.v & m) | ((Vec::Ints)b.v & ~m));
@@ -238,6 +237,11 @@ MLR_INLINE void store_signs(int8_t* p, Vec a, Vec b, Vec c, Vec d) {
 }
 
 #endif
+
+// sign(a) in units of kUnit, 0 at 0: a magnitude below 2^-100 counts in part, which no depth in any unit comes near.
+// Weights are divided by the unit once, so that a signed weight costs one clamp and one multiplication.
+constexpr float kUnit = 0x1p-100f, kPerUnit = 0x1p100f;
+MLR_INLINE Vec unit_sign(Vec a) { return clamp_to(a, Vec(kUnit)); }
 
 // the first n lanes all ones, the others zero, as an operand of &
 MLR_INLINE Vec lane_mask(int n) {

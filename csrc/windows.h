@@ -150,9 +150,8 @@ MLR_INLINE void mean_row(const float* error, int w, float mean, Vec& total, Vec&
   for (int x = 0; x < w; x += Vec::N) {
     Vec d = Vec::load(error + x) - m;
     if (x + Vec::N > w) d = d & lane_mask(w - x);
-    const Vec s = sign(d);
-    total = add_abs(total, d, s);
-    signs = signs + s;
+    total = total + abs(d);
+    signs = signs + unit_sign(d);
   }
 }
 
@@ -186,7 +185,7 @@ inline void windows(const Image& im, int k, int first, int last, char* scratch) 
         add_to_doubles(lanes[1], signs);
       }
       im.strip_sums[k][strip].kind[M] = sum_doubles(lanes[0]);
-      im.strip_sums[k][strip].sign = sum_doubles(lanes[1]);
+      im.strip_sums[k][strip].sign = sum_doubles(lanes[1]) * kPerUnit;
     }
   }
 
