@@ -38,6 +38,12 @@ def pitch_of(w):
 
 
 @triton.jit
+def quads_of(w):
+    """Width rounded up to whole quads. Planes hold numbers up to there, so that loads of four need no care."""
+    return ((w + 3) // 4) * 4
+
+
+@triton.jit
 def plane_offset(scale, batch, height, width, AREA: tl.constexpr):
     """First element of a scale in a plane; scale = 6 gives the size of the plane."""
     offset = tl.cast(0, tl.int64)
@@ -52,13 +58,14 @@ def locate(rest, batch, height, width, scales, rows, columns, group, FIRST: tl.c
     """Scale, image and part of program number ``rest`` of a list: scales ascending, in each all images, all parts.
 
     A scale is listed if its bit in ``scales`` is set. Its maps are cut into tiles of ``rows`` x ``columns``, of which a
-    part is a ``group``. Returns (scale, image, part, rest): past the end of the list the scale is -1 and ``rest`` the
+    part is a ``group``; tiles of one column cover whole quads. Returns (scale, image, part, rest): past the end of the list the scale is -1 and ``rest`` the
     number of the program in the list that follows.
     """
     scale = rest * 0 - 1
     parts = 1
     for k in tl.static_range(FIRST, SCALES):
         h, w = scale_size(height, width, k, AREA)
+        w = tl.where(columns == 1, quads_of(w), w)
         n = tl.cdiv(tl.cdiv(h, rows) * tl.cdiv(w, columns), group)
         programs = tl.where((scales >> k) & 1 != 0, batch * n, 0)
         here = (scale < 0) & (rest < programs)

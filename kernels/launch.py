@@ -79,7 +79,7 @@ def _launch(
         batch, height, width, p.stencils, p.windows, p.rows0, p.rows, p.strip_rows,
         shapes.block * p.reps, p.column_tiles, p.quad_partials, p.errors_partials, p.strip_partials, p.row_partials,
         MEANS=p.means, NORMALS=p.normals, GRAD=has_grad, AREA=area, QUADS=p.quads, COLUMNS=shapes.columns,
-        ROWS=shapes.tile, WARPS=warps, num_warps=warps,
+        ROWS=shapes.losses_tile, WARPS=shapes.losses_warps, UNROLL=shapes.unroll, num_warps=shapes.losses_warps,
     )  # fmt: skip
     if p.grids[2]:
         phases.columns_kernel[(p.grids[2],)](

@@ -15,10 +15,10 @@ import triton
 import triton.language as tl
 
 from mlr.kernels.adjoint import border_columns, border_rows, quad, sign_columns, windows_gradient
-from mlr.kernels.geometry import PAD, SCALES, SLOTS, TILE, locate, pitch_of, plane_offset, scale_size
+from mlr.kernels.geometry import PAD, SCALES, SLOTS, TILE, locate, pitch_of, plane_offset, quads_of, scale_size
 from mlr.kernels.pyramid import gather_area, gather_bicubic, gather_collapsed, reduce_maps, reduce_quads
 from mlr.kernels.stencil import STRIP, walk
-from mlr.kernels.windows import column_sums, padded_columns, side_columns, window_signs
+from mlr.kernels.windows import column_sums, replicate, window_signs
 
 KINDS = tl.constexpr(13)
 #: Slot of the sum of the signs of M in the partial sums of the windows.
@@ -66,11 +66,8 @@ def weight_table(weights, table, image, height, width, terms01, terms23, terms45
 
 @triton.jit
 def fine_columns(pred, target, sums, partials, rest, tiles, batch, height, width, rows0, errors_partials,
-                 MEANS: tl.constexpr, AREA: tl.constexpr, QUADS: tl.constexpr, BLOCK: tl.constexpr):
-    """Column sums of a segment of rows of scale 0: ``tiles`` tiles cover a row.
-
-    Where rows consist of whole quads, the tiles are those of the map and one more for the padding on both sides.
-    """
+                 MEANS: tl.constexpr, AREA: tl.constexpr, BLOCK: tl.constexpr):
+    """Column sums of a tile of scale 0, ``tiles`` to a row; the outermost ones also fill the padding."""
     per_image = tiles * tl.cdiv(height, rows0)
     image = (rest // per_image).to(tl.int64)
     part = rest % per_image
@@ -81,24 +78,15 @@ def fine_columns(pred, target, sums, partials, rest, tiles, batch, height, width
     start = image * height * width.to(tl.int64)
     pitch = pitch_of(width)
     out = sums + image * height * pitch.to(tl.int64)
-    partial = partials + image * SCALES * errors_partials + part
-    if QUADS:
-        if tile < tiles - 1:
-            x = tile * BLOCK + tl.arange(0, BLOCK)
-            inside = x < width
-            sum_of_rows = column_sums(pred + start, target + start, width, out, size, y0, y1, x, inside, PAD + x, inside,
-                                      height, pitch, True, True, MEANS)
-            tl.store(partial, tl.sum(sum_of_rows, 0))
-        else:
-            x, lane, inside, _ = side_columns(width, BLOCK)
-            column_sums(pred + start, target + start, width, out, size, y0, y1, x, inside, lane, inside, height, pitch,
-                        True, False, MEANS)
-            tl.store(partial, 0.0)
-    else:
-        x, lane, store, inside = padded_columns(tile, width, BLOCK)
-        total = column_sums(pred + start, target + start, width, out, size, y0, y1, x, store, lane, store, height, pitch,
-                            True, False, MEANS)
-        tl.store(partial, tl.sum(tl.where(inside, total, 0.0), 0))
+    x = tile * BLOCK + tl.arange(0, BLOCK)
+    total = column_sums(pred + start, target + start, width, out, size, y0, y1, x, height, width, True, MEANS)
+    tl.store(partials + image * SCALES * errors_partials + part, tl.sum(total, 0))
+    if MEANS:
+        tl.debug_barrier()
+        if tile == 0:
+            replicate(out, size, y0, y1, 0, 0, pitch, 4)
+        if tile == tiles - 1:
+            replicate(out, size, y0, y1, width - 1, PAD + width, pitch, 4)
 
 
 @triton.jit(do_not_specialize=_RUN_TIME)
@@ -125,7 +113,7 @@ def pyramid_kernel(pred, target, weights, errors, targets, sums, table, partials
         second = 0
     if pid < first:
         fine_columns(pred, target, sums, partials, pid, column_tiles, batch, height, width, rows0, errors_partials, MEANS,
-                     AREA, QUADS, BLOCK)
+                     AREA, BLOCK)
     elif pid < first + second:
         if QUADS and not AREA:
             image = ((pid - first) // per_image).to(tl.int64)
@@ -157,12 +145,13 @@ def windows_rows(e_ptr, t_ptr, stride, sums, signs, centre, plane_size, mean, we
     for first in range(y0, y1, ROWS):
         y = first + tl.arange(0, ROWS)[:, None]
         inside = (y < y1) & (x < w)
+        known = inside if PAIR else (y < y1) & (x < quads_of(w))
         at = y * stride + x
-        e = tl.load(e_ptr + at, mask=inside, other=0.0).to(tl.float32)
+        e = tl.load(e_ptr + at, mask=known, other=0.0).to(tl.float32)
         if PAIR:
-            e -= tl.load(t_ptr + at, mask=inside, other=0.0).to(tl.float32)
-        dm, d5, d17, d65, ds = window_signs(sums, signs, plane_size, e, mean, weights, centre, y, x, inside, y1, pitch,
-                                            ROWS, MEANS, GRAD)
+            e -= tl.load(t_ptr + at, mask=known, other=0.0).to(tl.float32)
+        dm, d5, d17, d65, ds = window_signs(sums, signs, plane_size, e, mean, weights, centre, y, x, inside, y1,
+                                            quads_of(w), pitch, ROWS, MEANS, GRAD)
         m += dm
         m5 += d5
         m17 += d17
@@ -199,12 +188,13 @@ def coarse_windows(errors, sums, signs, centre, table, partials, row_sums, scale
     plane = plane_offset(scale, batch, height, width, AREA) + image * h * pitch.to(tl.int64)
     e_ptr = errors + (plane - plane_offset(1, batch, height, width, AREA)) + PAD
     if MEANS:
-        for tile in range(tl.cdiv(pitch, COLUMNS)):
-            x, lane, store, inside = padded_columns(tile, w, COLUMNS)
-            column_sums(e_ptr, e_ptr, pitch, sums + plane, size, y0, y1, x, store, lane, store, h, pitch, False, False,
-                        True)
+        for x0 in range(0, w, COLUMNS):
+            column_sums(e_ptr, e_ptr, pitch, sums + plane, size, y0, y1, x0 + tl.arange(0, COLUMNS), h, w, False, True)
         tl.debug_barrier()
-    count = tl.cdiv(h * w, block)
+        replicate(sums + plane, size, y0, y1, 0, 0, pitch, 4)
+        replicate(sums + plane, size, y0, y1, w - 1, PAD + w, pitch, 4)
+        tl.debug_barrier()
+    count = tl.cdiv(h * quads_of(w), block)
     if scale <= 2:
         count = tl.where(quad_partials > 0, quad_partials, count)
     mean = mean_error(partials, image, scale, count, errors_partials, h, w)
@@ -238,7 +228,7 @@ def fine_windows(pred, target, sums, signs, centre, table, partials, row_sums, r
 @triton.jit
 def strips(pred, target, errors, targets, local, table, strip_sums, scale, image, part, batch, height, width,
            strip_rows, strip_partials, NORMALS: tl.constexpr, GRAD: tl.constexpr, AREA: tl.constexpr,
-           WARPS: tl.constexpr):
+           WARPS: tl.constexpr, UNROLL: tl.constexpr):
     """Stencils on ``WARPS`` strips of a map."""
     h, w = scale_size(height, width, scale, AREA)
     pitch = pitch_of(w)
@@ -259,13 +249,13 @@ def strips(pred, target, errors, targets, local, table, strip_sums, scale, image
             e_ptr = errors + coarse
             t_ptr = targets + coarse
         walk(e_ptr, t_ptr, tl.where(scale == 0, 1.0, 0.0), tl.where(scale == 0, width, pitch), weights, local + plane,
-             pitch, y0, strip_rows, x0, h, w, partial, keep, WARPS, NORMALS, GRAD)
+             pitch, y0, strip_rows, x0, h, w, partial, keep, WARPS, NORMALS, GRAD, UNROLL)
     elif scale == 0:
         walk(pred + start, target + start, 1.0, width, weights, local + plane, pitch, y0, strip_rows, x0, h, w, partial,
-             keep, WARPS, NORMALS, GRAD)
+             keep, WARPS, NORMALS, GRAD, UNROLL)
     else:
         walk(errors + coarse, targets + coarse, 0.0, pitch, weights, local + plane, pitch, y0, strip_rows, x0, h, w,
-             partial, keep, WARPS, NORMALS, GRAD)
+             partial, keep, WARPS, NORMALS, GRAD, UNROLL)
 
 
 @triton.jit(do_not_specialize=_RUN_TIME)
@@ -273,7 +263,7 @@ def losses_kernel(pred, target, errors, targets, sums, signs, local, centre, tab
                   batch, height, width, stencils, windows, rows0, rows, strip_rows, block, column_tiles, quad_partials,
                   errors_partials, strip_partials, row_partials,
                   MEANS: tl.constexpr, NORMALS: tl.constexpr, GRAD: tl.constexpr, AREA: tl.constexpr,
-                  QUADS: tl.constexpr, COLUMNS: tl.constexpr, ROWS: tl.constexpr, WARPS: tl.constexpr):
+                  QUADS: tl.constexpr, COLUMNS: tl.constexpr, ROWS: tl.constexpr, WARPS: tl.constexpr, UNROLL: tl.constexpr):
     """Phase 2. A program is some rows of a coarse map (windows), some strips of a map (stencils) or a tile of scale 0."""
     pid = tl.program_id(0)
     if QUADS:
@@ -286,7 +276,7 @@ def losses_kernel(pred, target, errors, targets, sums, signs, local, centre, tab
         scale, image, part, rest = locate(rest, batch, height, width, stencils, strip_rows, STRIP, WARPS, 0, AREA)
         if scale >= 0:
             strips(pred, target, errors, targets, local, table, strip_sums, scale, image, part, batch, height, width,
-                   strip_rows, strip_partials, NORMALS, GRAD, AREA, WARPS)
+                   strip_rows, strip_partials, NORMALS, GRAD, AREA, WARPS, UNROLL)
         else:
             fine_windows(pred, target, sums, signs, centre, table, partials, row_sums, rest, batch, height, width,
                          rows0, column_tiles, errors_partials, row_partials, MEANS, GRAD, AREA, ROWS)
@@ -349,7 +339,7 @@ def coarse_gradient(signs, column_signs, borders, boxes, folds, local, centre, t
         for first in range(y0, y1, ROWS):
             x = x0 + tl.arange(0, TILE)[None, :]
             y = first + tl.arange(0, ROWS)[:, None]
-            inside = (x < w) & (y < y1)
+            inside = (x < quads_of(w)) & (y < y1)
             at = plane + PAD + y * pitch + x
             grad = tl.load(local + at, mask=inside & has_stencil, other=0.0)
             if has_windows:
@@ -441,9 +431,10 @@ def fine_gradient(grad, local, column_signs, boxes, folds, centre, table, row_su
         y = first + tl.arange(0, ROWS)[:, None]
         inside = (x < width) & (y < height)
         at = plane + PAD + y * pitch + x
-        total = tl.load(local + at, mask=inside & (stencils & 1 != 0), other=0.0)
+        known = (x < quads_of(width)) & (y < height)
+        total = tl.load(local + at, mask=known & (stencils & 1 != 0), other=0.0)
         if has_windows:
-            total += tl.load(centre + at, mask=inside, other=0.0) - shift
+            total += tl.load(centre + at, mask=known, other=0.0) - shift
             if MEANS:
                 total -= windows_gradient(column_signs + plane, size, boxes + image * row_size, batch * row_size,
                                           folds + image * fold_size, batch * fold_size, weights, y, x0, first,

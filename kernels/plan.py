@@ -28,13 +28,16 @@ class Shapes:
     block: int = 128
     columns: int = 256
     rows0: int = 32
-    rows: int = 8
+    rows: int = 16
     strip_rows: int = 16
-    quad_rows: int = 4
+    quad_rows: int = 1
+    unroll: int = 1
     tile: int = 4
     tile_rows: int = 16
     words: int = 128
     pyramid_warps: int = 1
+    losses_warps: int = 2
+    losses_tile: int = 2
     warps: int = 4
 
 
@@ -92,9 +95,9 @@ def plan(
     while cdiv(width, STRIP) * cdiv(height, strip_rows) > 1024:
         strip_rows *= 2
     reps = max(1, sizes[1][0] * sizes[1][1] // (256 * shapes.block))
-    blocks = [cdiv(h * w, shapes.block * reps) for h, w in sizes]
+    blocks = [cdiv(h * cdiv(w, 4) * 4, shapes.block * reps) for h, w in sizes]
     quads = width % 4 == 0
-    column_tiles = cdiv(width, shapes.block) + 1 if quads else cdiv(pitch(width), shapes.block)
+    column_tiles = cdiv(width, shapes.block)
     column_programs = column_tiles * cdiv(height, rows0)
     quad_programs = 0
     if quads and downsample == "bicubic" and min(height, width) >= 4:
@@ -110,7 +113,7 @@ def plan(
         + sum(batch * blocks[k] for k in active if k > 2 or not quad_programs)
         + batch,
         sum(batch * coarse_rows[k] for k in range(1, SCALES) if windows >> k & 1)
-        + sum(batch * cdiv(strips[k], shapes.warps) for k in range(SCALES) if stencils >> k & 1)
+        + sum(batch * cdiv(strips[k], shapes.losses_warps) for k in range(SCALES) if stencils >> k & 1)
         + (batch * tiles[0] if windows & 1 else 0),
         (sum(batch * coarse_rows[k] for k in active) + (3 * batch * cdiv(height, rows0) if windows & 1 and box_anywhere else 0))
         if grad

@@ -9,7 +9,7 @@ the prediction: subtracting two resampled depths would lose the digits that deci
 import triton
 import triton.language as tl
 
-from mlr.kernels.geometry import PAD, TILE, pitch_of, plane_offset, scale_size
+from mlr.kernels.geometry import PAD, TILE, pitch_of, plane_offset, quads_of, scale_size
 
 
 @triton.jit
@@ -50,6 +50,7 @@ def reduce_maps(pred, target, errors, targets, partial, block, scale, image, bat
     """
     h, w = scale_size(height, width, scale, AREA)
     pitch = pitch_of(w)
+    columns = quads_of(w)
     first = plane_offset(1, batch, height, width, AREA)
     out = plane_offset(scale, batch, height, width, AREA) - first + image * h * pitch.to(tl.int64) + PAD
     source = image * height * width.to(tl.int64)
@@ -57,15 +58,15 @@ def reduce_maps(pred, target, errors, targets, partial, block, scale, image, bat
     total = tl.zeros([BLOCK], tl.float32)
     for rep in range(reps):
         o = (block * reps + rep) * BLOCK + tl.arange(0, BLOCK)
-        inside = o < h * w
-        i = tl.minimum(o // w, h - 1)
-        j = o % w
+        inside = o < h * columns
+        i = tl.minimum(o // columns, h - 1)
+        j = o % columns
         error = tl.zeros([BLOCK], tl.float32)
         depth = tl.zeros([BLOCK], tl.float32)
         if AREA:
             ey = block_exponent(height, scale)
             ex = block_exponent(width, scale)
-            corner = source + (i << ey) * width + (j << ex)
+            corner = source + (i << ey) * width + (tl.minimum(j, w - 1) << ex)
             for t in range(1 << (ey + ex)):
                 at = corner + (t >> ex) * width + (t & ((1 << ex) - 1))
                 d = tl.load(target + at).to(tl.float32)
@@ -94,7 +95,7 @@ def reduce_maps(pred, target, errors, targets, partial, block, scale, image, bat
                 depth += weight * row_depth
         tl.store(errors + out + i * pitch + j, error, mask=inside)
         tl.store(targets + out + i * pitch + j, depth, mask=inside)
-        total += tl.where(inside, error, 0.0)
+        total += tl.where(inside & (j < w), error, 0.0)
     tl.store(partial + block, tl.sum(total, 0))
 
 
@@ -158,8 +159,8 @@ def reduce_quads(pred, target, errors, targets, partial1, partial2, y0, x0, scal
         h, w = scale_size(height, width, 1, False)
         at = image * h * pitch_of(w).to(tl.int64) + PAD + 2 * i * pitch_of(w) + x0 // 2
         j = tl.arange(0, 64)[None, :]
-        upper = (2 * i < h) & (x0 // 2 + j < w)
-        lower = (2 * i + 1 < h) & (x0 // 2 + j < w)
+        upper = (2 * i < h) & (x0 // 2 + j < quads_of(w))
+        lower = (2 * i + 1 < h) & (x0 // 2 + j < quads_of(w))
         e_up = tl.reshape(tl.join(cubic(a0, a1, a2, a3), cubic(b0, b1, b2, b3)), [ROWS, 64])
         e_low = tl.reshape(tl.join(cubic(a2, a3, a4, a5), cubic(b2, b3, b4, b5)), [ROWS, 64])
         t_up = tl.reshape(tl.join(cubic(p0, p1, p2, p3), cubic(q0, q1, q2, q3)), [ROWS, 64])
@@ -168,17 +169,17 @@ def reduce_quads(pred, target, errors, targets, partial1, partial2, y0, x0, scal
         tl.store(targets + at + j, t_up, mask=upper)
         tl.store(errors + at + pitch_of(w) + j, e_low, mask=lower)
         tl.store(targets + at + pitch_of(w) + j, t_low, mask=lower)
-        total = tl.where(upper, e_up, 0.0) + tl.where(lower, e_low, 0.0)
+        total = tl.where(x0 // 2 + j < w, tl.where(upper, e_up, 0.0) + tl.where(lower, e_low, 0.0), 0.0)
         tl.store(partial1, tl.sum(tl.sum(total, 1), 0))
     if (scales >> 2) & 1 != 0:
         h, w = scale_size(height, width, 2, False)
         at = (plane_offset(2, batch, height, width, False) - first + image * h * pitch_of(w).to(tl.int64) + PAD
               + i * pitch_of(w) + q)  # fmt: skip
-        inside = (i < h) & (q < w)
+        inside = (i < h) & (q < quads_of(w))
         error = cubic(c1, c2, c3, c4)
         tl.store(errors + at, error, mask=inside)
         tl.store(targets + at, cubic(r1, r2, r3, r4), mask=inside)
-        tl.store(partial2, tl.sum(tl.sum(tl.where(inside, error, 0.0), 1), 0))
+        tl.store(partial2, tl.sum(tl.sum(tl.where(inside & (q < w), error, 0.0), 1), 0))
 
 
 @triton.jit

@@ -12,6 +12,7 @@ adjoint needs masks where a derivative is the constant 0 (first differences, las
 import triton
 import triton.language as tl
 
+from mlr.kernels.geometry import quads_of
 from mlr.kernels.windows import sign
 
 LANES = tl.constexpr(32)
@@ -32,7 +33,7 @@ def normal(e1, e2, a1, a2, b1, b2, aa, bb):
     r = tl.math.rsqrt(aa * bb)
     r2 = r * r
     cos = dot * r
-    acute = cross * r2 / (1.0 + tl.maximum(cos, 0.0))
+    acute = cross * r2 / (1.0 + cos)  # may be infinite where it is not used
     value = tl.where(cos >= 0.0, acute, 1.0 - cos)
     t = bb * (r2 * r)
     return value, (a2 * c + e1) * t, (e2 - a1 * c) * t
@@ -41,7 +42,7 @@ def normal(e1, e2, a1, a2, b1, b2, aa, bb):
 @triton.jit
 def walk(e_ptr, t_ptr, minus, stride, weights, local, pitch, y0, rows, x0, h, w, partial, keep,
          WARPS: tl.constexpr,
-         NORMALS: tl.constexpr, GRAD: tl.constexpr):
+         NORMALS: tl.constexpr, GRAD: tl.constexpr, UNROLL: tl.constexpr):
     """Sums of |.| and 1 - cos over ``rows`` rows from y0 [WARPS, 1] on and the 28 columns from x0 [WARPS, 1] on.
 
     Stores the local gradient to ``local`` and the sums to the slots of their kinds in ``partial`` [WARPS].
@@ -52,7 +53,8 @@ def walk(e_ptr, t_ptr, minus, stride, weights, local, pitch, y0, rows, x0, h, w,
     right = tl.minimum(lane + 1, LANES - 1) + tl.zeros([WARPS, LANES], tl.int32)
     left = tl.maximum(lane - 1, 0) + tl.zeros([WARPS, LANES], tl.int32)
     column = tl.minimum(tl.maximum(x, 0), w - 1)
-    owned = (lane >= HALO) & (lane < HALO + STRIP) & (x < w)
+    stored = (lane >= HALO) & (lane < HALO + STRIP) & (x < quads_of(w))
+    owned = stored & (x < w)
     within = (x >= 0).to(tl.float32) + zero
     differs = ((x >= 0) & (x < w - 1)).to(tl.float32) + zero  # columns whose r is not the constant 0
     w_d = tl.load(weights)
@@ -98,9 +100,11 @@ def walk(e_ptr, t_ptr, minus, stride, weights, local, pitch, y0, rows, x0, h, w,
     g_rc = zero
     g_cc = zero
     g_y = zero
-    for step in range(rows + 4):
+    # row m + 2, clamped to the map, and what is left of the map from row m on
+    at = tl.minimum(tl.maximum(y0 - 2, 0), h - 1) * stride + column
+    place = (y0 - 4) * pitch + x
+    for step in tl.range(0, rows + 4, loop_unroll_factor=UNROLL):
         m = y0 - 4 + step
-        at = tl.minimum(tl.maximum(m + 2, 0), h - 1) * stride + column
         t0 = tl.load(t_ptr + at).to(tl.float32)
         e0 = tl.load(e_ptr + at).to(tl.float32) - minus * t0
         ex0 = tl.gather(e0, right, 1) - e0
@@ -108,7 +112,8 @@ def walk(e_ptr, t_ptr, minus, stride, weights, local, pitch, y0, rows, x0, h, w,
         ey1 = e0 - e1
         rc1 = ex0 - ex1
         cc2 = ey1 - ey2
-        valid = ((m >= y0) & (m < h)).to(tl.float32)
+        known = (step >= 4) & (m < h)
+        valid = known.to(tl.float32)
         d += valid * tl.abs(e2)
         r += valid * tl.abs(ex2)
         c += valid * tl.abs(ey2)
@@ -153,17 +158,20 @@ def walk(e_ptr, t_ptr, minus, stride, weights, local, pitch, y0, rows, x0, h, w,
             ty2 = ty1
             trc2 = trc1
         if GRAD:
-            above = ((m >= 0) & (m < h - 1)).to(tl.float32)  # rows whose c is not the constant 0
+            # rows whose c is not the constant 0; a negative number is a large one without its sign
+            above = (m.to(tl.uint32, bitcast=True) < (h - 1).to(tl.uint32, bitcast=True)).to(tl.float32)
             grr *= within
             grc *= above
             gcc *= (m >= 0).to(tl.float32)
             gx = (gx - grr + tl.gather(grr, left, 1) - grc + g_rc) * differs
             gy = (gy - gcc + g_cc) * above
             grad = w_d * sign(e2) - gx + tl.gather(gx, left, 1) - gy + g_y
-            tl.store(local + m * pitch + x, grad, mask=owned & (m >= y0) & (m < tl.minimum(h, y0 + rows)))
+            tl.store(local + place, grad, mask=stored & known)
             g_rc = grc
             g_cc = gcc
             g_y = gy
+        at += tl.where((m + 2).to(tl.uint32, bitcast=True) < (h - 1).to(tl.uint32, bitcast=True), stride, 0)
+        place += pitch
         e2 = e1
         e1 = e0
         ex2 = ex1

@@ -15,87 +15,76 @@ therefore written into the padding.
 import triton
 import triton.language as tl
 
-from mlr.kernels.geometry import PAD, TILE, pitch_of
+from mlr.kernels.geometry import PAD, TILE, pitch_of, quads_of
 
 
 @triton.jit
-def row_error(e_ptr, t_ptr, stride, y, h, x, mask, PAIR: tl.constexpr, MASKED: tl.constexpr):
+def row_error(e_ptr, t_ptr, stride, y, h, x, mask, PAIR: tl.constexpr):
     """One row of E, its number clamped to the map; ``PAIR`` says that E is to be formed from prediction and target."""
     row = tl.minimum(tl.maximum(y, 0), h - 1) * stride
-    if MASKED:
-        e = tl.load(e_ptr + row + x, mask=mask, other=0.0).to(tl.float32)
-        if PAIR:
-            e -= tl.load(t_ptr + row + x, mask=mask, other=0.0).to(tl.float32)
-    else:
-        e = tl.load(e_ptr + row + x).to(tl.float32)
-        if PAIR:
-            e -= tl.load(t_ptr + row + x).to(tl.float32)
+    e = tl.load(e_ptr + row + x, mask=mask, other=0.0).to(tl.float32)
+    if PAIR:
+        e -= tl.load(t_ptr + row + x, mask=mask, other=0.0).to(tl.float32)
     return e
 
 
 @triton.jit
-def column_sums(e_ptr, t_ptr, stride, sums, plane_size, y0, y1, x, mask, lane, store, h, pitch, PAIR: tl.constexpr,
-                MASKED: tl.constexpr, MEANS: tl.constexpr):
-    """Column sums over 5, 17 and 65 rows for rows y0 .. y1 - 1 and the columns ``x``, to the places ``lane`` of rows.
+def column_sums(e_ptr, t_ptr, stride, sums, plane_size, y0, y1, x, h, w, PAIR: tl.constexpr, MEANS: tl.constexpr):
+    """Column sums over 5, 17 and 65 rows for rows y0 .. y1 - 1 and the columns ``x``.
 
     ``sums`` points to the image's map in the first of three planes. Returns the sum of E over the rows that this
     segment owns: y0 - 2 .. y1 - 3, the last segment also the last two rows; the loop reads these anyway.
     """
+    mask = x < (w if PAIR else quads_of(w))
+    pitch = pitch_of(w)
     total = tl.zeros_like(x).to(tl.float32)
     if MEANS:
         s5 = tl.zeros_like(x).to(tl.float32)
         for d in tl.static_range(-2, 3):
-            s5 += row_error(e_ptr, t_ptr, stride, y0 + d, h, x, mask, PAIR, MASKED)
+            s5 += row_error(e_ptr, t_ptr, stride, y0 + d, h, x, mask, PAIR)
         s17 = s5
-        for d in tl.range(3, 9, loop_unroll_factor=6):
-            s17 += row_error(e_ptr, t_ptr, stride, y0 + d, h, x, mask, PAIR, MASKED)
-            s17 += row_error(e_ptr, t_ptr, stride, y0 - d, h, x, mask, PAIR, MASKED)
+        for d in tl.range(3, 9, loop_unroll_factor=3):
+            s17 += row_error(e_ptr, t_ptr, stride, y0 + d, h, x, mask, PAIR)
+            s17 += row_error(e_ptr, t_ptr, stride, y0 - d, h, x, mask, PAIR)
         s65 = s17
         for d in tl.range(9, 33, loop_unroll_factor=4):
-            s65 += row_error(e_ptr, t_ptr, stride, y0 + d, h, x, mask, PAIR, MASKED)
-            s65 += row_error(e_ptr, t_ptr, stride, y0 - d, h, x, mask, PAIR, MASKED)
+            s65 += row_error(e_ptr, t_ptr, stride, y0 + d, h, x, mask, PAIR)
+            s65 += row_error(e_ptr, t_ptr, stride, y0 - d, h, x, mask, PAIR)
         for y in range(y0, y1):
             # loads come first: none of them may pass a store
-            old5 = row_error(e_ptr, t_ptr, stride, y - 2, h, x, mask, PAIR, MASKED)
-            new5 = row_error(e_ptr, t_ptr, stride, y + 3, h, x, mask, PAIR, MASKED)
-            old17 = row_error(e_ptr, t_ptr, stride, y - 8, h, x, mask, PAIR, MASKED)
-            new17 = row_error(e_ptr, t_ptr, stride, y + 9, h, x, mask, PAIR, MASKED)
-            old65 = row_error(e_ptr, t_ptr, stride, y - 32, h, x, mask, PAIR, MASKED)
-            new65 = row_error(e_ptr, t_ptr, stride, y + 33, h, x, mask, PAIR, MASKED)
-            at = sums + y * pitch + lane
-            tl.store(at, s5, mask=store)
-            tl.store(at + plane_size, s17, mask=store)
-            tl.store(at + 2 * plane_size, s65, mask=store)
+            old5 = row_error(e_ptr, t_ptr, stride, y - 2, h, x, mask, PAIR)
+            new5 = row_error(e_ptr, t_ptr, stride, y + 3, h, x, mask, PAIR)
+            old17 = row_error(e_ptr, t_ptr, stride, y - 8, h, x, mask, PAIR)
+            new17 = row_error(e_ptr, t_ptr, stride, y + 9, h, x, mask, PAIR)
+            old65 = row_error(e_ptr, t_ptr, stride, y - 32, h, x, mask, PAIR)
+            new65 = row_error(e_ptr, t_ptr, stride, y + 33, h, x, mask, PAIR)
+            at = sums + y * pitch + PAD + x
+            tl.store(at, s5, mask=mask)
+            tl.store(at + plane_size, s17, mask=mask)
+            tl.store(at + 2 * plane_size, s65, mask=mask)
             total += tl.where(y >= 2, old5, 0.0)
             s5 += new5 - old5
             s17 += new17 - old17
             s65 += new65 - old65
     else:
         for y in range(y0, y1):
-            total += tl.where(y >= 2, row_error(e_ptr, t_ptr, stride, y - 2, h, x, mask, PAIR, MASKED), 0.0)
+            total += tl.where(y >= 2, row_error(e_ptr, t_ptr, stride, y - 2, h, x, mask, PAIR), 0.0)
     if y1 == h:
-        total += row_error(e_ptr, t_ptr, stride, h - 1, h, x, mask, PAIR, MASKED)
-        total += tl.where(h >= 2, row_error(e_ptr, t_ptr, stride, h - 2, h, x, mask, PAIR, MASKED), 0.0)
-    return total
+        total += row_error(e_ptr, t_ptr, stride, h - 1, h, x, mask, PAIR)
+        total += tl.where(h >= 2, row_error(e_ptr, t_ptr, stride, h - 2, h, x, mask, PAIR), 0.0)
+    return tl.where(x < w, total, 0.0)
 
 
 @triton.jit
-def padded_columns(tile, w, COLUMNS: tl.constexpr):
-    """The columns of one of the tiles that cover a row of a plane with its padding, clamped to the map.
-
-    Returns (column, its place in the row, whether there is such a place, whether it lies in the map).
-    """
-    lane = tile * COLUMNS + tl.arange(0, COLUMNS)
-    x = tl.minimum(tl.maximum(lane - PAD, 0), w - 1)
-    return x, lane, lane < pitch_of(w), (lane >= PAD) & (lane < w + PAD)
-
-
-@triton.jit
-def side_columns(w, COLUMNS: tl.constexpr):
-    """The same for the 32 columns of padding on either side of the map alone."""
-    i = tl.arange(0, COLUMNS)
-    x = tl.where(i < PAD, 0, w - 1)
-    return x, tl.where(i < PAD, i, w + i), i < 2 * PAD, i < 0
+def replicate(sums, plane_size, y0, y1, column, place, pitch, ROWS: tl.constexpr):
+    """Copies of a column in the 32 places of each row from ``place`` on, in all three planes."""
+    lane = place + tl.arange(0, PAD)[None, :]
+    for first in range(y0, y1, ROWS):
+        y = first + tl.arange(0, ROWS)[:, None]
+        row = sums + y * pitch
+        for n in tl.static_range(3):
+            edge = tl.load(row + n * plane_size + PAD + column, mask=y < y1, other=0.0)
+            tl.store(row + n * plane_size + lane, edge + tl.zeros([ROWS, PAD], tl.float32), mask=(y < y1) & (lane >= 0))
 
 
 @triton.jit
@@ -124,7 +113,7 @@ def segment_sums(a, b, c, RADIUS: tl.constexpr, ROWS: tl.constexpr):
 
 
 @triton.jit
-def window_signs(sums, signs, plane_size, e, mean, weights, centre, y, x, inside, h, pitch, ROWS: tl.constexpr,
+def window_signs(sums, signs, plane_size, e, mean, weights, centre, y, x, inside, h, width, pitch, ROWS: tl.constexpr,
                  MEANS: tl.constexpr, GRAD: tl.constexpr):
     """Signs of E - mean and of E - box E on a tile: (|.| of M, M5, M17, M65 and the sign of M), as tiles.
 
@@ -161,5 +150,5 @@ def window_signs(sums, signs, plane_size, e, mean, weights, centre, y, x, inside
             own += s * tl.load(weights + 4)
             tl.store(signs + 2 * plane_size + row, (s + 1.0).to(tl.int32).to(tl.uint8), mask=store)
     if GRAD:
-        tl.store(centre + row, own, mask=inside)
+        tl.store(centre + row, own, mask=(y < h) & (x < width))
     return m, m5, m17, m65, sign_m
