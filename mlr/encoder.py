@@ -27,6 +27,9 @@ PAPER_NAMES = {"pnasnet": "pnasnet5large"}
 #: Ways to ask timm for a transformer that accepts any size; a backbone takes the first it knows.
 SIZE_OPTIONS: tuple[dict[str, Any], ...] = ({"dynamic_img_size": True}, {"strict_img_size": False}, {})
 
+#: What helps where a backbone, or its weights, are tied to one size.
+LEAVE_SIZE_OUT = "leave image_size out: images are then resized to the size the backbone is made for"
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -124,6 +127,7 @@ def build_encoder(
         encoder = _strict(
             lambda: timm.create_model(name, pretrained=True, pretrained_cfg_overlay={"state_dict": state}, **options),
             name,
+            resized="img_size" in options,
         )
     _prune(encoder, *_unused(skeleton, layout))
     return encoder, layout
@@ -205,7 +209,7 @@ def _layout(skeleton: nn.Module, name: str, image_size: tuple[int, int] | None) 
                 return Layout(shape[1], round(size[0] / shape[-2]), 1, (size[0], size[1]), tap)
     raise ValueError(
         f"backbone {name!r} gives no feature map at {size[0]} x {size[1]} pixels, so no depth can be decoded from it: "
-        f"take another one ({refusals[-1] if refusals else 'it returns something else'})"
+        f"{LEAVE_SIZE_OUT if image_size else 'take another one'} ({refusals[-1] if refusals else 'it returns something else'})"
     )
 
 
@@ -265,10 +269,11 @@ def _with_classifier(state: dict[str, Tensor], skeleton: nn.Module) -> dict[str,
     return state
 
 
-def _strict(load: Callable[[], Any], name: str) -> Any:
+def _strict(load: Callable[[], Any], name: str, resized: bool = False) -> Any:
     try:
         return load()
     except (RuntimeError, KeyError) as error:
         differences = " ".join(str(error).split())
         differences = differences if len(differences) < 1000 else differences[:1000] + " ..."
-        raise ValueError(f"the weights do not fit backbone {name!r}: {differences}") from error
+        advice = f". {LEAVE_SIZE_OUT}" if resized else ""
+        raise ValueError(f"the weights do not fit backbone {name!r}: {differences}{advice}") from error

@@ -134,6 +134,15 @@ def test_backbone_of_one_size_says_so_and_works(name):
         assert again(image(1, 3, 64, 96)).shape == (1, 1, 64, 96)
 
 
+def test_size_that_a_backbone_or_its_weights_cannot_take():
+    with pytest.raises(ValueError, match=r"no feature map at 96 x 128 .*leave image_size out"):
+        build_encoder("efficientformer_l1", (96, 128))
+    state = timm.create_model("levit_128s").state_dict()
+    with pytest.raises(ValueError, match=r"do not fit backbone 'levit_128s'.*leave image_size out"):
+        build_encoder("levit_128s", (64, 96), state)
+    build_encoder("levit_128s", None, state)
+
+
 def test_backbone_without_a_map_is_refused(monkeypatch):
     class Pooled(torch.nn.Module):
         def forward_features(self, x):
