@@ -66,8 +66,8 @@ class Case:
 class Inputs(NamedTuple):
     """What every contestant of a case is given.
 
-    ``weights`` [B, n] hold the batch's 1/B, ``mean_weights`` do not. ``gain`` scales both and the plain loss alike, so
-    that a float16 gradient of 1 / HW is not subnormal; it is 1 for the other types. ``grad`` is a buffer like pred.
+    ``gain`` is the loss scale of a float16 gradient, which would be subnormal at 1 / HW; it is 1 for the other types.
+    ``weights`` [B, n] hold it and the batch's 1/B, ``mean_weights`` neither. ``grad`` is a buffer like pred.
     """
 
     pred: Tensor
@@ -91,12 +91,12 @@ def depth_maps(case: Case, seed: int) -> Inputs:
     target = 3 + 1.5 * waves + 0.5 * (x + y > 1).float()
     pred = 1.05 * target - 0.1 + 0.05 * torch.randn(target.shape, generator=g)
     gain = float(case.height * case.width) if case.type == torch.float16 else 1.0
-    weights = (0.5 + torch.rand(case.batch, len(case.terms), generator=g)) * (gain / len(case.terms))
+    weights = (0.5 + torch.rand(case.batch, len(case.terms), generator=g)) / len(case.terms)
     pred, target = pred.to(case.device, case.type), target.to(case.device, case.type)
     return Inputs(
         pred,
         target,
-        weights.to(case.device) / case.batch,
+        weights.to(case.device) * (gain / case.batch),
         weights.to(case.device),
         torch.tensor(gain, device=case.device),
         torch.empty_like(pred),
@@ -274,7 +274,7 @@ def _module(case: Case) -> Call:
     def gradient(inputs: Inputs) -> Values:
         leaf = inputs.pred.detach().requires_grad_()
         out = criterion(leaf, inputs.target, inputs.mean_weights)  # the criterion takes the mean over the batch itself
-        out.total.backward()
+        out.total.backward(inputs.gain)
         return out.terms, leaf.grad
 
     def values_only(inputs: Inputs) -> Values:

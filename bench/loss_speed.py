@@ -15,7 +15,6 @@ percentiles, and minima.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import time
@@ -29,6 +28,7 @@ import instructions
 import machine
 import memory
 import step
+import store
 import sweeps
 import tables
 import torch
@@ -36,7 +36,6 @@ from contestants import Case
 from harness import Limits, race
 from rich.console import Console
 
-SCHEMA = 1
 MEMORY = ("l1", "authors", "eager", "doubling", "cpp")
 
 
@@ -131,7 +130,7 @@ def measure(args: argparse.Namespace, device: str, path: Path | None, console: C
     cap = args.cap or (2.0 if args.quick else 8.0)
     main = Limits(seconds, cap, args.compile_timeout)
     short = Limits(seconds / 3, cap / 3, args.compile_timeout)
-    data: dict[str, Any] = {"schema": SCHEMA, "meta": machine.metadata(device)}
+    data: dict[str, Any] = {"schema": store.SCHEMA, "meta": machine.metadata(device)}
     data["meta"]["command"] = " ".join(["bench/loss_speed.py", *args.argv])
     data["copy_gbs"] = float(f"{machine.copy_bandwidth(device):.4g}")
     data["contestants"] = {c.name: c.about for c in entrants}
@@ -140,9 +139,13 @@ def measure(args: argparse.Namespace, device: str, path: Path | None, console: C
     def save() -> None:
         data["meta"]["minutes"] = round((time.perf_counter() - start) / 60, 1)
         if path:
-            path.write_text(json.dumps(data, indent=1) + "\n")
+            store.write(path, data)
 
     console.print(_heading(data["meta"], data["copy_gbs"]))
+    if device == "cpu" and (load := data["meta"]["load_at_start"] or 0) > 0.5:
+        console.print(
+            f"[yellow]the machine is busy (load {load} on {data['meta']['cores']} cores): times will be noisy[/]"
+        )
     with console.status("") as status:
         for case in plan(args, device):
             taking_part = [c for c in entrants if sweeps.takes_part(c, case)]

@@ -130,14 +130,14 @@ def case_table(case: dict[str, Any], copy_gbs: float) -> Table:
 _LABELS = {"losses": "losses", "size": "maps", "threads": "batch, threads", "dtype": "type", "batch": "batch"}
 
 
-def _label(case: dict[str, Any]) -> str:
+def _label(case: dict[str, Any], sweep: str) -> str:
     return {
         "losses": f"{case['count']} ({case['losses']})",
         "size": f"{case['batch']} x {case['height']} x {case['width']}",
         "threads": f"{case['batch']}, {case['threads']}",
         "dtype": case["dtype"],
         "batch": str(case["batch"]),
-    }.get(case["sweep"], describe(case))
+    }.get(sweep, describe(case))
 
 
 def sweep_table(data: dict[str, Any], sweep: str, title: str) -> Table | None:
@@ -155,7 +155,7 @@ def sweep_table(data: dict[str, Any], sweep: str, title: str) -> Table | None:
     rows = []
     for case in cases:
         times = [_time_or_reason(case, n, key) for n in names]
-        rows.append((_label(case), *times, number(ratio(case, ours, YARDSTICK, key))))
+        rows.append((_label(case, sweep), *times, number(ratio(case, ours, YARDSTICK, key))))
     return Table(title, (_LABELS.get(sweep, "case"), *(f"{n} ms" for n in names), f"{ours} / {YARDSTICK}"), tuple(rows))
 
 
