@@ -29,8 +29,9 @@ def border_count(i, n, r, START: tl.constexpr):
 
 @triton.jit
 def sign_row(signs, y, h, width, word, inside):
-    """Row y of a sign map as words of four pixels."""
-    return tl.load(signs + y * (width // 4) + word, mask=inside & (y >= 0) & (y < h), other=ZEROS)
+    """Row y of a sign map as words of four pixels; a negative number is a large one without its sign."""
+    known = y.to(tl.uint32, bitcast=True) < h.to(tl.uint32, bitcast=True)
+    return tl.load(signs + y * (width // 4) + word, mask=inside & known, other=ZEROS)
 
 
 @triton.jit
@@ -44,11 +45,13 @@ def sign_columns(signs, column_sums, borders, r, y0, y1, word0, h, w, WORDS: tl.
     inside = (lane >= PAD // 4) & (lane < (pitch - PAD) // 4)
     store = lane < pitch // 4
     acc = tl.zeros([WORDS], tl.int32)
-    for y in range(y0 - r, y0 + r + 1):
+    for y in tl.range(y0 - r, y0 + r + 1, loop_unroll_factor=8):
         acc += sign_row(signs, y, h, pitch, lane, inside)
     for y in range(y0, y1):
+        new = sign_row(signs, y + r + 1, h, pitch, lane, inside)
+        old = sign_row(signs, y - r, h, pitch, lane, inside)
         tl.store(column_sums + y * (pitch // 4) + lane, acc, mask=store)
-        acc += sign_row(signs, y + r + 1, h, pitch, lane, inside) - sign_row(signs, y - r, h, pitch, lane, inside)
+        acc += new - old
     for side in tl.static_range(2):
         if (y0 == 0) if side == 0 else (y1 == h):
             b0 = tl.zeros([WORDS], tl.int32)
@@ -81,7 +84,7 @@ def border_rows(borders, boxes, r, y0, y1, h, w, COLUMNS: tl.constexpr):
             for x0 in range(0, w, COLUMNS):
                 x = x0 + tl.arange(0, COLUMNS)
                 total = tl.zeros([COLUMNS], tl.int32)
-                for d in range(-r, r + 1):
+                for d in tl.range(-r, r + 1, loop_unroll_factor=5):
                     total += tl.load(row + x + d, mask=(x + d >= 0) & (x + d < w), other=0)
                 reach = tl.arange(0, 2 * PAD)
                 near = reach < w

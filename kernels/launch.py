@@ -84,8 +84,8 @@ def _launch(
     if p.grids[2]:
         phases.columns_kernel[(p.grids[2],)](
             signs, column_signs, borders, boxes, folds, local, centre, table, row_sums, batch, height, width, p.stencils, p.windows,
-            p.rows0, p.rows, p.row_partials,
-            MEANS=p.means, AREA=area, WORDS=shapes.words, ROWS=shapes.tile, num_warps=warps,
+            p.rows, shapes.sign_rows, shapes.coarse_rows, p.row_partials,
+            MEANS=p.means, AREA=area, WORDS=shapes.words, ROWS=shapes.columns_tile, num_warps=shapes.columns_warps,
         )  # fmt: skip
     phases.gradient_kernel[(p.grids[3],)](
         grad, terms, local, column_signs, boxes, folds, centre, table, strip_sums, row_sums, batch, height, width, *p.masks,

@@ -26,7 +26,7 @@ SIGN_SLOT = tl.constexpr(13)
 
 _RUN_TIME = [
     "batch", "height", "width", "terms01", "terms23", "terms45", "count", "rows0", "rows", "strip_rows", "reps",
-    "column_tiles", "quad_partials", "block", "errors_partials", "strip_partials", "row_partials", "stencils", "windows", "tile_rows",
+    "column_tiles", "quad_partials", "block", "errors_partials", "strip_partials", "row_partials", "stencils", "windows", "tile_rows", "coarse_rows", "sign_rows",
 ]  # fmt: skip
 
 
@@ -303,19 +303,19 @@ def sign_sums(signs, column_sums, borders, boxes, folds, r, y0, y1, h, w, WORDS:
         sign_columns(signs.to(tl.pointer_type(tl.int32)), column_sums.to(tl.pointer_type(tl.int32)), borders, r, y0, y1,
                      word0, h, w, WORDS)
     tl.debug_barrier()
-    border_rows(borders, boxes, r, y0, y1, h, w, 4 * WORDS)
+    border_rows(borders, boxes, r, y0, y1, h, w, 2 * WORDS)
     border_columns(column_sums, folds, r, y0, y1, h, w, 32)
 
 
 @triton.jit
 def coarse_gradient(signs, column_signs, borders, boxes, folds, local, centre, table, row_sums, scale, image, part, batch, height,
-                    width, stencils, windows, rows, row_partials, MEANS: tl.constexpr, AREA: tl.constexpr,
+                    width, stencils, windows, rows, coarse_rows, row_partials, MEANS: tl.constexpr, AREA: tl.constexpr,
                     WORDS: tl.constexpr, ROWS: tl.constexpr):
     """The finished gradient of some whole rows of a coarse map, into ``local``."""
     h, w = scale_size(height, width, scale, AREA)
     pitch = pitch_of(w)
-    y0 = part * rows
-    y1 = tl.minimum(y0 + rows, h)
+    y0 = part * coarse_rows
+    y1 = tl.minimum(y0 + coarse_rows, h)
     size = plane_offset(SCALES, batch, height, width, AREA)
     row_size = 2 * pitch_of(width)
     border_size = batch * SCALES * row_size.to(tl.int64)
@@ -352,28 +352,28 @@ def coarse_gradient(signs, column_signs, borders, boxes, folds, local, centre, t
 
 @triton.jit(do_not_specialize=_RUN_TIME)
 def columns_kernel(signs, column_signs, borders, boxes, folds, local, centre, table, row_sums, batch, height, width, stencils,
-                   windows, rows0, rows, row_partials,
+                   windows, rows, sign_rows, coarse_rows, row_partials,
                    MEANS: tl.constexpr, AREA: tl.constexpr, WORDS: tl.constexpr, ROWS: tl.constexpr):
     """Phase 3. A program is some rows of a coarse map, or of one sign map of scale 0.
 
     ``borders`` holds the border rows of (window, image, scale): two rows of the pitch of scale 0 each.
     """
     pid = tl.program_id(0)
-    scale, image, part, rest = locate(pid, batch, height, width, stencils | windows, rows, 1 << 30, 1, 1, AREA)
+    scale, image, part, rest = locate(pid, batch, height, width, stencils | windows, coarse_rows, 1 << 30, 1, 1, AREA)
     if scale > 0:
         coarse_gradient(signs, column_signs, borders, boxes, folds, local, centre, table, row_sums, scale, image, part, batch, height,
-                        width, stencils, windows, rows, row_partials, MEANS, AREA, WORDS, ROWS)
+                        width, stencils, windows, rows, coarse_rows, row_partials, MEANS, AREA, WORDS, ROWS)
     else:
         pitch = pitch_of(width)
-        per_map = tl.cdiv(height, rows0)
+        per_map = tl.cdiv(height, sign_rows)
         image = (rest // (3 * per_map)).to(tl.int64)
         n = (rest % (3 * per_map)) // per_map
-        y0 = (rest % per_map) * rows0
+        y0 = (rest % per_map) * sign_rows
         plane = image * height * pitch.to(tl.int64) + n * plane_offset(SCALES, batch, height, width, AREA)
         row = (n.to(tl.int64) * batch + image) * SCALES * 2 * pitch
         fold = (n.to(tl.int64) * batch + image) * SCALES * 2 * height
         sign_sums(signs + plane, column_signs + plane, borders + row, boxes + row, folds + fold, radius(n), y0,
-                  tl.minimum(y0 + rows0, height), height, width, WORDS)
+                  tl.minimum(y0 + sign_rows, height), height, width, WORDS)
 
 
 @triton.jit

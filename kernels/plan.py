@@ -34,7 +34,11 @@ class Shapes:
     unroll: int = 1
     tile: int = 4
     tile_rows: int = 16
-    words: int = 128
+    sign_rows: int = 32
+    coarse_rows: int = 16
+    words: int = 64
+    columns_warps: int = 2
+    columns_tile: int = 2
     pyramid_warps: int = 1
     losses_warps: int = 2
     losses_tile: int = 2
@@ -105,17 +109,18 @@ def plan(
     strips = [cdiv(w, STRIP) * cdiv(h, strip_rows) for h, w in sizes]
     tiles = [cdiv(w, TILE) * cdiv(h, rows0 if k == 0 else rows) for k, (h, w) in enumerate(sizes)]
     active = [k for k in range(1, SCALES) if (stencils | windows) >> k & 1]
-    coarse_rows = {k: cdiv(sizes[k][0], rows) for k in range(1, SCALES)}
+    window_parts = {k: cdiv(sizes[k][0], rows) for k in range(1, SCALES)}
+    gradient_parts = {k: cdiv(sizes[k][0], shapes.coarse_rows) for k in range(1, SCALES)}
     box_anywhere = any(k & box for k in kinds)
     grids = (
         (column_programs * batch if windows & 1 else 0)
         + (quad_programs * batch if (stencils | windows) & 6 else 0)
         + sum(batch * blocks[k] for k in active if k > 2 or not quad_programs)
         + batch,
-        sum(batch * coarse_rows[k] for k in range(1, SCALES) if windows >> k & 1)
+        sum(batch * window_parts[k] for k in range(1, SCALES) if windows >> k & 1)
         + sum(batch * cdiv(strips[k], shapes.losses_warps) for k in range(SCALES) if stencils >> k & 1)
         + (batch * tiles[0] if windows & 1 else 0),
-        (sum(batch * coarse_rows[k] for k in active) + (3 * batch * cdiv(height, rows0) if windows & 1 and box_anywhere else 0))
+        (sum(batch * gradient_parts[k] for k in active) + (3 * batch * cdiv(height, shapes.sign_rows) if windows & 1 and box_anywhere else 0))
         if grad
         else 0,
         batch * SCALES + (batch * cdiv(width, TILE) * cdiv(height, shapes.tile_rows) if grad else 0),
