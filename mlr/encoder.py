@@ -8,7 +8,6 @@ device, where shapes cost nothing, so no table of names has to be kept.
 
 from __future__ import annotations
 
-import contextlib
 import difflib
 import math
 from collections.abc import Callable, Mapping
@@ -24,8 +23,8 @@ from torch import Tensor, nn
 #: Networks under the paper's names that timm does not have under that name.
 PAPER_NAMES = {"pnasnet": "pnasnet5large"}
 
-#: Ways to ask timm for a transformer that accepts any size; a backbone takes the first it knows.
-SIZE_OPTIONS: tuple[dict[str, Any], ...] = ({"dynamic_img_size": True}, {"strict_img_size": False}, {})
+#: Ways to ask timm for a transformer that accepts any size; each knows one of them or none.
+FREE_SIZE: tuple[dict[str, Any], ...] = ({"dynamic_img_size": True}, {"strict_img_size": False})
 
 #: What helps where a backbone, or its weights, are tied to one size.
 LEAVE_SIZE_OUT = "leave image_size out: images are then resized to the size the backbone is made for"
@@ -118,8 +117,7 @@ def build_encoder(
             _strict(lambda: encoder.load_state_dict(state), name)
         return encoder, Layout(4320, 32, 32, None, "features")
 
-    skeleton, options = _skeleton(name, image_size)
-    layout = _layout(skeleton, name, image_size)
+    skeleton, options, layout = _explore(name, image_size)
     if state_dict is None:
         encoder = timm.create_model(name, **options)
     else:
@@ -165,27 +163,39 @@ def _tap(encoder: nn.Module, tap: str, image: Tensor) -> Tensor:
     return features.permute(0, 3, 1, 2) if tap == "features-last" else features
 
 
-def _skeleton(name: str, image_size: tuple[int, int] | None) -> tuple[nn.Module, dict[str, Any]]:
-    """The backbone on the meta device, and the options it accepts for free sizes."""
-    sized = {"img_size": image_size} if image_size else {}
-    candidates = [*SIZE_OPTIONS[:-1], *([sized] if sized else []), {}]
-    with torch.device("meta"):
-        for options in candidates[:-1]:
-            # A backbone that does not know an option says so in its own way: TypeError, RuntimeError or AssertionError.
-            with contextlib.suppress(Exception):
-                return timm.create_model(name, **options).eval(), options
-        return timm.create_model(name).eval(), {}
+def _explore(name: str, image_size: tuple[int, int] | None) -> tuple[nn.Module, dict[str, Any], Layout]:
+    """The backbone on the meta device, the options that free its size, and its layout with them."""
+    sized: list[dict[str, Any]] = [{"img_size": image_size}] if image_size else []
+    found, reasons = [], []
+    for options in (*FREE_SIZE, *sized, {}):
+        try:
+            with torch.device("meta"):
+                skeleton = timm.create_model(name, **options).eval()
+            layout = _layout(skeleton, image_size or pretrained_config(name).input_size[1:])
+        except Exception as error:  # each backbone refuses an option or a size in its own way
+            reasons.append(str(error))
+            continue
+        if layout.fixed_size is None:
+            return skeleton, options, layout
+        found.append((skeleton, options, layout))
+    if found:
+        # built for the size asked for, if it can be
+        return next((entry for entry in found if entry[1] in sized), found[-1])
+    raise ValueError(
+        f"backbone {name!r} gives no feature map, so no depth can be decoded from it: "
+        f"{LEAVE_SIZE_OUT if image_size else 'take another one'} ({reasons[-1]})"
+    )
 
 
-def _layout(skeleton: nn.Module, name: str, image_size: tuple[int, int] | None) -> Layout:
-    """Run the backbone on the meta device at a few sizes."""
+def _layout(skeleton: nn.Module, size: tuple[int, ...]) -> Layout:
+    """Run a backbone on the meta device at several sizes, or at ``size`` where it takes one only."""
     refusals: list[str] = []
 
     def run(tap: str, height: int, width: int) -> torch.Size | None:
         try:
             shape = _tap(skeleton, tap, torch.zeros(1, 3, height, width, device="meta")).shape
         except Exception as error:  # each backbone refuses a size in its own way
-            refusals.append(f"{height} x {width}: {error}")
+            refusals.append(str(error))
             return None
         # a map lies like its image, borders apart; anything else is tokens or channels taken for a side
         return shape if len(shape) == 4 and 0.5 < shape[3] * height / (shape[2] * width) < 2 else None
@@ -202,15 +212,12 @@ def _layout(skeleton: nn.Module, name: str, image_size: tuple[int, int] | None) 
                     few = math.ceil(32 / step)
                     if run(tap, few * step, few * step) and run(tap, few * step, (few + 1) * step):
                         return Layout(small[1], stride, step, None, tap)
-        size = image_size or pretrained_config(name).input_size[1:]
+        height, width = size
         for tap in taps:
-            shape = run(tap, *size)
+            shape = run(tap, height, width)
             if shape:
-                return Layout(shape[1], round(size[0] / shape[-2]), 1, (size[0], size[1]), tap)
-    raise ValueError(
-        f"backbone {name!r} gives no feature map at {size[0]} x {size[1]} pixels, so no depth can be decoded from it: "
-        f"{LEAVE_SIZE_OUT if image_size else 'take another one'} ({refusals[-1] if refusals else 'it returns something else'})"
-    )
+                return Layout(shape[1], round(height / shape[-2]), 1, (height, width), tap)
+    raise ValueError(f"at {height} x {width} pixels: {refusals[-1] if refusals else 'it returns something else'}")
 
 
 def _unused(skeleton: nn.Module, layout: Layout) -> tuple[set[str], set[str]]:
