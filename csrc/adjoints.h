@@ -12,80 +12,88 @@
 // from it, i < r; likewise at the right border, and so do the first and last row.
 
 struct AdjointWindow {
-  int n, radius;
+  int radius;
   const int8_t* signs;
-  int8_t* columns;      // column sums of signs, one padded row of bytes
-  float* edge;          // the same row in float, folded: first and last row of the map only
-  float weight, scaled;   // weight / HW and its -1/n^2
+  int8_t* columns;       // column sums of signs, one padded row of bytes
+  float* edge;           // the same row in float, folded: first and last row of the map only
+  float weight, scaled;  // weight / HW and its -1/n^2
 };
 
-// The three windows of one scale; those that are not selected have weight 0 and a row of zeros.
+// The three windows of one scale; one that is not selected has no signs.
 struct WindowAdjoint {
   AdjointWindow win[kWindows];
-  unsigned kinds;
   int h, w, pitch;
-  alignas(64) float left[48], right[48];  // ramps of the fold, times the weights: 32 pixels for 65, 8 for 17, 2 for 5
+  alignas(64) float left[48], right[48];  // ramps of the fold times `scaled`: 32 pixels for 65, then 16 for 17
+  alignas(64) float local[32];            // see combined_signs
+  int8_t* combined;                       // one row
 
-  static size_t scratch(const Scale& s) { return s.kinds & kWindowKinds ? size_t(kWindows) * s.pitch * (1 + sizeof(float)) + 64 : 0; }
+  static size_t scratch(const Scale& s) {
+    return s.kinds & kWindowKinds ? size_t(s.pitch) * (kWindows * (1 + sizeof(float)) + 1) : 0;
+  }
 };
+
+// c += a - b over n bytes, in the compiler's own vectors; b or a may be null.
+MLR_INLINE void add_bytes(int8_t* __restrict__ c, const int8_t* __restrict__ a, const int8_t* __restrict__ b, int n) {
+  if (a && b)
+    for (int x = 0; x < n; x++) c[x] = int8_t(c[x] + a[x] - b[x]);
+  else if (a)
+    for (int x = 0; x < n; x++) c[x] = int8_t(c[x] + a[x]);
+  else if (b)
+    for (int x = 0; x < n; x++) c[x] = int8_t(c[x] - b[x]);
+}
+
+// The three signs of a pixel as one number, s5 + 3 s17 + 9 s65 + 13 in 0 .. 26: its own part of the gradient is then one
+// look-up instead of three products.
+MLR_INLINE void combine_signs(int8_t* __restrict__ out, const int8_t* __restrict__ s5, const int8_t* __restrict__ s17,
+                              const int8_t* __restrict__ s65, int n) {
+  for (int x = 0; x < n; x++) out[x] = int8_t(s5[x] + 3 * s17[x] + 9 * s65[x] + 13);
+}
 
 inline void start_window_adjoint(WindowAdjoint& a, const Image& im, int k, int y0, char* scratch) {
   const Scale& s = im.plan->scale[k];
-  a.kinds = s.kinds & kWindowKinds;
   a.h = s.h, a.w = s.w, a.pitch = s.pitch;
+  float* floats = reinterpret_cast<float*>(scratch);
+  int8_t* bytes = reinterpret_cast<int8_t*>(floats + kWindows * s.pitch);
+  __builtin_memset(scratch, 0, WindowAdjoint::scratch(s));
   for (int i = 0; i < kWindows; i++) {
     AdjointWindow& v = a.win[i];
-    v.n = kWindow[i], v.radius = v.n / 2;
-    v.edge = reinterpret_cast<float*>(scratch) + int64_t(i) * s.pitch + kPad;
-    v.columns = reinterpret_cast<int8_t*>(scratch + sizeof(float) * kWindows * s.pitch) + int64_t(i) * s.pitch + kPad;
-    __builtin_memset(v.edge - kPad, 0, s.pitch * sizeof(float));
-    __builtin_memset(v.columns - kPad, 0, s.pitch);
-    const bool used = s.kinds & bit(M5 + i);
-    v.weight = used ? im.weight[k][M5 + i] : 0.0f;
-    v.scaled = -v.weight / (float(v.n) * float(v.n));
-    v.signs = used ? im.sign_map(k, i) : nullptr;
-    if (!used) continue;
+    v.radius = kWindow[i] / 2;
+    v.edge = floats + int64_t(i) * s.pitch + kPad;
+    v.columns = bytes + int64_t(i) * s.pitch + kPad;
+    v.signs = s.kinds & bit(M5 + i) ? im.sign_map(k, i) : nullptr;
+    v.weight = im.weight[k][M5 + i];
+    v.scaled = -v.weight / (float(kWindow[i]) * float(kWindow[i]));
+    if (!v.signs) continue;
     // column sums of the row before y0, so that every row makes one step
-    const int from = clamp(y0 - 1 - v.radius, 0, s.h), to = clamp(y0 - 1 + v.radius + 1, 0, s.h);
-    for (int y = from; y < to; y++)
-      for (int x = 0; x < s.w; x++) v.columns[x] = int8_t(v.columns[x] + v.signs[int64_t(y) * s.pitch + x]);
+    const int from = clamp(y0 - 1 - v.radius, 0, s.h), to = clamp(y0 + v.radius, 0, s.h);
+    for (int y = from; y < to; y++) add_bytes(v.columns, v.signs + int64_t(y) * s.pitch, nullptr, s.w);
   }
-  for (int i = 0; i < 32; i++) {
-    a.left[i] = a.win[2].scaled * float(32 - i);
-    a.right[i] = a.win[2].scaled * float(i + 1);
+  a.combined = bytes + kWindows * int64_t(s.pitch) + kPad;
+  for (int i = 0; i < 48; i++) {
+    const AdjointWindow& v = a.win[i < 32 ? 2 : 1];
+    const int at = i < 32 ? i : i - 32, length = i < 32 ? 32 : 16;
+    a.left[i] = v.scaled * float(at < v.radius ? v.radius - at : 0);
+    a.right[i] = v.scaled * float(length - at <= v.radius ? v.radius - (length - 1 - at) : 0);
   }
-  for (int i = 0; i < 16; i++) {
-    a.left[32 + i] = a.win[1].scaled * float(i < 8 ? 8 - i : 0) ;
-    a.right[32 + i] = a.win[1].scaled * float(i < 8 ? 0 : i - 7);
-  }
-}
-
-// One step down of a window's column sums, in bytes: exact.
-MLR_INLINE void step_columns(AdjointWindow& v, int y, int h, int w, int pitch) {
-  int8_t* __restrict__ c = v.columns;
-  const int enter = y + v.radius, leave = y - v.radius - 1;
-  const int8_t* __restrict__ a = v.signs + int64_t(enter) * pitch;
-  const int8_t* __restrict__ b = v.signs + int64_t(leave) * pitch;
-  if (enter < h && leave >= 0) {
-    for (int x = 0; x < w; x++) c[x] = int8_t(c[x] + a[x] - b[x]);
-  } else if (enter < h) {
-    for (int x = 0; x < w; x++) c[x] = int8_t(c[x] + a[x]);
-  } else if (leave >= 0) {
-    for (int x = 0; x < w; x++) c[x] = int8_t(c[x] - b[x]);
-  }
+  for (int i = 0; i < 32; i++)
+    a.local[i] = i < 27 ? a.win[0].weight * float(i % 3 - 1) + a.win[1].weight * float(i / 3 % 3 - 1) +
+                              a.win[2].weight * float(i / 9 - 1)
+                        : 0.0f;
 }
 
 // Column sums of the first or last row with their fold, in float: they outgrow a byte.
-MLR_INLINE void fold_edge(const AdjointWindow& v, int y, int h, int w, int pitch) {
-  for (int x = 0; x < w; x++) v.edge[x] = v.columns[x];
+inline void fold_edge(const AdjointWindow& v, int y, int h, int w, int pitch) {
+  for (int x = 0; x < w; x += Vec::N) Vec::load_i8(v.columns + x).store(v.edge + x);
   for (int i = 0; i < v.radius && i < h; i++) {
     const int8_t* top = v.signs + int64_t(i) * pitch;
     const int8_t* bottom = v.signs + int64_t(h - 1 - i) * pitch;
-    const float ramp = float(v.radius - i);
-    if (y == 0)
-      for (int x = 0; x < w; x++) v.edge[x] += ramp * top[x];
-    if (y == h - 1)
-      for (int x = 0; x < w; x++) v.edge[x] += ramp * bottom[x];
+    const Vec ramp(float(v.radius - i));
+    for (int x = 0; x < w; x += Vec::N) {
+      Vec sum = Vec::load(v.edge + x);
+      if (y == 0) sum = fma(Vec::load_i8(top + x), ramp, sum);
+      if (y == h - 1) sum = fma(Vec::load_i8(bottom + x), ramp, sum);
+      sum.store(v.edge + x);
+    }
   }
 }
 
@@ -98,18 +106,21 @@ struct FromEdge {
   static MLR_INLINE float at(const AdjointWindow& v, int x) { return v.edge[x]; }
 };
 
-// Row of (weight / HW) (s - box^T s), summed over the windows, into out.
+// Row y of (weight / HW) (s - box^T s), summed over the windows, into out.
 template <class From, bool k5, bool k17, bool k65>
 MLR_INLINE void window_adjoint_row(const WindowAdjoint& a, int y, float* out) {
   const AdjointWindow &v5 = a.win[0], &v17 = a.win[1], &v65 = a.win[2];
   const int w = a.w;
   const Vec u5(v5.scaled), u17(v17.scaled), u65(v65.scaled);
+  constexpr bool all = kLookUp && k5 && k17 && k65;
+  const SignTable local(a.local);
   Ahead<1> a1;
   Ahead<2> a2;
   Ahead<4> a4, b5;
   Ahead<8> a8;
   Ahead<16> a16, b17;
   Ahead<32> a32;
+  Ahead<64> b65;
   const int64_t row = int64_t(y) * a.pitch;
   const int last = round_up(w, 16);
   for (int x = last + 64 - Vec::N; x >= 0; x -= Vec::N) {  // the first vectors only fill the chain
@@ -117,7 +128,7 @@ MLR_INLINE void window_adjoint_row(const WindowAdjoint& a, int y, float* out) {
     if constexpr (k65) {
       const Vec c = From::load(v65, x - kPad);
       sum = a16.add(a32.add(c)) * u65;
-      ends = x < last ? From::load(v65, x + kPad) * u65 : Vec::zero();
+      ends = b65.get(c) * u65;
     }
     if constexpr (k17) {
       const Vec c = From::load(v17, x - 8);
@@ -132,9 +143,13 @@ MLR_INLINE void window_adjoint_row(const WindowAdjoint& a, int y, float* out) {
     }
     sum = a1.add(a2.add(sum)) + ends;
     if (x >= last) continue;
-    if constexpr (k5) sum = fma(Vec::load_i8(v5.signs + row + x), Vec(v5.weight), sum);
-    if constexpr (k17) sum = fma(Vec::load_i8(v17.signs + row + x), Vec(v17.weight), sum);
-    if constexpr (k65) sum = fma(Vec::load_i8(v65.signs + row + x), Vec(v65.weight), sum);
+    if constexpr (all) {
+      sum = sum + local.look_up(a.combined + x);
+    } else {
+      if constexpr (k5) sum = fma(Vec::load_i8(v5.signs + row + x), Vec(v5.weight), sum);
+      if constexpr (k17) sum = fma(Vec::load_i8(v17.signs + row + x), Vec(v17.weight), sum);
+      if constexpr (k65) sum = fma(Vec::load_i8(v65.signs + row + x), Vec(v65.weight), sum);
+    }
     sum.store(out + x);
   }
   // fold the margins onto the border pixels
@@ -164,11 +179,16 @@ template <bool k5, bool k17, bool k65>
 void window_adjoint_step(WindowAdjoint& a, int y, float* out) {
   const bool used[kWindows] = {k5, k17, k65};
   const bool edge = y == 0 || y == a.h - 1;
+  const int64_t pitch = a.pitch;
   for (int i = 0; i < kWindows; i++) {
     if (!used[i]) continue;
-    step_columns(a.win[i], y, a.h, a.w, a.pitch);
-    if (edge) fold_edge(a.win[i], y, a.h, a.w, a.pitch);
+    AdjointWindow& v = a.win[i];
+    const int enter = y + v.radius, leave = y - v.radius - 1;
+    add_bytes(v.columns, enter < a.h ? v.signs + enter * pitch : nullptr, leave >= 0 ? v.signs + leave * pitch : nullptr, a.w);
+    if (edge) fold_edge(v, y, a.h, a.w, a.pitch);
   }
+  if constexpr (kLookUp && k5 && k17 && k65)
+    combine_signs(a.combined, a.win[0].signs + y * pitch, a.win[1].signs + y * pitch, a.win[2].signs + y * pitch, a.w);
   if (edge)
     window_adjoint_row<FromEdge, k5, k17, k65>(a, y, out);
   else
@@ -217,13 +237,49 @@ MLR_INLINE void bicubic_adjoint_half(const Scale& fine, const Scale& s, const fl
   }
 }
 
-// Row y of P_k^T g, k >= 2, added to out: each output's taps lie inside its own cell.
+// v repeated 2^k times lane by lane, into 2^k vectors.
+template <int k>
+MLR_INLINE void spread(Vec v, Vec* out) {
+  if constexpr (k == 0) {
+    out[0] = v;
+  } else {
+    Vec a, b;
+    interleave(v, v, a, b);
+    spread<k - 1>(a, out);
+    spread<k - 1>(b, out + (1 << (k - 1)));
+  }
+}
+
+// Row y of P_k^T g, k >= 2, added to out: each output's taps lie inside its own cell of 2^k pixels.
+template <int k>
+MLR_INLINE void cells_row(const float* g, int w, float row_tap, float* out) {
+  constexpr int step = 1 << k, first = step / 2 - 2;
+  alignas(64) float taps[step < Vec::N ? Vec::N : step] = {};
+  for (int i = 0; i < int(sizeof taps / sizeof *taps); i += step) {
+    taps[i + first] = taps[i + first + 3] = row_tap * kOuterTap;
+    taps[i + first + 1] = taps[i + first + 2] = row_tap * kInnerTap;
+  }
+  for (int x = 0; x < w; x += Vec::N) {
+    Vec v[step];
+    spread<k>(x + Vec::N <= w ? Vec::load(g + x) : Vec::load(g + x) & lane_mask(w - x), v);
+    float* o = out + x * step;
+    // a whole vector of outputs may reach past the row: its cells there are no pixels
+    const int used = clamp((w - x) * step, 0, step * Vec::N);
+    for (int i = 0; i < step && i * Vec::N < used; i++) {
+      const Vec tap = Vec::load(taps + i * Vec::N % step);
+      fma(v[i], tap, Vec::load(o + i * Vec::N)).store(o + i * Vec::N);
+    }
+  }
+}
+
 MLR_INLINE void bicubic_adjoint_cells(const Scale& s, int k, const float* grad, int y, float* out) {
   const int step = 1 << k, first = step / 2 - 2;
   const int i = y >> k, tap = (y & (step - 1)) - first;
   if (i >= s.h || tap < 0 || tap > 3) return;
   const float row_tap = tap == 0 || tap == 3 ? kOuterTap : kInnerTap;
   const float* g = grad + int64_t(i) * s.pitch;
+  if (k == 2) return cells_row<2>(g, s.w, row_tap, out);
+  if (k == 3) return cells_row<3>(g, s.w, row_tap, out);
   for (int x = 0; x < s.w; x++) {
     float* o = out + x * step + first;
     const float inner = g[x] * (row_tap * kInnerTap), outer = g[x] * (row_tap * kOuterTap);

@@ -84,19 +84,15 @@ MLR_INLINE double sum_row(const float* row, int w) {
   return sum_lanes(sum);
 }
 
-// Rows [first, last) of scale k of one map by the bicubic taps. row(y) is row y of scale 0, borders replicated.
+// Row i of scale k of one map by the bicubic taps; row(y) is row y of scale 0 with its borders.
 template <class Row>
-MLR_INLINE void bicubic_rows(const Scale& s, int k, int first, int last, Row row, float* out, float* buffer) {
-  const int step = 1 << k, start = step / 2 - 2;
+MLR_INLINE void bicubic_row(const Scale& s, int k, int i, Row row, float* out, float* buffer) {
+  const int y = (i << k) + (1 << k) / 2 - 2;
   const int used = round_up(s.w << k, Vec::N) + Vec::N;  // a tap reads at most two pixels past its cell
-  for (int i = first; i < last; i++) {
-    const int y = i * step + start;
-    vertical_taps(row(y) - Vec::N, row(y + 1) - Vec::N, row(y + 2) - Vec::N, row(y + 3) - Vec::N, buffer + kPad - Vec::N,
-                  used + Vec::N);
-    float* o = out + int64_t(i) * s.pitch;
-    horizontal_taps(buffer + kPad, k, o, s.w);
-    replicate_border(o, s.w, s.pitch);
-  }
+  const float* rows[4] = {row(y) - Vec::N, row(y + 1) - Vec::N, row(y + 2) - Vec::N, row(y + 3) - Vec::N};
+  vertical_taps(rows[0], rows[1], rows[2], rows[3], buffer + kPad - Vec::N, used + Vec::N);
+  horizontal_taps(buffer + kPad, k, out, s.w);
+  replicate_border(out, s.w, s.pitch);
 }
 
 // Rows [first, last) of scale k as 2 x 2 means of the scale above (of 2 x 1 or 1 x 2 where a side is one pixel).
@@ -120,65 +116,97 @@ MLR_INLINE void area_rows(const Scale& above, const Scale& s, int first, int las
   }
 }
 
+// The two maps of a scale: E, and the target where a normal needs it.
+struct Maps {
+  float* map[2];
+  int count;
+  Maps(const Image& im, int k) : map{im.error(k), nullptr}, count(im.plan->scale[k].target ? 2 : 1) {
+    if (count == 2) map[1] = im.target_map(k);
+  }
+};
+
+// Bicubic rows are made as soon as their last tap's row of scale 0 is there, while all four are in the nearest cache.
+struct BicubicCell {
+  const Image& im;
+  int y0, y1;
+  const float *above[2], *below[2];  // the rows next to the cell
+  float* buffer;
+
+  MLR_INLINE bool active(int k) const { return im.plan->scale[k].exists && !im.plan->scale[k].collapsed; }
+  MLR_INLINE void make_row(int k, int i) const {
+    const Scale& s = im.plan->scale[k];
+    if (i >= s.h) return;
+    const Maps from(im, 0), to(im, k);
+    for (int m = 0; m < to.count; m++) {
+      const int64_t pitch = im.plan->scale[0].pitch;
+      auto row = [&](int y) __attribute__((always_inline)) {
+        return y < y0 ? above[m] : y >= y1 ? below[m] : from.map[m] + y * pitch;
+      };
+      bicubic_row(s, k, i, row, to.map[m] + int64_t(i) * s.pitch, buffer);
+    }
+  }
+  // row y of scale 0 has arrived
+  MLR_INLINE void arrived(int y) const {
+    if (y % 2 == 0 && y > y0 && active(1)) make_row(1, y / 2 - 1);
+    for (int k = 2; k < kScales; k++)
+      if ((y & ((1 << k) - 1)) == (1 << k) / 2 + 1 && active(k)) make_row(k, y >> k);
+  }
+};
+
 // One cell: rows [32 c, 32 c + 32) of scale 0 and the rows of every other scale whose taps start there.
 template <class T>
 void pyramid_cell(const Image& im, int cell, char* scratch) {
   const Plan& plan = *im.plan;
   const Scale& s0 = plan.scale[0];
   const int y0 = cell * kCell, y1 = clamp(y0 + kCell, 0, plan.h);
-  bool any_target = false;
-  for (const Scale& s : plan.scale) any_target |= s.target;
-  float* const error = im.error(0);
-  float* const target = any_target ? im.target_map(0) : nullptr;
+  const Maps maps(im, 0);
+  float* const buffer = reinterpret_cast<float*>(scratch);
+  const int64_t buffer_row = s0.pitch + 64;  // horizontal taps may read a little past a row
+  BicubicCell bicubic{im, y0, y1, {}, {}, buffer};
+  const bool half = !plan.area && bicubic.active(1);
+  if (half) {
+    // taps of k = 1 reach one row above and one below the cell; those are another cell's, perhaps another thread's,
+    // and are made again here
+    float* rows[4];
+    for (int i = 0; i < 4; i++) rows[i] = buffer + (1 + i) * buffer_row + kPad;
+    prepare_row<T>(im, clamp(y0 - 1, 0, plan.h - 1), rows[0], maps.count == 2 ? rows[1] : nullptr);
+    prepare_row<T>(im, clamp(y1, 0, plan.h - 1), rows[2], maps.count == 2 ? rows[3] : nullptr);
+    for (int m = 0; m < 2; m++) bicubic.above[m] = rows[m], bicubic.below[m] = rows[2 + m];
+  }
 
   Vec sum = Vec::zero();
   double total = 0;
   for (int y = y0; y < y1; y++) {
-    if (!(plan.needed_rows >> (y - y0) & 1)) continue;
-    sum = sum + prepare_row<T>(im, y, error + int64_t(y) * s0.pitch, target ? target + int64_t(y) * s0.pitch : nullptr);
+    if (plan.needed_rows >> (y - y0) & 1) {
+      const int64_t at = int64_t(y) * s0.pitch;
+      sum = sum + prepare_row<T>(im, y, maps.map[0] + at, maps.count == 2 ? maps.map[1] + at : nullptr);
+    }
     if ((y - y0) % kBlock == kBlock - 1 || y + 1 == y1) {
       total += sum_lanes(sum);
       sum = Vec::zero();
     }
+    if (!plan.area) bicubic.arrived(y);
   }
+  if (half) bicubic.make_row(1, (y1 - 1) / 2);
   im.cell_sums[cell] = total;
-  if (y1 == plan.h && s0.kinds & kStencilKinds) {
-    replicate_last_row(error, plan.h, s0.pitch);
-    if (s0.target) replicate_last_row(target, plan.h, s0.pitch);
-  }
+  if (y1 == plan.h && s0.kinds & kStencilKinds)
+    for (int m = 0; m < maps.count; m++) replicate_last_row(maps.map[m], plan.h, s0.pitch);
 
-  // bicubic taps of k = 1 reach one row above and one below the cell: neighbours may be another thread's, so
-  // they are made again, here
-  float* const buffer = reinterpret_cast<float*>(scratch);
-  float *above[2], *below[2];
-  for (int m = 0; m < 2; m++) {
-    above[m] = buffer + (1 + 2 * m) * s0.pitch + kPad;
-    below[m] = buffer + (2 + 2 * m) * s0.pitch + kPad;
-  }
-  if (!plan.area && plan.scale[1].exists && !plan.scale[1].collapsed) {
-    prepare_row<T>(im, clamp(y0 - 1, 0, plan.h - 1), above[0], target ? above[1] : nullptr);
-    prepare_row<T>(im, clamp(y1, 0, plan.h - 1), below[0], target ? below[1] : nullptr);
-  }
   for (int k = 1; k < kScales; k++) {
     const Scale& s = plan.scale[k];
     if (!s.exists || s.collapsed) continue;
     const int first = y0 >> k, last = clamp((y0 + kCell) >> k, 0, s.h);
-    for (int m = 0; m < 2; m++) {
-      const float* in = m == 0 ? error : target;
-      float* out = m == 0 ? im.error(k) : im.target_map(k);
-      if (m == 1 && !s.target) continue;
-      if (plan.area) {
-        const Scale& up = plan.scale[k - 1];
-        area_rows(up, s, first, last, m == 0 ? im.error(k - 1) : im.target_map(k - 1), out);
-      } else {
-        auto row = [&](int y) { return y < y0 ? above[m] : y >= y1 ? below[m] : in + int64_t(y) * s0.pitch; };
-        bicubic_rows(s, k, first, last, row, out, buffer);
-      }
-      if (first < last && last == s.h) replicate_last_row(out, s.h, s.pitch);
+    const Maps out(im, k);
+    if (plan.area) {
+      const Maps in(im, k - 1);
+      for (int m = 0; m < out.count; m++) area_rows(plan.scale[k - 1], s, first, last, in.map[m], out.map[m]);
     }
     double sum_k = 0;
-    for (int i = first; i < last; i++) sum_k += sum_row(im.error(k) + int64_t(i) * s.pitch, s.w);
+    if (s.kinds & bit(M))
+      for (int i = first; i < last; i++) sum_k += sum_row(out.map[0] + int64_t(i) * s.pitch, s.w);
     im.cell_sums[k * plan.cells + cell] = sum_k;
+    if (first < last && last == s.h)
+      for (int m = 0; m < out.count; m++) replicate_last_row(out.map[m], s.h, s.pitch);
   }
 }
 
@@ -212,9 +240,10 @@ inline void collapsed(const Image& im) {
   for (int k = 1; k < kScales; k++) {
     const Scale& s = plan.scale[k];
     if (!s.exists || !s.collapsed) continue;
-    for (int m = 0; m < (s.target ? 2 : 1); m++) {
-      const float* in = m == 0 ? im.error(0) : im.target_map(0);
-      float* out = m == 0 ? im.error(k) : im.target_map(k);
+    const Maps from(im, 0), to(im, k);
+    for (int m = 0; m < to.count; m++) {
+      const float* in = from.map[m];
+      float* out = to.map[m];
       float sum = 0;
       for (int i = 0; i < 4; i++)
         for (int j = 0; j < 4; j++)

@@ -252,13 +252,35 @@ MLR_INLINE Vec lane_mask(int n) {
   return r;
 }
 
+// A table of 32 floats indexed by bytes: two registers, where a register holds sixteen.
+constexpr bool kLookUp = Vec::N == 16;
+struct SignTable {
+#if MLR_SIMD == 512
+  __m512 low, high;
+  MLR_INLINE explicit SignTable(const float* t) : low(_mm512_loadu_ps(t)), high(_mm512_loadu_ps(t + 16)) {}
+  MLR_INLINE Vec look_up(const int8_t* p) const {
+    const __m512i index = _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+    return _mm512_permutex2var_ps(low, index, high);
+  }
+#else
+  MLR_INLINE explicit SignTable(const float*) {}
+  MLR_INLINE Vec look_up(const int8_t*) const { return Vec::zero(); }  // not called: kLookUp is false
+#endif
+};
+
 // sum of the lanes, always in the same order
 MLR_INLINE float sum_lanes(Vec a) {
-  float lane[Vec::N];
-  a.store(lane);
-  for (int n = Vec::N / 2; n >= 1; n /= 2)
-    for (int i = 0; i < n; i++) lane[i] += lane[i + n];
-  return lane[0];
+#if MLR_SIMD == 512
+  a = a + shift<8>(a, a);
+#endif
+#if MLR_SIMD >= 256
+  a = a + shift<4>(a, a);
+#endif
+  a = a + shift<2>(a, a);
+  a = a + shift<1>(a, a);
+  float first;
+  a.store_first(&first, 1);
+  return first;
 }
 
 // lanes moved one place up: the pixel to the left of each pixel; `left` is the vector before `here`
