@@ -25,8 +25,8 @@ KINDS = tl.constexpr(13)
 SIGN_SLOT = tl.constexpr(13)
 
 _RUN_TIME = [
-    "batch", "height", "width", "terms01", "terms23", "terms45", "count", "rows0", "rows", "strip_rows", "reps",
-    "column_tiles", "quad_partials", "block", "errors_partials", "strip_partials", "row_partials", "stencils", "windows", "tile_rows", "coarse_rows", "sign_rows",
+    "batch", "height", "width", "terms01", "terms23", "terms45", "count", "column_rows", "window_rows", "coarse_window_rows", "strip_rows", "reps",
+    "column_tiles", "quad_partials", "block", "errors_partials", "strip_partials", "row_partials", "stencils", "windows", "gradient_rows", "coarse_rows", "sign_rows",
 ]  # fmt: skip
 
 
@@ -65,15 +65,15 @@ def weight_table(weights, table, image, height, width, terms01, terms23, terms45
 
 
 @triton.jit
-def fine_columns(pred, target, sums, partials, rest, tiles, batch, height, width, rows0, errors_partials,
+def fine_columns(pred, target, sums, partials, rest, tiles, batch, height, width, column_rows, errors_partials,
                  MEANS: tl.constexpr, AREA: tl.constexpr, BLOCK: tl.constexpr):
     """Column sums of a tile of scale 0, ``tiles`` to a row; the outermost ones also fill the padding."""
-    per_image = tiles * tl.cdiv(height, rows0)
+    per_image = tiles * tl.cdiv(height, column_rows)
     image = (rest // per_image).to(tl.int64)
     part = rest % per_image
     tile = part % tiles
-    y0 = (part // tiles) * rows0
-    y1 = tl.minimum(y0 + rows0, height)
+    y0 = (part // tiles) * column_rows
+    y1 = tl.minimum(y0 + column_rows, height)
     size = plane_offset(SCALES, batch, height, width, AREA)
     start = image * height * width.to(tl.int64)
     pitch = pitch_of(width)
@@ -91,19 +91,19 @@ def fine_columns(pred, target, sums, partials, rest, tiles, batch, height, width
 
 @triton.jit(do_not_specialize=_RUN_TIME)
 def pyramid_kernel(pred, target, weights, errors, targets, sums, table, partials, batch, height, width, terms01,
-                   terms23, terms45, count, stencils, windows, rows0, reps, column_tiles, errors_partials,
-                   MEANS: tl.constexpr, GRAD: tl.constexpr, AREA: tl.constexpr, QUADS: tl.constexpr,
+                   terms23, terms45, count, stencils, windows, column_rows, reps, column_tiles, errors_partials,
+                   MEANS: tl.constexpr, GRAD: tl.constexpr, AREA: tl.constexpr, ALIGNED: tl.constexpr,
                    BLOCK: tl.constexpr, QUAD_ROWS: tl.constexpr):
     """Phase 1. A program is a segment of columns of scale 0, a block of coarse pixels or an image's weights.
 
-    ``QUADS``: rows consist of whole quads of pixels, so four of them are loaded at once.
+    ``ALIGNED``: rows consist of whole quads of pixels, so four of them are loaded at once.
     """
     pid = tl.program_id(0)
-    if QUADS:
+    if ALIGNED:
         width = (width // 4) * 4
     scales = stencils | windows
-    first = tl.where(windows & 1 != 0, batch * column_tiles * tl.cdiv(height, rows0), 0)
-    if QUADS and not AREA:
+    first = tl.where(windows & 1 != 0, batch * column_tiles * tl.cdiv(height, column_rows), 0)
+    if ALIGNED and not AREA:
         small = (height < 4) | (width < 4)  # scale 2 is collapsed
         across = tl.cdiv(width, TILE)
         per_image = across * tl.cdiv(tl.cdiv(height, 4), QUAD_ROWS)
@@ -112,10 +112,10 @@ def pyramid_kernel(pred, target, weights, errors, targets, sums, table, partials
     else:
         second = 0
     if pid < first:
-        fine_columns(pred, target, sums, partials, pid, column_tiles, batch, height, width, rows0, errors_partials, MEANS,
+        fine_columns(pred, target, sums, partials, pid, column_tiles, batch, height, width, column_rows, errors_partials, MEANS,
                      AREA, BLOCK)
     elif pid < first + second:
-        if QUADS and not AREA:
+        if ALIGNED and not AREA:
             image = ((pid - first) // per_image).to(tl.int64)
             part = (pid - first) % per_image
             partial = partials + (image * SCALES + 1) * errors_partials + part
@@ -134,7 +134,7 @@ def pyramid_kernel(pred, target, weights, errors, targets, sums, table, partials
 @triton.jit
 def windows_rows(e_ptr, t_ptr, stride, sums, signs, centre, plane_size, mean, weights, partial, y0, y1, x0, h, w,
                  PAIR: tl.constexpr, MEANS: tl.constexpr, GRAD: tl.constexpr, ROWS: tl.constexpr):
-    """Row windows, signs and partial sums of the tile of rows y0 .. y1 - 1 and 128 columns from x0 on."""
+    """Row windows, signs and partial sums of the tile of coarse_window_rows y0 .. y1 - 1 and 128 columns from x0 on."""
     pitch = pitch_of(w)
     x = x0 + tl.arange(0, TILE)[None, :]
     m = tl.zeros([ROWS, TILE], tl.float32)
@@ -177,13 +177,13 @@ def mean_error(partials, image, scale, count, errors_partials, h, w):
 
 @triton.jit
 def coarse_windows(errors, sums, signs, centre, table, partials, row_sums, scale, image, part, batch, height, width,
-                   rows, block, quad_partials, errors_partials, row_partials, MEANS: tl.constexpr, GRAD: tl.constexpr,
+                   coarse_window_rows, block, quad_partials, errors_partials, row_partials, MEANS: tl.constexpr, GRAD: tl.constexpr,
                    AREA: tl.constexpr, COLUMNS: tl.constexpr, ROWS: tl.constexpr):
-    """Windows in both directions on some whole rows of a coarse map."""
+    """Windows in both directions on some whole coarse_window_rows of a coarse map."""
     h, w = scale_size(height, width, scale, AREA)
     pitch = pitch_of(w)
-    y0 = part * rows
-    y1 = tl.minimum(y0 + rows, h)
+    y0 = part * coarse_window_rows
+    y1 = tl.minimum(y0 + coarse_window_rows, h)
     size = plane_offset(SCALES, batch, height, width, AREA)
     plane = plane_offset(scale, batch, height, width, AREA) + image * h * pitch.to(tl.int64)
     e_ptr = errors + (plane - plane_offset(1, batch, height, width, AREA)) + PAD
@@ -206,23 +206,23 @@ def coarse_windows(errors, sums, signs, centre, table, partials, row_sums, scale
 
 
 @triton.jit
-def fine_windows(pred, target, sums, signs, centre, table, partials, row_sums, rest, batch, height, width, rows0,
-                 column_tiles, errors_partials, row_partials, MEANS: tl.constexpr, GRAD: tl.constexpr,
+def fine_windows(pred, target, sums, signs, centre, table, partials, row_sums, rest, batch, height, width, column_rows,
+                 window_rows, column_tiles, errors_partials, row_partials, MEANS: tl.constexpr, GRAD: tl.constexpr,
                  AREA: tl.constexpr, ROWS: tl.constexpr):
     """Row windows on a tile of scale 0."""
     pitch = pitch_of(width)
     tiles = tl.cdiv(width, TILE)
-    per_image = tiles * tl.cdiv(height, rows0)
+    per_image = tiles * tl.cdiv(height, window_rows)
     image = (rest // per_image).to(tl.int64)
     part = rest % per_image
-    y0 = (part // tiles) * rows0
+    y0 = (part // tiles) * window_rows
     start = image * height * width.to(tl.int64)
     plane = image * height * pitch.to(tl.int64)
     size = plane_offset(SCALES, batch, height, width, AREA)
-    mean = mean_error(partials, image, 0, column_tiles * tl.cdiv(height, rows0), errors_partials, height, width)
+    mean = mean_error(partials, image, 0, column_tiles * tl.cdiv(height, column_rows), errors_partials, height, width)
     windows_rows(pred + start, target + start, width, sums + plane, signs + plane, centre + plane, size, mean,
                  table + image * 128, row_sums + (image * SCALES * row_partials + part) * SLOTS, y0,
-                 tl.minimum(y0 + rows0, height), (part % tiles) * TILE, height, width, True, MEANS, GRAD, ROWS)
+                 tl.minimum(y0 + window_rows, height), (part % tiles) * TILE, height, width, True, MEANS, GRAD, ROWS)
 
 
 @triton.jit
@@ -260,18 +260,18 @@ def strips(pred, target, errors, targets, local, table, strip_sums, scale, image
 
 @triton.jit(do_not_specialize=_RUN_TIME)
 def losses_kernel(pred, target, errors, targets, sums, signs, local, centre, table, partials, strip_sums, row_sums,
-                  batch, height, width, stencils, windows, rows0, rows, strip_rows, block, column_tiles, quad_partials,
+                  batch, height, width, stencils, windows, column_rows, window_rows, coarse_window_rows, strip_rows, block, column_tiles, quad_partials,
                   errors_partials, strip_partials, row_partials,
                   MEANS: tl.constexpr, NORMALS: tl.constexpr, GRAD: tl.constexpr, AREA: tl.constexpr,
-                  QUADS: tl.constexpr, COLUMNS: tl.constexpr, ROWS: tl.constexpr, WARPS: tl.constexpr, UNROLL: tl.constexpr):
-    """Phase 2. A program is some rows of a coarse map (windows), some strips of a map (stencils) or a tile of scale 0."""
+                  ALIGNED: tl.constexpr, COLUMNS: tl.constexpr, ROWS: tl.constexpr, WARPS: tl.constexpr, UNROLL: tl.constexpr):
+    """Phase 2. A program is some coarse_window_rows of a coarse map (windows), some strips of a map (stencils) or a tile of scale 0."""
     pid = tl.program_id(0)
-    if QUADS:
+    if ALIGNED:
         width = (width // 4) * 4
-    scale, image, part, rest = locate(pid, batch, height, width, windows, rows, 1 << 30, 1, 1, AREA)
+    scale, image, part, rest = locate(pid, batch, height, width, windows, coarse_window_rows, 1 << 30, 1, 1, AREA)
     if scale > 0:
         coarse_windows(errors, sums, signs, centre, table, partials, row_sums, scale, image, part, batch, height, width,
-                       rows, block, quad_partials, errors_partials, row_partials, MEANS, GRAD, AREA, COLUMNS, ROWS)
+                       coarse_window_rows, block, quad_partials, errors_partials, row_partials, MEANS, GRAD, AREA, COLUMNS, ROWS)
     else:
         scale, image, part, rest = locate(rest, batch, height, width, stencils, strip_rows, STRIP, WARPS, 0, AREA)
         if scale >= 0:
@@ -279,7 +279,7 @@ def losses_kernel(pred, target, errors, targets, sums, signs, local, centre, tab
                    strip_rows, strip_partials, NORMALS, GRAD, AREA, WARPS, UNROLL)
         else:
             fine_windows(pred, target, sums, signs, centre, table, partials, row_sums, rest, batch, height, width,
-                         rows0, column_tiles, errors_partials, row_partials, MEANS, GRAD, AREA, ROWS)
+                         column_rows, window_rows, column_tiles, errors_partials, row_partials, MEANS, GRAD, AREA, ROWS)
 
 
 @triton.jit
@@ -309,7 +309,7 @@ def sign_sums(signs, column_sums, borders, boxes, folds, r, y0, y1, h, w, WORDS:
 
 @triton.jit
 def coarse_gradient(signs, column_signs, borders, boxes, folds, local, centre, table, row_sums, scale, image, part, batch, height,
-                    width, stencils, windows, rows, coarse_rows, row_partials, MEANS: tl.constexpr, AREA: tl.constexpr,
+                    width, stencils, windows, coarse_window_rows, coarse_rows, row_partials, MEANS: tl.constexpr, AREA: tl.constexpr,
                     WORDS: tl.constexpr, ROWS: tl.constexpr):
     """The finished gradient of some whole rows of a coarse map, into ``local``."""
     h, w = scale_size(height, width, scale, AREA)
@@ -329,7 +329,7 @@ def coarse_gradient(signs, column_signs, borders, boxes, folds, local, centre, t
     has_stencil = (stencils >> scale) & 1 != 0
     shift = 0.0
     if has_windows:
-        shift = tl.load(weights + 1) * mean_sign(row_sums, image, scale, row_partials, h, w, rows)
+        shift = tl.load(weights + 1) * mean_sign(row_sums, image, scale, row_partials, h, w, coarse_window_rows)
         if MEANS:
             for n in range(3):
                 sign_sums(signs + plane + n * size, column_signs + plane + n * size, border + n * border_size,
@@ -352,7 +352,7 @@ def coarse_gradient(signs, column_signs, borders, boxes, folds, local, centre, t
 
 @triton.jit(do_not_specialize=_RUN_TIME)
 def columns_kernel(signs, column_signs, borders, boxes, folds, local, centre, table, row_sums, batch, height, width, stencils,
-                   windows, rows, sign_rows, coarse_rows, row_partials,
+                   windows, coarse_window_rows, sign_rows, coarse_rows, row_partials,
                    MEANS: tl.constexpr, AREA: tl.constexpr, WORDS: tl.constexpr, ROWS: tl.constexpr):
     """Phase 3. A program is some rows of a coarse map, or of one sign map of scale 0.
 
@@ -362,7 +362,7 @@ def columns_kernel(signs, column_signs, borders, boxes, folds, local, centre, ta
     scale, image, part, rest = locate(pid, batch, height, width, stencils | windows, coarse_rows, 1 << 30, 1, 1, AREA)
     if scale > 0:
         coarse_gradient(signs, column_signs, borders, boxes, folds, local, centre, table, row_sums, scale, image, part, batch, height,
-                        width, stencils, windows, rows, coarse_rows, row_partials, MEANS, AREA, WORDS, ROWS)
+                        width, stencils, windows, coarse_window_rows, coarse_rows, row_partials, MEANS, AREA, WORDS, ROWS)
     else:
         pitch = pitch_of(width)
         per_map = tl.cdiv(height, sign_rows)
@@ -377,12 +377,12 @@ def columns_kernel(signs, column_signs, borders, boxes, folds, local, centre, ta
 
 
 @triton.jit
-def term_values(terms, strip_sums, row_sums, image, scale, height, width, terms01, terms23, terms45, count, rows0, rows,
+def term_values(terms, strip_sums, row_sums, image, scale, height, width, terms01, terms23, terms45, count, window_rows, coarse_window_rows,
                 strip_rows, strip_partials, row_partials, AREA: tl.constexpr):
     """The losses of an image and scale: partial sums added in double precision and in a fixed order."""
     h, w = scale_size(height, width, scale, AREA)
     strips = tl.cdiv(w, STRIP) * tl.cdiv(h, strip_rows)
-    tiles = tl.cdiv(w, TILE) * tl.cdiv(h, tl.where(scale == 0, rows0, rows))
+    tiles = tl.cdiv(w, TILE) * tl.cdiv(h, tl.where(scale == 0, window_rows, coarse_window_rows))
     slot = tl.arange(0, 128)
     before = tl.sum((selected(slot, terms01, terms23, terms45) & (slot < scale * SLOTS)).to(tl.int32), 0)
     kind = tl.arange(0, SLOTS)
@@ -406,16 +406,16 @@ def term_values(terms, strip_sums, row_sums, image, scale, height, width, terms0
 
 @triton.jit
 def fine_gradient(grad, local, column_signs, boxes, folds, centre, table, row_sums, rest, batch, height, width,
-                  stencils, windows, rows0, row_partials, tile_rows, MEANS: tl.constexpr, AREA: tl.constexpr,
+                  stencils, windows, window_rows, row_partials, gradient_rows, MEANS: tl.constexpr, AREA: tl.constexpr,
                   ROWS: tl.constexpr):
-    """A tile of the gradient by the prediction: ``tile_rows`` rows of 128 columns."""
+    """A tile of the gradient by the prediction: ``gradient_rows`` rows of 128 columns."""
     pitch = pitch_of(width)
     tiles = tl.cdiv(width, TILE)
-    per_image = tiles * tl.cdiv(height, tile_rows)
+    per_image = tiles * tl.cdiv(height, gradient_rows)
     image = (rest // per_image).to(tl.int64)
     part = rest % per_image
     x0 = (part % tiles) * TILE
-    y0 = (part // tiles) * tile_rows
+    y0 = (part // tiles) * gradient_rows
     x = x0 + tl.arange(0, TILE)[None, :]
     q = x0 // 4 + tl.arange(0, 32)[None, :]
     plane = image * height * pitch.to(tl.int64)
@@ -426,8 +426,9 @@ def fine_gradient(grad, local, column_signs, boxes, folds, centre, table, row_su
     has_windows = windows & 1 != 0
     shift = 0.0
     if has_windows:
-        shift = tl.load(weights + 1) * mean_sign(row_sums, image, 0, row_partials, height, width, rows0)
-    for first in range(y0, tl.minimum(y0 + tile_rows, height), ROWS):
+        shift = tl.load(weights + 1) * mean_sign(row_sums, image, 0, row_partials, height, width, window_rows)
+    # hoisting everything out of the loop would keep half of the registers busy
+    for first in tl.range(y0, tl.minimum(y0 + gradient_rows, height), ROWS, disable_licm=True):
         y = first + tl.arange(0, ROWS)[:, None]
         inside = (x < width) & (y < height)
         at = plane + PAD + y * pitch + x
@@ -449,29 +450,33 @@ def fine_gradient(grad, local, column_signs, boxes, folds, centre, table, row_su
             g2 = g0
             g3 = g0
             for k in tl.static_range(1, SCALES):
-                if ((stencils | windows) >> k) & 1 != 0:
-                    if (height >> k != 0) & (width >> k != 0):
-                        d0, d1, d2, d3 = gather_bicubic(local, y, q, k, image, batch, height, width)
-                        g0 += d0
-                        g1 += d1
-                        g2 += d2
-                        g3 += d3
-                    else:
-                        total += gather_collapsed(local, y, x, k, image, batch, height, width)
+                used = (((stencils | windows) >> k) & 1 != 0) & (height >> k != 0) & (width >> k != 0)
+                d0, d1, d2, d3 = gather_bicubic(local, y, q, k, used, image, batch, height, width)
+                g0 += d0
+                g1 += d1
+                g2 += d2
+                g3 += d3
             total += quad(g0, g1, g2, g3, ROWS)
+            if (height < 32) | (width < 32):
+                for k in tl.static_range(1, SCALES):
+                    if (((stencils | windows) >> k) & 1 != 0) & ((height >> k == 0) | (width >> k == 0)):
+                        total += gather_collapsed(local, y, x, k, image, batch, height, width)
         tl.store(grad + (image * height + y) * width.to(tl.int64) + x, total.to(grad.dtype.element_ty), mask=inside)
 
 
 @triton.jit(do_not_specialize=_RUN_TIME)
 def gradient_kernel(grad, terms, local, column_signs, boxes, folds, centre, table, strip_sums, row_sums, batch, height,
-                    width, terms01, terms23, terms45, count, stencils, windows, rows0, rows, strip_rows, strip_partials,
-                    row_partials, tile_rows,
-                    MEANS: tl.constexpr, GRAD: tl.constexpr, AREA: tl.constexpr, ROWS: tl.constexpr):
+                    width, terms01, terms23, terms45, count, stencils, windows, window_rows, coarse_window_rows, strip_rows, strip_partials,
+                    row_partials, gradient_rows,
+                    MEANS: tl.constexpr, GRAD: tl.constexpr, AREA: tl.constexpr, ALIGNED: tl.constexpr,
+                    ROWS: tl.constexpr):
     """Phase 4. A program is a tile of the gradient, or the losses of one image and scale."""
     pid = tl.program_id(0)
+    if ALIGNED:
+        width = (width // 4) * 4
     if pid < batch * SCALES:
         term_values(terms, strip_sums, row_sums, (pid // SCALES).to(tl.int64), pid % SCALES, height, width, terms01,
-                    terms23, terms45, count, rows0, rows, strip_rows, strip_partials, row_partials, AREA)
+                    terms23, terms45, count, window_rows, coarse_window_rows, strip_rows, strip_partials, row_partials, AREA)
     elif GRAD:
         fine_gradient(grad, local, column_signs, boxes, folds, centre, table, row_sums, pid - batch * SCALES, batch,
-                      height, width, stencils, windows, rows0, row_partials, tile_rows, MEANS, AREA, ROWS)
+                      height, width, stencils, windows, window_rows, row_partials, gradient_rows, MEANS, AREA, ROWS)

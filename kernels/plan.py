@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The host's side of a launch: sizes, workspace, grids. Everything here follows from shapes alone."""
+"""The host's side of an evaluation: which work there is, how it is cut up, how much workspace it takes.
+
+Everything follows from shapes and from the choice of losses, nothing from the values of tensors: so nothing waits for
+the device, and a step can be captured in a CUDA graph.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +11,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
+from mlr.kernels.configs import Shapes
 from mlr.reference import scale_size
-from mlr.space import KINDS, SCALES
+from mlr.space import FAMILIES, KINDS, SCALES, WINDOWS
 
+# the same numbers as in the kernels (geometry, stencil)
 TILE = 128
 STRIP = 28
-SLOTS = 16
 PAD = 32
+SLOTS = 16
+
+#: Kinds whose sums the row windows make; the stencils make the others.
+BY_ROWS = frozenset(FAMILIES["mean"])
+#: Most partial sums of an image and scale: single programs add them up.
+MAX_PARTIALS = 1024
 
 
 def cdiv(a: int, b: int) -> int:
@@ -21,131 +32,113 @@ def cdiv(a: int, b: int) -> int:
     return -(-a // b)
 
 
-@dataclass(frozen=True)
-class Shapes:
-    """Block shapes of the kernels: work per program, not results, depends on them."""
+def pitch(w: int) -> int:
+    """Elements from one row of a plane to the next (geometry.pitch_of)."""
+    return cdiv(w, TILE) * TILE + 2 * PAD
 
-    block: int = 128
-    columns: int = 256
-    rows0: int = 32
-    rows: int = 16
-    strip_rows: int = 16
-    quad_rows: int = 1
-    unroll: int = 1
-    tile: int = 4
-    tile_rows: int = 16
-    sign_rows: int = 32
-    coarse_rows: int = 16
-    words: int = 64
-    columns_warps: int = 2
-    columns_tile: int = 2
-    pyramid_warps: int = 1
-    losses_warps: int = 2
-    losses_tile: int = 2
-    warps: int = 4
+
+def quads(w: int) -> int:
+    """Width rounded up to whole quads (geometry.quads_of)."""
+    return cdiv(w, 4) * 4
 
 
 @dataclass(frozen=True)
 class Plan:
-    """One evaluation: which work there is and how it is cut up."""
+    """One evaluation: numbers for the kernels, sizes of the workspace, programs of each launch."""
 
-    sizes: tuple[tuple[int, int], ...]
-    plane: int
-    coarse: int
-    masks: tuple[int, int, int]
-    stencils: int
-    windows: int
-    means: bool
-    normals: bool
-    reps: int
-    rows0: int
-    rows: int
-    strip_rows: int
-    tile_rows: int
-    quads: bool
+    terms: tuple[int, int, int]  # bits of the wanted losses: two scales of 13 bits in each
+    count: int
+    stencils: int  # bits of the scales with losses of the stencils
+    windows: int  # bits of the scales with losses of the windows
+    means: bool  # whether any is a local mean
+    normals: bool  # whether any is a normal
+    aligned: bool  # whether rows consist of whole quads
+    column_rows: int
     column_tiles: int
+    window_rows: int
+    coarse_window_rows: int
+    strip_rows: int
+    reps: int
     quad_partials: int
     errors_partials: int
     strip_partials: int
     row_partials: int
+    plane: int  # elements of a plane of all scales
+    coarse: int  # of a plane without scale 0
+    pitch: int
     grids: tuple[int, int, int, int]
 
 
-def pitch(w: int) -> int:
-    """Elements from one row of a plane to the next."""
-    return cdiv(w, TILE) * TILE + 2 * PAD
-
-
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=512)
 def plan(
     batch: int, height: int, width: int, terms: tuple[int, ...], downsample: str, grad: bool, shapes: Shapes
 ) -> Plan:
-    """Plan of an evaluation of ``terms`` (ascending) on maps [batch, height, width]."""
+    """The plan for losses ``terms`` (ascending) of maps [batch, height, width]."""
     kinds: list[set[str]] = [set() for _ in range(SCALES)]
     bits = [0] * SCALES
     for term in terms:
         k, kind = divmod(term, len(KINDS))
         kinds[k].add(KINDS[kind])
         bits[k] |= 1 << kind
-    box = {"M5", "M17", "M65"}
-    windows = sum(1 << k for k in range(SCALES) if kinds[k] & (box | {"M"}))
-    stencils = sum(1 << k for k in range(SCALES) if kinds[k] - (box | {"M"}))
-    sizes = tuple(scale_size(height, width, k, downsample) for k in range(SCALES))
+    windows = sum(1 << k for k in range(SCALES) if kinds[k] & BY_ROWS)
+    stencils = sum(1 << k for k in range(SCALES) if kinds[k] - BY_ROWS)
+    means = any(k & WINDOWS.keys() for k in kinds)
+    coarse = [k for k in range(1, SCALES) if (stencils | windows) >> k & 1]
+
+    sizes = [scale_size(height, width, k, downsample) for k in range(SCALES)]
     planes = [batch * h * pitch(w) for h, w in sizes]
-    rows0, rows, strip_rows = shapes.rows0, shapes.rows, shapes.strip_rows
-    # partial sums are added up by single programs later on: bound their number on large maps
-    while cdiv(width, TILE) * cdiv(height, rows0) > 512:
-        rows0, rows = 2 * rows0, 2 * rows
-    while cdiv(width, STRIP) * cdiv(height, strip_rows) > 1024:
+    column_rows, window_rows, coarse_window_rows = shapes.column_rows, shapes.window_rows, shapes.coarse_window_rows
+    strip_rows = shapes.strip_rows
+    while cdiv(width, TILE) * cdiv(height, min(column_rows, window_rows)) > MAX_PARTIALS:
+        column_rows, window_rows, coarse_window_rows = 2 * column_rows, 2 * window_rows, 2 * coarse_window_rows
+    while cdiv(width, STRIP) * cdiv(height, strip_rows) > MAX_PARTIALS:
         strip_rows *= 2
-    reps = max(1, sizes[1][0] * sizes[1][1] // (256 * shapes.block))
-    blocks = [cdiv(h * cdiv(w, 4) * 4, shapes.block * reps) for h, w in sizes]
-    quads = width % 4 == 0
+    reps = max(1, sizes[1][0] * sizes[1][1] // (MAX_PARTIALS * shapes.block))
+    blocks = [cdiv(h * quads(w), shapes.block * reps) for h, w in sizes]
     column_tiles = cdiv(width, shapes.block)
-    column_programs = column_tiles * cdiv(height, rows0)
+    column_programs = column_tiles * cdiv(height, column_rows)
+    # scales 1 and 2 are made together where rows consist of whole quads
     quad_programs = 0
-    if quads and downsample == "bicubic" and min(height, width) >= 4:
+    if width % 4 == 0 and downsample == "bicubic" and min(height, width) >= 4:
         quad_programs = cdiv(width, TILE) * cdiv(cdiv(height, 4), shapes.quad_rows)
     strips = [cdiv(w, STRIP) * cdiv(h, strip_rows) for h, w in sizes]
-    tiles = [cdiv(w, TILE) * cdiv(h, rows0 if k == 0 else rows) for k, (h, w) in enumerate(sizes)]
-    active = [k for k in range(1, SCALES) if (stencils | windows) >> k & 1]
-    window_parts = {k: cdiv(sizes[k][0], rows) for k in range(1, SCALES)}
-    gradient_parts = {k: cdiv(sizes[k][0], shapes.coarse_rows) for k in range(1, SCALES)}
-    box_anywhere = any(k & box for k in kinds)
+    tiles = [
+        cdiv(w, TILE) * cdiv(h, coarse_window_rows if k else window_rows) for k, (h, w) in enumerate(sizes)
+    ]
     grids = (
-        (column_programs * batch if windows & 1 else 0)
-        + (quad_programs * batch if (stencils | windows) & 6 else 0)
-        + sum(batch * blocks[k] for k in active if k > 2 or not quad_programs)
-        + batch,
-        sum(batch * window_parts[k] for k in range(1, SCALES) if windows >> k & 1)
-        + sum(batch * cdiv(strips[k], shapes.losses_warps) for k in range(SCALES) if stencils >> k & 1)
-        + (batch * tiles[0] if windows & 1 else 0),
-        (sum(batch * gradient_parts[k] for k in active) + (3 * batch * cdiv(height, shapes.sign_rows) if windows & 1 and box_anywhere else 0))
-        if grad
-        else 0,
-        batch * SCALES + (batch * cdiv(width, TILE) * cdiv(height, shapes.tile_rows) if grad else 0),
+        (column_programs if windows & 1 else 0)
+        + (quad_programs if (stencils | windows) & 6 else 0)
+        + sum(blocks[k] for k in coarse if k > 2 or not quad_programs)
+        + 1,
+        sum(cdiv(sizes[k][0], coarse_window_rows) for k in coarse if windows >> k & 1)
+        + sum(cdiv(strips[k], shapes.losses_warps) for k in range(SCALES) if stencils >> k & 1)
+        + (tiles[0] if windows & 1 else 0),
+        (sum(cdiv(sizes[k][0], shapes.coarse_rows) for k in coarse) if grad else 0)
+        + (len(WINDOWS) * cdiv(height, shapes.sign_rows) if grad and means and windows & 1 else 0),
+        SCALES + (cdiv(width, TILE) * cdiv(height, shapes.gradient_rows) if grad else 0),
     )
     return Plan(
-        sizes=sizes,
-        plane=sum(planes),
-        coarse=sum(planes[1:]),
-        masks=(bits[0] | bits[1] << 13, bits[2] | bits[3] << 13, bits[4] | bits[5] << 13),
+        terms=(bits[0] | bits[1] << 13, bits[2] | bits[3] << 13, bits[4] | bits[5] << 13),
+        count=len(terms),
         stencils=stencils,
         windows=windows,
-        means=box_anywhere,
-        normals=any(k & {"N", "Nr", "Nc"} for k in kinds),
-        reps=reps,
-        quads=quads,
+        means=means,
+        normals=any(k & set(FAMILIES["normal"]) for k in kinds),
+        aligned=width % 4 == 0,
+        column_rows=column_rows,
         column_tiles=column_tiles,
-        quad_partials=quad_programs,
-        rows0=rows0,
-        rows=rows,
+        window_rows=window_rows,
+        coarse_window_rows=coarse_window_rows,
         strip_rows=strip_rows,
-        tile_rows=shapes.tile_rows,
+        reps=reps,
+        quad_partials=quad_programs,
         errors_partials=max(column_programs, quad_programs, *blocks[1:]),
         strip_partials=max(strips),
         row_partials=max(tiles),
-        grids=grids,
+        plane=sum(planes),
+        coarse=sum(planes[1:]),
+        pitch=pitch(width),
+        grids=(batch * grids[0], batch * grids[1], batch * grids[2], batch * grids[3]),
     )
 
 

@@ -183,9 +183,9 @@ def reduce_quads(pred, target, errors, targets, partial1, partial2, y0, x0, scal
 
 
 @triton.jit
-def inner_or_outer(tap):
-    """Weight of a tap by its number, 0 outside 0 .. 3."""
-    return tl.where((tap == 0) | (tap == 3), -0.09375, tl.where((tap == 1) | (tap == 2), 0.59375, 0.0))
+def half_pixels(near, far, known_near, known_far):
+    """A column of scale 1, weighed along y."""
+    return 0.59375 * tl.load(near, mask=known_near, other=0.0) - 0.09375 * tl.load(far, mask=known_far, other=0.0)
 
 
 @triton.jit
@@ -200,13 +200,14 @@ def collapsed_axis(x, length):
 
 
 @triton.jit
-def gather_bicubic(grads, y, q, scale: tl.constexpr, image, batch, height, width):
+def gather_bicubic(grads, y, q, scale: tl.constexpr, used, image, batch, height, width):
     """What scale k >= 1 adds to the gradient of the pixels 4 q .. 4 q + 3 of rows y: the adjoint of ``reduce_maps``.
 
     ``y`` [R, 1] and ``q`` [1, 32]. From scale 2 on all taps of an output lie within its own cell of 2^k x 2^k pixels,
     so a pixel belongs to one output at most, four neighbours to the same one; its taps sit in the middle of the cell.
     At scale 1 a pixel belongs to two outputs along each axis, (1, -1 | 3, 1) half pixels away; where the farther one
     lies outside the map, the tap that was clamped to this pixel is one of the nearer output: its number is clamped.
+    Nothing is read where ``used`` is false.
     """
     h, w = scale_size(height, width, scale, False)
     pitch = pitch_of(w)
@@ -214,20 +215,20 @@ def gather_bicubic(grads, y, q, scale: tl.constexpr, image, batch, height, width
     if scale == 1:
         near = y >> 1
         far = near + tl.where(y % 2 == 1, 1, -1)
-        w_near = tl.where(near < h, 0.59375, 0.0)
-        w_far = tl.where((far < h) | (height % 2 == 0), -0.09375, 0.0)
-        near = start + tl.minimum(near, h - 1) * pitch
+        known_near = used & (near < h)
+        known_far = used & ((far < h) | (height % 2 == 0))
+        near = start + near * pitch
         far = start + tl.minimum(tl.maximum(far, 0), h - 1) * pitch
         ragged = width % 2 == 1
         c = 2 * q
         j = tl.minimum(tl.maximum(c - 1, 0), w - 1)
-        left = w_near * tl.load(near + j) + w_far * tl.load(far + j)
+        left = half_pixels(near + j, far + j, known_near, known_far)
         j = tl.minimum(c, w - 1)
-        mid0 = w_near * tl.load(near + j) + w_far * tl.load(far + j)
+        mid0 = half_pixels(near + j, far + j, known_near, known_far)
         j = tl.minimum(c + 1, w - 1)
-        mid1 = w_near * tl.load(near + j) + w_far * tl.load(far + j)
+        mid1 = half_pixels(near + j, far + j, known_near, known_far)
         j = tl.minimum(c + 2, w - 1)
-        right = w_near * tl.load(near + j) + w_far * tl.load(far + j)
+        right = half_pixels(near + j, far + j, known_near, known_far)
         if ragged:  # the last column of an odd width is the outermost tap of its left neighbour, and no more
             left = tl.where(c - 1 < w, left, 0.0)
             mid0 = tl.where(c < w, mid0, 0.0)
@@ -243,10 +244,10 @@ def gather_bicubic(grads, y, q, scale: tl.constexpr, image, batch, height, width
         QUADS: tl.constexpr = 2 ** (scale - 2)
         i = y >> scale
         j = q // QUADS
-        weight = inner_or_outer(y % (4 * QUADS) - (2 * QUADS - 2))
-        weight = tl.where(i < h, weight, 0.0)
-        g = weight * tl.load(start + tl.minimum(i, h - 1) * pitch + tl.minimum(j, w - 1))
-        g = tl.where(j < w, g, 0.0)
+        tap = y % (4 * QUADS) - (2 * QUADS - 2)
+        known = used & (i < h) & (j < w) & (tap >= 0) & (tap < 4)
+        weight = tl.where((tap == 0) | (tap == 3), -0.09375, 0.59375)
+        g = weight * tl.load(start + i * pitch + j, mask=known, other=0.0)
         if scale == 2:
             return -0.09375 * g, 0.59375 * g, 0.59375 * g, -0.09375 * g
         else:

@@ -95,6 +95,12 @@ def sign(x):
 
 
 @triton.jit
+def sign_byte(s):
+    """A sign plus one, as a byte: 2^23 + 1 + s has it in its lowest bits, which is cheaper than a conversion."""
+    return (s + 8388609.0).to(tl.int32, bitcast=True).to(tl.uint8)
+
+
+@triton.jit
 def box_row(at, RADIUS: tl.constexpr, ROWS: tl.constexpr, NUMBER: tl.constexpr):
     """Sums over 2 r + 1 columns around the tile [ROWS, 128] of pointers ``at``."""
     a = tl.load(at - RADIUS).to(NUMBER)
@@ -136,19 +142,19 @@ def window_signs(sums, signs, plane_size, e, mean, weights, centre, y, x, inside
         if GRAD:
             s = sign(d)
             own += s * tl.load(weights + 2)
-            tl.store(signs + row, (s + 1.0).to(tl.int32).to(tl.uint8), mask=store)
+            tl.store(signs + row, sign_byte(s), mask=store)
         d = tl.where(inside, e - box_row(sums + plane_size + row, 8, ROWS, tl.float32) * (1.0 / 289), 0.0)
         m17 = tl.abs(d)
         if GRAD:
             s = sign(d)
             own += s * tl.load(weights + 3)
-            tl.store(signs + plane_size + row, (s + 1.0).to(tl.int32).to(tl.uint8), mask=store)
+            tl.store(signs + plane_size + row, sign_byte(s), mask=store)
         d = tl.where(inside, e - box_row(sums + 2 * plane_size + row, 32, ROWS, tl.float32) * (1.0 / 4225), 0.0)
         m65 = tl.abs(d)
         if GRAD:
             s = sign(d)
             own += s * tl.load(weights + 4)
-            tl.store(signs + 2 * plane_size + row, (s + 1.0).to(tl.int32).to(tl.uint8), mask=store)
+            tl.store(signs + 2 * plane_size + row, sign_byte(s), mask=store)
     if GRAD:
         tl.store(centre + row, own, mask=(y < h) & (x < width))
     return m, m5, m17, m65, sign_m
