@@ -185,6 +185,8 @@ class DepthModel(nn.Module):
         config = dict(checkpoint.config.get("model") or {})
         if "backbone" not in config:
             raise CheckpointError(f"{path} does not say which network it holds: its config has no model.backbone")
+        if unknown := config.keys() - {"backbone", "decoder_channels", "image_size"}:
+            raise CheckpointError(f"{path} asks for options this network does not have: {', '.join(sorted(unknown))}")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the user of a trained network chose its size when training it
             model = cls(**config, pretrained=False)

@@ -124,6 +124,9 @@ def test_files_that_are_no_checkpoint(model, tmp_path, capsys):
     refused("lacks model")
     torch.save({"format": "mlr-checkpoint", "version": 1, "model": {}, "config": {}}, path)
     refused("does not say which network")
+    config = {"model": {"backbone": "test_resnet", "skips": True}}
+    torch.save({"format": "mlr-checkpoint", "version": 1, "model": {}, "config": config}, path)
+    refused("options this network does not have: skips")
     torch.save(timm.create_model("test_resnet").state_dict(), path)
     refused(r"neither.*pretrained=")
     with pytest.raises(FileNotFoundError, match="it is a folder"):
