@@ -200,6 +200,7 @@ def train(config: TrainingConfig, resume: Path | None = None, console: Console |
         accumulate_grad_batches=config.accumulate,
         gradient_clip_val=config.clip_gradient or None,
         num_sanity_val_steps=0,
+        use_distributed_sampler=False,  # the data shares itself out
         inference_mode=False,  # the metric's sums are added to in training runs and in plain validation alike
         logger=[
             CSVLogger(run.path, name="", version=""),

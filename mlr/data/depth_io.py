@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Depth and image files: decoded to float32 metres and 8-bit RGB before anything else touches them.
+
+Pillow's geometry is wrong on 16-bit grey images ("I;16": rotation returns garbage, some resizes raise), so no integer
+depth leaves this module.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+#: Named units of integer depth files: how many steps make a metre.
+UNITS: dict[str, float] = {"m": 1.0, "mm": 1000.0, "kitti": 256.0, "eccv2020": 6553.5}
+
+#: Depths beyond this are no metres, whatever the sensor.
+MAX_DEPTH = 100.0
+
+
+class DataError(ValueError):
+    """A file or a folder that cannot be used as data; the message names it and says what to do."""
+
+
+def units_per_metre(unit: str | float) -> float:
+    """Steps of an integer depth file in a metre.
+
+    Args:
+        unit: "mm", "m", "kitti" (256), "eccv2020" (65535 / 10 m) or a number.
+
+    Raises:
+        ValueError: for anything else.
+    """
+    if unit in UNITS:
+        return UNITS[str(unit)]
+    try:
+        steps = float(unit)
+    except ValueError:
+        steps = 0.0
+    if not (steps > 0 and np.isfinite(steps)):
+        raise ValueError(f"unknown depth unit {unit!r}: give {', '.join(UNITS)} or the number of units in a metre")
+    return steps
+
+
+def read_image(path: str | Path) -> np.ndarray:
+    """RGB image [H, W, 3], uint8.
+
+    Raises:
+        DataError: the file is missing or no image.
+    """
+    try:
+        with Image.open(path) as image:
+            return np.asarray(image.convert("RGB"))
+    except (OSError, UnidentifiedImageError, SyntaxError) as error:
+        raise DataError(f"cannot read the image {path}: {error}") from error
+
+
+def read_depth(path: str | Path, unit: str | float | None) -> np.ndarray:
+    """Depth [H, W] in float32 metres; 0 where it is not known.
+
+    Args:
+        path: a 16-bit (or 8- or 32-bit) grey PNG or TIFF, or a .npy file of float metres or of integers.
+        unit: unit of integers, see :func:`units_per_metre`; floats are metres already.
+
+    Raises:
+        DataError: the file is missing, no depth map, in integers of no declared unit, or far outside 0 to 100 m.
+    """
+    path = Path(path)
+    try:
+        if path.suffix == ".npy":
+            raw = np.load(path, allow_pickle=False)
+        else:
+            with Image.open(path) as image:
+                raw = np.asarray(image)
+    except (OSError, UnidentifiedImageError, ValueError, SyntaxError) as error:
+        raise DataError(f"cannot read the depth file {path}: {error}") from error
+    if raw.ndim == 3 and 1 in (raw.shape[0], raw.shape[-1]):
+        raw = raw[0] if raw.shape[0] == 1 else raw[..., 0]
+    if raw.ndim != 2:
+        raise DataError(f"{path} is no depth map: expected [H, W], got {list(raw.shape)}")
+    if np.issubdtype(raw.dtype, np.integer):
+        if unit is None:
+            raise DataError(
+                f"{path} holds {raw.dtype} values up to {raw.max()} and no unit was declared: "
+                f"give --depth-unit, one of {', '.join(UNITS)} or the number of units in a metre"
+            )
+        depth = raw.astype(np.float32) / np.float32(units_per_metre(unit))
+    elif np.issubdtype(raw.dtype, np.floating):
+        depth = raw.astype(np.float32)
+    else:
+        raise DataError(f"{path} holds {raw.dtype} values, which are no depth")
+    return check_depth(depth, str(path))
+
+
+def check_depth(depth: np.ndarray, name: str) -> np.ndarray:
+    """Set unknown depth (NaN, infinite, negative) to 0 and refuse values that cannot be metres.
+
+    Raises:
+        DataError: the values are far outside 0 to 100 m; the likely unit is named.
+    """
+    depth = np.where(np.isfinite(depth) & (depth > 0), depth, np.float32(0))
+    known = depth[depth > 0]
+    if known.size == 0:
+        return depth
+    middle = float(np.median(known))
+    if middle > MAX_DEPTH:
+        guess = "mm" if middle < 1e5 else "eccv2020"
+        raise DataError(
+            f"{name}: half of the depths are beyond {middle:,.0f} m, so they are not metres: "
+            f"check --depth-unit ({guess} would make that {middle / UNITS[guess]:.2f} m)"
+        )
+    if middle < 0.01:
+        raise DataError(
+            f"{name}: half of the depths are below {middle:.5f} m, so the unit is wrong: check --depth-unit "
+            "(a unit that was divided out twice, or relative depth, looks like this)"
+        )
+    return depth

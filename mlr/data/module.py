@@ -1,0 +1,199 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Data for training: a source by name, its transforms, its loaders.
+
+Every sample's augmentation is drawn from (seed, epoch, index), so a run is the same for any number of workers, and a
+resumed run the same as an uninterrupted one.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+import lightning.pytorch as L
+import torch
+from torch import distributed
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from mlr.data.depth_io import DataError, units_per_metre
+from mlr.data.fill import FILLS
+from mlr.data.folder import Folder
+from mlr.data.nyu import NYU
+from mlr.data.rooms import Rooms
+from mlr.data.sample import Sample
+from mlr.data.transforms import POLICIES, finish, resize_only
+
+#: Validation scenes of "rooms" come after this index, training scenes before it.
+VALIDATION_SCENES = 1_000_000
+
+
+class Source(Protocol):
+    """A data set before transforms."""
+
+    def __len__(self) -> int:
+        """Number of frames."""
+        ...
+
+    def __getitem__(self, index: int) -> Sample:
+        """A frame."""
+        ...
+
+
+class Transformed(Dataset):
+    """A source under a transform whose random numbers follow from (seed, epoch, index).
+
+    Args:
+        source: the frames.
+        transform: from sample to sample.
+        seed: of the random numbers.
+    """
+
+    def __init__(self, source: Source, transform: Any, seed: int) -> None:
+        self.source, self.transform, self.seed = source, transform, seed
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
+        epoch, index = key
+        sample = self.source[index]
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(hash((self.seed, epoch, index)) & 0xFFFF_FFFF)  # the hash of integers is fixed
+            return finish(self.transform(sample))
+
+
+class EpochSampler(Sampler[tuple[int, int]]):
+    """Keys (epoch, index) of an epoch, in an order drawn from (seed, epoch), shared out over the ranks.
+
+    Args:
+        length: number of frames.
+        shuffle: whether to draw an order.
+        seed: of the order.
+    """
+
+    def __init__(self, length: int, shuffle: bool, seed: int) -> None:
+        self.length, self.shuffle, self.seed, self.epoch = length, shuffle, seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by the trainer before every epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        rank, ranks = _rank()
+        if self.shuffle:
+            return -(-self.length // ranks)  # every rank takes the same number of steps
+        return len(range(rank, self.length, ranks))
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        rank, ranks = _rank()
+        order = list(range(self.length))
+        if self.shuffle:
+            generator = torch.Generator().manual_seed(hash((self.seed, self.epoch)) & 0xFFFF_FFFF)
+            order = torch.randperm(self.length, generator=generator).tolist()
+            order += order[: -len(order) % ranks]
+        return iter([(self.epoch, index) for index in order[rank::ranks]])
+
+
+def _rank() -> tuple[int, int]:
+    if distributed.is_available() and distributed.is_initialized():
+        return distributed.get_rank(), distributed.get_world_size()
+    return 0, 1
+
+
+class DepthData(L.LightningDataModule):
+    """Training and validation batches of a source.
+
+    A batch is a dictionary: "image" [B, 3, H, W] float32 in [0, 1] (the network normalises), "depth" [B, 1, H, W]
+    float32 metres without holes, "valid" [B, 1, H, W] bool (True where the depth was measured), "id" list of names.
+
+    Args:
+        data: "rooms", "nyu" or "folder".
+        root: folder or file of the data set; "rooms" needs none.
+        size: (height, width) of the batches.
+        batch_size: images in a batch.
+        workers: processes that load; -1 = one less than the cores, at most 8.
+        seed: of the order and the augmentation.
+        augment: a key of :data:`mlr.data.transforms.POLICIES`.
+        holes: a key of :data:`mlr.data.fill.FILLS`.
+        depth_unit: unit of integer depth files of "folder".
+        train_length: scenes in an epoch of "rooms".
+        val_length: scenes to validate on of "rooms".
+
+    Raises:
+        ValueError, DataError: from :meth:`setup`, naming the flag or the file.
+    """
+
+    def __init__(
+        self,
+        data: str = "rooms",
+        root: str | Path | None = None,
+        size: tuple[int, int] = (288, 384),
+        batch_size: int = 8,
+        workers: int = -1,
+        seed: int = 0,
+        augment: str = "eccv2020",
+        holes: str = "error",
+        depth_unit: str | None = None,
+        train_length: int = 800,
+        val_length: int = 100,
+    ) -> None:
+        super().__init__()
+        self.data, self.root, self.size, self.batch_size, self.seed = data, root, size, batch_size, seed
+        self.augment, self.holes, self.depth_unit = augment, holes, depth_unit
+        self.lengths = {"train": train_length, "val": val_length}
+        self.workers = min(max((os.cpu_count() or 2) - 1, 1), 8) if workers < 0 else workers
+        self.sources: dict[str, Source] = {}
+
+    def setup(self, stage: str) -> None:
+        """Open the source and look at its first frames, so that what is wrong with it shows before training."""
+        if self.sources:
+            return
+        for name, value, known in (("augment", self.augment, POLICIES), ("holes", self.holes, FILLS)):
+            if value not in known:
+                raise ValueError(f"--{name} must be one of {', '.join(known)}, got {value!r}")
+        if self.depth_unit is not None:
+            units_per_metre(self.depth_unit)
+        sources = {split: self.open(split) for split in ("train", "val")}
+        for source in sources.values():
+            source[0]
+        self.sources = sources
+
+    def open(self, split: str) -> Source:
+        """The frames of a split, at their own size and without transforms."""
+        if self.data == "rooms":
+            return Rooms(self.lengths[split], self.seed, VALIDATION_SCENES if split == "val" else 0, self.size)
+        if self.root is None:
+            raise DataError(f"--data {self.data} needs --root: the folder where it lies")
+        if self.data == "nyu":
+            return NYU(self.root, split, holes=self.holes)
+        if self.data == "folder":
+            return Folder(self.root, split, self.depth_unit, self.holes)
+        raise ValueError(f"--data must be one of rooms, nyu, folder, got {self.data!r}")
+
+    def describe(self) -> str:
+        """One line for people."""
+        height, width = self.size
+        return f"{self.sources['train']!r}; {len(self.sources['val'])} to validate; {height} x {width}, {self.augment}"
+
+    def _loader(self, split: str) -> DataLoader:
+        training = split == "train"
+        transform = POLICIES[self.augment](self.size) if training else resize_only(self.size)
+        source = self.sources[split]
+        return DataLoader(
+            Transformed(source, transform, self.seed),
+            batch_size=self.batch_size,
+            sampler=EpochSampler(len(source), training, self.seed),
+            num_workers=self.workers,
+            persistent_workers=self.workers > 0,
+            pin_memory=torch.cuda.is_available(),
+        )
+
+    def train_dataloader(self) -> DataLoader:
+        """Augmented batches in random order."""
+        return self._loader("train")
+
+    def val_dataloader(self) -> DataLoader:
+        """Batches in order, resized only."""
+        return self._loader("val")

@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Augmentation policies by name, of torchvision's v2 transforms: geometry moves image, depth and validity together.
+
+``eccv2020`` is the policy of the paper's authors, after Hu et al. (2019): resize, flip, rotation by up to 5 degrees,
+colour noise along ImageNet's principal components, jitter of brightness, contrast and saturation by 0.4. Two faults of
+the original are mended: depth is rotated as float metres (not as 16-bit pixels, which garbles it), and the corners that
+a rotation uncovers are filled with what lies next to them and marked as not measured (not with white and a wrong mean
+depth).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchvision import tv_tensors
+from torchvision.transforms import v2
+
+from mlr.data.fill import nearest_known
+from mlr.data.sample import Sample
+
+#: Principal components of ImageNet's colours: standard deviations and directions (rows: R, G, B).
+PCA_VALUES = (0.2175, 0.0188, 0.0045)
+PCA_VECTORS = ((-0.5675, 0.7192, 0.4009), (-0.5808, -0.0045, -0.8140), (-0.5836, -0.6948, 0.4203))
+
+
+class Lighting(v2.Transform):
+    """Add one colour to all pixels, drawn along ImageNet's principal components (Krizhevsky et al. 2012).
+
+    Args:
+        std: standard deviation of the strength along each component.
+    """
+
+    _transformed_types = (tv_tensors.Image,)
+
+    def __init__(self, std: float = 0.1) -> None:
+        super().__init__()
+        self.std = std
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        """Draw the colour."""
+        strength = torch.randn(3) * self.std * torch.tensor(PCA_VALUES)
+        return {"colour": (torch.tensor(PCA_VECTORS) @ strength)[:, None, None]}
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        """Add it; values stay in [0, 1]."""
+        return tv_tensors.wrap((inpt + params["colour"].to(inpt)).clamp(0, 1), like=inpt)
+
+
+class FillUncovered(torch.nn.Module):
+    """Give pixels that geometry uncovered the image and depth of the nearest one that was there; they are not valid."""
+
+    def forward(self, sample: Sample) -> Sample:
+        """Fill a sample."""
+        known = sample["depth"][0] > 0
+        if known.all():
+            return sample
+        rows, columns = (torch.from_numpy(i) for i in nearest_known(known.numpy()))
+        fill: dict[str, Any] = {
+            name: tv_tensors.wrap(sample[name][:, rows, columns], like=sample[name])  # type: ignore[literal-required]
+            for name in ("image", "depth")
+        }
+        valid = tv_tensors.wrap(sample["valid"] * known, like=sample["valid"])
+        return {"image": fill["image"], "depth": fill["depth"], "valid": valid, "id": sample["id"]}
+
+
+def _to_size(size: tuple[int, int]) -> list[torch.nn.Module]:
+    """Image antialiased bilinear in [0, 1], depth nearest."""
+    return [v2.Resize(size, antialias=True), v2.ToDtype({tv_tensors.Image: torch.float32, "others": None}, scale=True)]
+
+
+def eccv2020(size: tuple[int, int]) -> v2.Transform:
+    """The paper's policy."""
+    return v2.Compose(
+        [
+            *_to_size(size),
+            v2.RandomHorizontalFlip(0.5),
+            v2.RandomRotation(5, interpolation=v2.InterpolationMode.BILINEAR, fill=0),
+            FillUncovered(),
+            Lighting(0.1),
+            v2.ColorJitter(brightness=0.4, contrast=0.4, saturation=0.4),
+        ]
+    )
+
+
+def resize_only(size: tuple[int, int]) -> v2.Transform:
+    """No augmentation; also what validation uses."""
+    return v2.Compose(_to_size(size))
+
+
+#: What --augment offers.
+POLICIES = {"eccv2020": eccv2020, "none": resize_only}
+
+
+def finish(sample: Sample) -> dict[str, Tensor | str]:
+    """Plain tensors for a batch: image float32 in [0, 1], depth float32 metres, valid bool."""
+    return {
+        "image": sample["image"].as_subclass(Tensor),
+        "depth": sample["depth"].as_subclass(Tensor),
+        "valid": sample["valid"].as_subclass(Tensor).bool(),
+        "id": sample["id"],
+    }
