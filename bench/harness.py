@@ -6,7 +6,7 @@
 
 :func:`race` makes the inputs, compares what every contestant returns with the float64 definition, and times only those
 that pass; one that fails is reported as ``refused`` with its errors and without a time. The rest take turns in short
-visits until the time is up, so that a noisy moment of the machine falls on all of them. A script that needs another
+visits until the time is up, whoever has had the least time next, so that a noisy moment falls on all of them. A script that needs another
 contestant passes one of its own: ``Contestant("mine", "what it is", build=lambda case: call)``, where ``call(inputs)``
 returns the values and the gradient.
 """
@@ -242,14 +242,13 @@ def race(
                 results[contestant.name] = entered
         exact.clear()
         progress(f"{case}: timing {', '.join(r.contestant.name for r in runners)}")
-        deadline, racing, first = time.perf_counter() + limits.seconds, list(runners), 0
+        deadline, racing = time.perf_counter() + limits.seconds, list(runners)
         while racing:
-            for runner in racing[first:] + racing[:first]:  # nobody always follows the same neighbour
-                _turn(runner, sets, clock)
+            runner = min(racing, key=lambda r: r.spent)  # equal time for all: short calls alternate, long ones are rare
+            _turn(runner, sets, clock)
             racing = [r for r in racing if r.spent < limits.contestant_seconds]
             if time.perf_counter() > deadline:
                 racing = [r for r in racing if len(r.samples) < 3]
-            first = (first + 1) % max(1, len(racing))
         for runner in runners:
             results[runner.contestant.name] = {**runner.facts, **summary(runner.samples)}
         for runner in runners:  # last, because a failed capture would disturb the others

@@ -3,7 +3,8 @@
 
     python bench/loss_speed.py                          everything that is here; some minutes, progress shown
     python bench/loss_speed.py --quick                  under a minute
-    python bench/loss_speed.py --skip authors,compile
+    python bench/loss_speed.py --skip authors,reference
+    python bench/loss_speed.py --compile                torch.compile too, which compiles for minutes
     python bench/loss_speed.py --step tf_efficientnet_lite0,resnet50
     python bench/loss_speed.py --out bench/results/cpu.json
 
@@ -65,9 +66,8 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--step-seconds", type=float, default=120.0, help="no round of steps starts after this (120)")
     parser.add_argument("--decoder-channels", type=int, default=1024, help="of the network in --step (1024)")
     parser.add_argument("--memory", action=argparse.BooleanOptionalAction, help="peak memory (not if quick)")
-    parser.add_argument(
-        "--instructions", action=argparse.BooleanOptionalAction, help="count by callgrind (not if quick)"
-    )
+    parser.add_argument("--compile", action="store_true", help="torch.compile takes part: minutes of compilation")
+    parser.add_argument("--instructions", action="store_true", help="count the C++ engine's by callgrind: two minutes")
     parser.add_argument("--targets", action="store_true", help="only what the table of the C++ engine's targets needs")
     parser.add_argument("--out", type=Path, default=None, help="JSON file for the results; replaced if it is there")
     args = parser.parse_args(argv)
@@ -124,7 +124,7 @@ def measure(args: argparse.Namespace, device: str, path: Path | None, console: C
     """All results of a device, JSON-ready; written after every case, so that a run that is cut off is not lost."""
     start = time.perf_counter()
     torch.set_num_threads(args.threads)
-    skip = (*args.skip, "compile") if args.quick and not args.only else args.skip
+    skip = args.skip if args.compile or args.only else (*args.skip, "compile")
     entrants = contestants.select(args.only, skip)
     seconds = args.seconds or (2.0 if args.quick else 8.0)
     cap = args.cap or (2.0 if args.quick else 8.0)
@@ -190,8 +190,7 @@ def _memory(args: argparse.Namespace, device: str, skip: Sequence[str], progress
 
 
 def _instructions(args: argparse.Namespace, device: str, progress: Any) -> dict[str, Any]:
-    wanted = args.instructions if args.instructions is not None else not (args.quick or args.targets or args.only)
-    if not wanted or device != "cpu":
+    if not args.instructions or device != "cpu":
         return {}
     progress("counting instructions with callgrind (about two minutes)")
     return instructions.count()

@@ -197,6 +197,12 @@ def _figure_name(stem: str, sweep: str) -> str:
     return f"speed-{stem}-{sweep}.svg"
 
 
+def figure_paths(results: dict[str, dict[str, Any]]) -> Iterator[str]:
+    """File names of the figures that :func:`draw` makes."""
+    for stem, data in results.items():
+        yield from (_figure_name(stem, sweep) for sweep in ("losses", "size") if pick(data, sweep))
+
+
 def draw(results: dict[str, dict[str, Any]], folder: Path) -> list[Path]:
     """Time against the number of losses, and time against pixels with the copy bound, of every result file."""
     import matplotlib

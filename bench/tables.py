@@ -143,7 +143,7 @@ def _label(case: dict[str, Any], sweep: str) -> str:
 def sweep_table(data: dict[str, Any], sweep: str, title: str) -> Table | None:
     """Median milliseconds of everybody along a sweep, with the engine's ratio to the plain loss; None if not run."""
     cases = pick(data, sweep)
-    if sweep == "batch":  # the main cases are points of this line too
+    if cases and sweep == "batch":  # the main cases are points of this line too
         cases = sorted(cases + pick(data, "main"), key=lambda c: c["batch"])
     if not cases:
         return None
