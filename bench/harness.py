@@ -246,7 +246,7 @@ def race(
         while racing:
             runner = min(racing, key=lambda r: r.spent)  # equal time for all: short calls alternate, long ones are rare
             _turn(runner, sets, clock)
-            racing = [r for r in racing if r.spent < limits.contestant_seconds]
+            racing = [r for r in racing if not r.samples or r.spent < limits.contestant_seconds]
             if time.perf_counter() > deadline:
                 racing = [r for r in racing if len(r.samples) < 3]
         for runner in runners:
