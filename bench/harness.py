@@ -6,9 +6,9 @@
 
 :func:`race` makes the inputs, compares what every contestant returns with the float64 definition, and times only those
 that pass; one that fails is reported as ``refused`` with its errors and without a time. The rest take turns in short
-visits until the time is up, whoever has had the least time next, so that a noisy moment falls on all of them. A script that needs another
-contestant passes one of its own: ``Contestant("mine", "what it is", build=lambda case: call)``, where ``call(inputs)``
-returns the values and the gradient.
+visits until the time is up, whoever has had the least time next, so that a noisy moment falls on all of them. A script
+that needs another contestant passes one of its own: ``Contestant("mine", "what it is", build=lambda case: call)``,
+where ``call(inputs)`` returns the values and the gradient.
 """
 
 from __future__ import annotations
