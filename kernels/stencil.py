@@ -52,7 +52,9 @@ def walk(e_ptr, t_ptr, minus, stride, weights, local, pitch, y0, rows, x0, h, w,
     x = x0 - HALO + lane
     right = tl.minimum(lane + 1, LANES - 1) + tl.zeros([WARPS, LANES], tl.int32)
     left = tl.maximum(lane - 1, 0) + tl.zeros([WARPS, LANES], tl.int32)
-    column = tl.minimum(tl.maximum(x, 0), w - 1)
+    # The hint, which is not true where columns are clamped, only tells the compiler to lay the lanes along the row: a lane
+    # loads one number. Without it Triton 3.6 shuffles every row through shared memory.
+    column = tl.max_contiguous(tl.minimum(tl.maximum(x, 0), w - 1), [1, LANES])
     stored = (lane >= HALO) & (lane < HALO + STRIP) & (x < quads_of(w))
     owned = stored & (x < w)
     within = (x >= 0).to(tl.float32) + zero
@@ -105,8 +107,9 @@ def walk(e_ptr, t_ptr, minus, stride, weights, local, pitch, y0, rows, x0, h, w,
     place = (y0 - 4) * pitch + x
     for step in tl.range(0, rows + 4, loop_unroll_factor=UNROLL):
         m = y0 - 4 + step
-        t0 = tl.load(t_ptr + at).to(tl.float32)
-        e0 = tl.load(e_ptr + at).to(tl.float32) - minus * t0
+        here = tl.max_contiguous(at, [1, LANES])
+        t0 = tl.load(t_ptr + here).to(tl.float32)
+        e0 = tl.load(e_ptr + here).to(tl.float32) - minus * t0
         ex0 = tl.gather(e0, right, 1) - e0
         rr0 = tl.gather(ex0, right, 1) - ex0
         ey1 = e0 - e1
