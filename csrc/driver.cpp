@@ -84,7 +84,7 @@ void finish_signs(Image& im, int k) {
   if (!(s.kinds & bit(M))) return;
   double sum = 0;
   for (int i = 0; i < s.strips; i++) sum += im.strip_sums[k][i].sign;
-  im.mean_sign[k] = float(sum / (double(s.h) * s.w));
+  im.mean_sign[k] = float(sum * 0x1p100 / (double(s.h) * s.w));  // kernels count signs in units of 2^-100
 }
 
 void finish_terms(const Image& im, float* terms) {

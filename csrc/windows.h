@@ -90,42 +90,69 @@ inline RowSums choose_row_sums(unsigned kinds) {
   return table[(kinds & kWindowKinds) / bit(M5)];
 }
 
+inline double sum_doubles(const double* lanes) {
+  double sum = 0;
+  for (int i = 0; i < Vec::N; i++) sum += lanes[i];
+  return sum;
+}
+
+// A sum over a strip: in float over a block of rows, in double over the blocks.
+struct Totals {
+  Vec block;
+  alignas(64) double lanes[Vec::N];
+  MLR_INLINE Totals() : block(Vec::zero()) { __builtin_memset(lanes, 0, sizeof lanes); }
+  MLR_INLINE void end_of_row(int y, bool strip_ends, double& strip_sum) {
+    if (!strip_ends && (y + 1) % kBlock) return;
+    add_to_doubles(lanes, block);
+    block = Vec::zero();
+    if (!strip_ends) return;
+    strip_sum = sum_doubles(lanes);
+    __builtin_memset(lanes, 0, sizeof lanes);
+  }
+};
+
 // One window's rows of horizontal sums and the column sums that run over them.
 struct Window {
   int kind, n, radius;
   float* ring;     // n + 1 rows
   float* columns;  // the running sums of one row
   int8_t* signs;   // the map, or null where no gradient is wanted
-  Vec total;       // sum |E - box E|: in float over a block of rows, then in double
-  alignas(64) double lanes[Vec::N];
+  Totals total;    // sum |E - box E|
+  MLR_INLINE Window() {}
 
   MLR_INLINE float* row(int y, int pitch) const { return ring + int64_t(y % (n + 1)) * pitch + kPad; }
 };
 
-// |E - box E| and its sign on row y, whose window's last row has just arrived.
-template <bool kSigns>
-MLR_INLINE Vec finish_row(const Window& win, const float* error, int8_t* signs, int w, int pitch, int y, int h,
-                          bool restart) {
-  float* const v = win.columns;
-  const float* enter = win.row(clamp(y + win.radius, 0, h - 1), pitch);
-  const float* leave = win.row(clamp(y - win.radius - 1, 0, h - 1), pitch);
-  if (restart) {  // at the top of a strip: the whole window, in a fixed order
-    for (int x = 0; x < w; x += Vec::N) {
-      Vec sum = Vec::zero();
-      for (int d = -win.radius; d <= win.radius; d++) sum = sum + Vec::load(win.row(clamp(y + d, 0, h - 1), pitch) + x);
-      sum.store(v + x);
-    }
+// The column sums of row y from scratch, in a fixed order: at the top of a strip.
+inline void sum_window(const Window& win, int w, int pitch, int y, int h) {
+  const float* rows[65];
+  for (int i = 0; i < win.n; i++) rows[i] = win.row(clamp(y - win.radius + i, 0, h - 1), pitch);
+  constexpr int kSide = 4;  // columns of vectors side by side: an addition must not wait for the one before
+  for (int x = 0; x < w; x += kSide * Vec::N) {
+    Vec sum[kSide];
+    for (Vec& v : sum) v = Vec::zero();
+    for (int i = 0; i < win.n; i++)
+      for (int j = 0; j < kSide; j++) sum[j] = sum[j] + Vec::load(rows[i] + x + j * Vec::N);
+    for (int j = 0; j < kSide; j++) sum[j].store(win.columns + x + j * Vec::N);
   }
+}
+
+// |E - box E| and its sign on row y, whose window's last row has just arrived; returns the sum by lanes.
+template <bool kSigns, bool kStep>
+MLR_INLINE Vec finish_row(const Window& win, const float* error, int8_t* signs, int w, int pitch, int y, int h) {
+  float* const v = win.columns;
+  const float* const enter = win.row(clamp(y + win.radius, 0, h - 1), pitch);
+  const float* const leave = win.row(clamp(y - win.radius - 1, 0, h - 1), pitch);
   const Vec inverse(1.0f / (float(win.n) * float(win.n)));
-  Vec total = Vec::zero();
-  auto difference = [&](int x) {
+  auto difference = [&](int x) __attribute__((always_inline)) {
     Vec sum = Vec::load(v + x);
-    if (!restart) {
+    if constexpr (kStep) {
       sum = sum + (Vec::load(enter + x) - Vec::load(leave + x));
       sum.store(v + x);
     }
     return fnma(sum, inverse, Vec::load(error + x));
   };
+  Vec total = Vec::zero();
   int x = 0;
   for (; x + 4 * Vec::N <= w; x += 4 * Vec::N) {
     const Vec a = difference(x), b = difference(x + Vec::N), c = difference(x + 2 * Vec::N), d = difference(x + 3 * Vec::N);
@@ -144,7 +171,14 @@ MLR_INLINE Vec finish_row(const Window& win, const float* error, int8_t* signs, 
   return total;
 }
 
-// sum |E - mean E| and sum sign(E - mean E) of one row
+template <bool kSigns>
+MLR_INLINE Vec finish_row(const Window& win, const float* error, int8_t* signs, int w, int pitch, int y, int h, bool restart) {
+  if (!restart) return finish_row<kSigns, true>(win, error, signs, w, pitch, y, h);
+  sum_window(win, w, pitch, y, h);
+  return finish_row<kSigns, false>(win, error, signs, w, pitch, y, h);
+}
+
+// adds |E - mean E| and sign(E - mean E) of one row, the latter in units of kUnit
 MLR_INLINE void mean_row(const float* error, int w, float mean, Vec& total, Vec& signs) {
   const Vec m(mean);
   for (int x = 0; x < w; x += Vec::N) {
@@ -153,12 +187,6 @@ MLR_INLINE void mean_row(const float* error, int w, float mean, Vec& total, Vec&
     total = total + abs(d);
     signs = signs + unit_sign(d);
   }
-}
-
-inline double sum_doubles(const double* lanes) {
-  double sum = 0;
-  for (int i = 0; i < Vec::N; i++) sum += lanes[i];
-  return sum;
 }
 
 inline size_t windows_scratch(const Scale& s) {
@@ -174,23 +202,7 @@ inline void windows(const Image& im, int k, int first, int last, char* scratch) 
   const int begin = first * s.strip_rows, end = clamp(last * s.strip_rows, 0, h);
   const float* const error = im.error(k);
 
-  if (s.kinds & bit(M)) {
-    for (int strip = first; strip < last; strip++) {
-      alignas(64) double lanes[2][Vec::N] = {};
-      const int y1 = clamp((strip + 1) * s.strip_rows, 0, h);
-      for (int y = strip * s.strip_rows; y < y1; y += kBlock) {
-        Vec total = Vec::zero(), signs = Vec::zero();
-        for (int i = y; i < y1 && i < y + kBlock; i++) mean_row(error + int64_t(i) * pitch, w, im.mean[k], total, signs);
-        add_to_doubles(lanes[0], total);
-        add_to_doubles(lanes[1], signs);
-      }
-      im.strip_sums[k][strip].kind[M] = sum_doubles(lanes[0]);
-      im.strip_sums[k][strip].sign = sum_doubles(lanes[1]) * kPerUnit;
-    }
-  }
-
   const RowSums sums_of_row = choose_row_sums(s.kinds);
-  if (!sums_of_row) return;
   Window win[kWindows];
   float* free = reinterpret_cast<float*>(scratch);
   int count = 0;
@@ -205,14 +217,20 @@ inline void windows(const Image& im, int k, int first, int last, char* scratch) 
     v.signs = im.plan->gradient ? im.sign_map(k, i) : nullptr;
     v.ring = free;
     v.columns = free + int64_t(v.n + 1) * pitch + kPad;
-    v.total = Vec::zero();
-    __builtin_memset(v.lanes, 0, sizeof v.lanes);
     free += int64_t(v.n + 2) * pitch;
   }
-  // Row t of the horizontal sums arrives; each window then finishes its centre row t - radius.
-  const int lag = win[count - 1].radius;
+  Totals m, m_sign;  // |E - mean E| and its sign
+  // Row t of E and of its horizontal sums arrives; each window then finishes its centre row t - radius.
+  const int lag = count ? win[count - 1].radius : 0;
   for (int t = clamp(begin - lag, 0, h); t < end + lag; t++) {
-    if (t < h) {
+    if (s.kinds & bit(M) && t >= begin && t < end) {
+      mean_row(error + int64_t(t) * pitch, w, im.mean[k], m.block, m_sign.block);
+      StripSums& out = im.strip_sums[k][t / s.strip_rows];
+      const bool strip_ends = (t + 1) % s.strip_rows == 0 || t + 1 == h;
+      m.end_of_row(t, strip_ends, out.kind[M]);
+      m_sign.end_of_row(t, strip_ends, out.sign);
+    }
+    if (sums_of_row && t < h) {
       float* rows[kWindows];
       for (int i = 0; i < kWindows; i++) rows[i] = of_kind[i] ? of_kind[i]->row(t, pitch) : nullptr;
       sums_of_row(error + int64_t(t) * pitch, w, rows[0], rows[1], rows[2]);
@@ -223,17 +241,9 @@ inline void windows(const Image& im, int k, int first, int last, char* scratch) 
       if (y < begin || y >= end) continue;
       const bool restart = y % s.strip_rows == 0;
       const float* const e = error + int64_t(y) * pitch;
-      v.total = v.total + (v.signs ? finish_row<true>(v, e, v.signs + int64_t(y) * pitch, w, pitch, y, h, restart)
-                                   : finish_row<false>(v, e, nullptr, w, pitch, y, h, restart));
-      const bool strip_ends = (y + 1) % s.strip_rows == 0 || y + 1 == h;
-      if (strip_ends || (y + 1) % kBlock == 0) {
-        add_to_doubles(v.lanes, v.total);
-        v.total = Vec::zero();
-      }
-      if (strip_ends) {
-        im.strip_sums[k][y / s.strip_rows].kind[v.kind] = sum_doubles(v.lanes);
-        __builtin_memset(v.lanes, 0, sizeof v.lanes);
-      }
+      v.total.block = v.total.block + (v.signs ? finish_row<true>(v, e, v.signs + int64_t(y) * pitch, w, pitch, y, h, restart)
+                                               : finish_row<false>(v, e, nullptr, w, pitch, y, h, restart));
+      v.total.end_of_row(y, (y + 1) % s.strip_rows == 0 || y + 1 == h, im.strip_sums[k][y / s.strip_rows].kind[v.kind]);
     }
   }
 }
