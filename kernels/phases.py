@@ -18,7 +18,7 @@ from mlr.kernels.adjoint import border_columns, border_rows, quad, sign_columns,
 from mlr.kernels.geometry import PAD, SCALES, SLOTS, TILE, locate, pitch_of, plane_offset, quads_of, scale_size
 from mlr.kernels.pyramid import gather_area, gather_bicubic, gather_collapsed, reduce_maps, reduce_quads
 from mlr.kernels.stencil import STRIP, walk
-from mlr.kernels.windows import column_sums, replicate, window_signs
+from mlr.kernels.windows import column_sums, pad_columns, window_signs
 
 KINDS = tl.constexpr(13)
 #: Slot of the sum of the signs of M in the partial sums of the windows.
@@ -83,10 +83,7 @@ def fine_columns(pred, target, sums, partials, rest, tiles, batch, height, width
     tl.store(partials + image * SCALES * errors_partials + part, tl.sum(total, 0))
     if MEANS:
         tl.debug_barrier()
-        if tile == 0:
-            replicate(out, size, y0, y1, 0, 0, pitch, 4)
-        if tile == tiles - 1:
-            replicate(out, size, y0, y1, width - 1, PAD + width, pitch, 4)
+        pad_columns(out, size, y0, y1, tile == 0, tile == tiles - 1, width, 4)
 
 
 @triton.jit(do_not_specialize=_RUN_TIME)
@@ -151,7 +148,7 @@ def windows_rows(e_ptr, t_ptr, stride, sums, signs, centre, plane_size, mean, we
         if PAIR:
             e -= tl.load(t_ptr + at, mask=known, other=0.0).to(tl.float32)
         dm, d5, d17, d65, ds = window_signs(sums, signs, plane_size, e, mean, weights, centre, y, x, inside, y1,
-                                            quads_of(w), pitch, ROWS, MEANS, GRAD)
+                                            w, pitch, ROWS, MEANS, GRAD)
         m += dm
         m5 += d5
         m17 += d17
@@ -191,8 +188,7 @@ def coarse_windows(errors, sums, signs, centre, table, partials, row_sums, scale
         for x0 in range(0, w, COLUMNS):
             column_sums(e_ptr, e_ptr, pitch, sums + plane, size, y0, y1, x0 + tl.arange(0, COLUMNS), h, w, False, True)
         tl.debug_barrier()
-        replicate(sums + plane, size, y0, y1, 0, 0, pitch, 4)
-        replicate(sums + plane, size, y0, y1, w - 1, PAD + w, pitch, 4)
+        pad_columns(sums + plane, size, y0, y1, True, True, w, 4)
         tl.debug_barrier()
     count = tl.cdiv(h * quads_of(w), block)
     if scale <= 2:

@@ -76,15 +76,25 @@ def column_sums(e_ptr, t_ptr, stride, sums, plane_size, y0, y1, x, h, w, PAIR: t
 
 
 @triton.jit
-def replicate(sums, plane_size, y0, y1, column, place, pitch, ROWS: tl.constexpr):
-    """Copies of a column in the 32 places of each row from ``place`` on, in all three planes."""
-    lane = place + tl.arange(0, PAD)[None, :]
+def replicate(sums, plane_size, y0, y1, column, place, end, pitch, ROWS: tl.constexpr, LANES: tl.constexpr):
+    """Copies of a column in the places ``place`` .. ``end`` - 1 of each row, in all three planes."""
+    lane = place + tl.arange(0, LANES)[None, :]
     for first in range(y0, y1, ROWS):
         y = first + tl.arange(0, ROWS)[:, None]
         row = sums + y * pitch
         for n in tl.static_range(3):
             edge = tl.load(row + n * plane_size + PAD + column, mask=y < y1, other=0.0)
-            tl.store(row + n * plane_size + lane, edge + tl.zeros([ROWS, PAD], tl.float32), mask=(y < y1) & (lane >= 0))
+            tl.store(row + n * plane_size + lane, edge + tl.zeros([ROWS, LANES], tl.float32),
+                     mask=(y < y1) & (lane < end))
+
+
+@triton.jit
+def pad_columns(sums, plane_size, y0, y1, left, right, w, ROWS: tl.constexpr):
+    """The padding of the column sums at the ``left`` and at the ``right`` border: replicated columns."""
+    if left:
+        replicate(sums, plane_size, y0, y1, 0, 0, PAD, pitch_of(w), ROWS, 32)
+    if right:
+        replicate(sums, plane_size, y0, y1, w - 1, PAD + w, quads_of(w) + 2 * PAD, pitch_of(w), ROWS, 64)
 
 
 @triton.jit
@@ -101,11 +111,16 @@ def sign_byte(s):
 
 
 @triton.jit
-def box_row(at, RADIUS: tl.constexpr, ROWS: tl.constexpr, NUMBER: tl.constexpr):
-    """Sums over 2 r + 1 columns around the tile [ROWS, 128] of pointers ``at``."""
-    a = tl.load(at - RADIUS).to(NUMBER)
-    b = tl.load(at).to(NUMBER)
-    c = tl.load(at + RADIUS).to(NUMBER)
+def box_row(row, x, w, RADIUS: tl.constexpr, ROWS: tl.constexpr):
+    """Sums over 2 r + 1 columns around the columns x of a tile [ROWS, 128] of column sums.
+
+    What lies to the right of the padding has no part in the columns of the map and is not read.
+    """
+    end = quads_of(w) + PAD
+    at = row + x
+    a = tl.load(at - RADIUS, mask=x - RADIUS < end, other=0.0)
+    b = tl.load(at, mask=x < end, other=0.0)
+    c = tl.load(at + RADIUS, mask=x + RADIUS < end, other=0.0)
     return segment_sums(a, b, c, RADIUS, ROWS)
 
 
@@ -119,14 +134,15 @@ def segment_sums(a, b, c, RADIUS: tl.constexpr, ROWS: tl.constexpr):
 
 
 @triton.jit
-def window_signs(sums, signs, plane_size, e, mean, weights, centre, y, x, inside, h, width, pitch, ROWS: tl.constexpr,
+def window_signs(sums, signs, plane_size, e, mean, weights, centre, y, x, inside, h, w, pitch, ROWS: tl.constexpr,
                  MEANS: tl.constexpr, GRAD: tl.constexpr):
     """Signs of E - mean and of E - box E on a tile: (|.| of M, M5, M17, M65 and the sign of M), as tiles.
 
     Writes the signs of the three windows plus one as bytes (0, 1, 2) and, to ``centre``, the weighted sum of all four
     signs: the part of the gradient that stays at its own pixel.
     """
-    row = tl.minimum(y, h - 1) * pitch + x + PAD
+    line = tl.minimum(y, h - 1) * pitch + PAD
+    row = line + x
     d = tl.where(inside, e - mean, 0.0)
     m = tl.abs(d)
     s = sign(d)
@@ -137,24 +153,24 @@ def window_signs(sums, signs, plane_size, e, mean, weights, centre, y, x, inside
     m65 = tl.zeros_like(m)
     if MEANS:
         store = (y < h) & (x < pitch)
-        d = tl.where(inside, e - box_row(sums + row, 2, ROWS, tl.float32) * (1.0 / 25), 0.0)
+        d = tl.where(inside, e - box_row(sums + line, x, w, 2, ROWS) * (1.0 / 25), 0.0)
         m5 = tl.abs(d)
         if GRAD:
             s = sign(d)
             own += s * tl.load(weights + 2)
             tl.store(signs + row, sign_byte(s), mask=store)
-        d = tl.where(inside, e - box_row(sums + plane_size + row, 8, ROWS, tl.float32) * (1.0 / 289), 0.0)
+        d = tl.where(inside, e - box_row(sums + plane_size + line, x, w, 8, ROWS) * (1.0 / 289), 0.0)
         m17 = tl.abs(d)
         if GRAD:
             s = sign(d)
             own += s * tl.load(weights + 3)
             tl.store(signs + plane_size + row, sign_byte(s), mask=store)
-        d = tl.where(inside, e - box_row(sums + 2 * plane_size + row, 32, ROWS, tl.float32) * (1.0 / 4225), 0.0)
+        d = tl.where(inside, e - box_row(sums + 2 * plane_size + line, x, w, 32, ROWS) * (1.0 / 4225), 0.0)
         m65 = tl.abs(d)
         if GRAD:
             s = sign(d)
             own += s * tl.load(weights + 4)
             tl.store(signs + 2 * plane_size + row, sign_byte(s), mask=store)
     if GRAD:
-        tl.store(centre + row, own, mask=(y < h) & (x < width))
+        tl.store(centre + row, own, mask=(y < h) & (x < quads_of(w)))
     return m, m5, m17, m65, sign_m
