@@ -108,11 +108,18 @@ class Absent(Exception):
 
 
 def truth(case: Case, inputs: Inputs) -> Values:
-    """Values and gradient of the case in float64, by the definition."""
-    double = (x.double() for x in inputs[:3])
-    pred, target, weights = double
-    values, grad = reference.multi_loss(pred, target, weights if case.gradient else None, case.terms)
-    return values, grad if case.gradient else None
+    """Values and gradient of the case in float64, by the definition, a few images at a time.
+
+    The definition keeps some hundred maps of every image for its backward pass.
+    """
+    pred, target, weights = (x.double() for x in inputs[:3])
+    images = max(1, 1_000_000 // (case.height * case.width))
+    parts = [
+        reference.multi_loss(p, t, w if case.gradient else None, case.terms)
+        for p, t, w in zip(pred.split(images), target.split(images), weights.split(images), strict=True)
+    ]
+    values, grads = zip(*parts, strict=True)
+    return torch.cat(values), torch.cat(grads) if case.gradient else None
 
 
 def _l1_truth(case: Case, inputs: Inputs) -> Values:

@@ -42,12 +42,12 @@ class CudaClock:
     def extras(self, call: Call, sets: Sequence[Inputs]) -> dict[str, Any]:
         """Wall time a call when issued back to back, time in a CUDA graph, kernels a call and memory beyond inputs."""
         facts: dict[str, Any] = {"wall_ms": _wall(call, sets), "memory_mb": _memory(call, sets[0])}
-        facts |= _kernels(call, sets[0])
-        try:
-            facts |= _graph(call, sets)
-        except (RuntimeError, TypeError) as error:  # some formulations cannot be captured
-            torch.cuda.synchronize()
-            facts["graph_error"] = str(error).splitlines()[0][:200]
+        for name, measure in (("kernels", lambda: _kernels(call, sets[0])), ("graph", lambda: _graph(call, sets))):
+            try:
+                facts |= measure()
+            except (RuntimeError, AssertionError) as error:  # no profiler here, or a call that cannot be captured
+                torch.cuda.synchronize()
+                facts[f"{name}_error"] = str(error).partition("\n")[0][:200]
         return facts
 
 

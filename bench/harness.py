@@ -26,6 +26,9 @@ from contestants import Absent, Call, Case, Contestant, Inputs, Values, depth_ma
 from cuda_clock import CudaClock
 from torch import Tensor
 
+from mlr import reference
+from mlr.space import KINDS
+
 Progress = Callable[[str], None]
 
 
@@ -53,16 +56,29 @@ LONG_CALL = 0.1
 # --- parity -----------------------------------------------------------------------------------------------------------
 
 
-def value_error(values: Tensor, exact: Tensor) -> float:
-    """Largest relative error of any loss, absolute for losses that vanish on the map; infinite where one is not finite.
+def value_error(values: Tensor, exact: Tensor, floor: Tensor | float = 0.0) -> float:
+    """Largest relative error of any loss; infinite where one is not finite.
 
-    On a map of one pixel every derivative is 0, and rounding has nothing to be relative to.
+    Args:
+        values: what a contestant returned, [B, n].
+        exact: what is right, in float64.
+        floor: losses smaller than this are judged as if they were that large, [n].
     """
     if values.numel() == 0:
         return 0.0
-    size = torch.where(exact.abs() < 1e-9, 1.0, exact.abs())
-    error = ((values.double() - exact).abs() / size).max().item()
+    error = ((values.double() - exact).abs() / exact.abs().clamp(min=floor)).max().item()
     return error if error == error else float("inf")
+
+
+def floors(case: Case) -> Tensor:
+    """Where losses may cancel to nothing: on coarse maps of a few pixels, [n].
+
+    A loss is a mean of absolute values and has a size to be relative to; that of one pixel's derivative may be 0, and
+    then nothing is left but the rounding of metres in float32.
+    """
+    sizes = [reference.scale_size(case.height, case.width, term // len(KINDS)) for term in case.terms]
+    values = [0.1 if height * width < 64 else 1e-30 for height, width in sizes]
+    return torch.tensor(values, dtype=torch.float64, device=case.device)
 
 
 def gradient_error(grad: Tensor | None, exact: Tensor | None) -> float:
@@ -79,7 +95,8 @@ def parity(contestant: Contestant, case: Case, got: Values, exact: Values) -> tu
     """Errors of values and gradient, and why the contestant is refused (empty where it is not)."""
     if got[0].shape != exact[0].shape:
         return float("inf"), float("inf"), f"values {list(got[0].shape)}, expected {list(exact[0].shape)}"
-    values, grad = value_error(got[0], exact[0]), gradient_error(got[1], exact[1])
+    floor = floors(case) if got[0].shape[1] == len(case.terms) else 0.0
+    values, grad = value_error(got[0], exact[0], floor), gradient_error(got[1], exact[1])
     rounding = torch.finfo(case.type).eps if case.type.itemsize < 4 else 0.0  # the gradient has the input's type
     allowed = contestant.gradient_tolerance + rounding
     if values > contestant.values_tolerance:

@@ -36,7 +36,7 @@ How it is measured:
 
 * Before it is timed, every contestant's losses and gradient are compared with the float64 definition on the same
   inputs, in the same process. One that disagrees is *refused*: it gets no time. Its errors are in the tables
-  (*terms off*: largest relative error of a loss; *gradient off*: relative L2). The losses have kinks: where an argument
+  (*error terms*: largest relative error of a loss; *error grad*: relative L2). The losses have kinks: where an argument
   of |.| is within rounding of 0, two right answers differ by a sign, and one such pixel costs the gradient about 5e-6.
 * Contestants take turns in short visits, so that a noisy moment falls on all of them. Times are medians with their 20th
   and 80th percentiles, and minima. Compilation is not in them.
@@ -71,7 +71,7 @@ def readme_block(results: dict[str, dict[str, Any]]) -> str:
     if not results:
         text = "`make bench` measures it on your machine; the table of the committed results is generated here."
         return f"{START}\n{text}\n{END}"
-    lines = [START, "Time of all 78 losses and their gradient, float32:", ""]
+    lines = [START, "Time of all 78 losses and their gradient, float32, forward and backward:", ""]
     lines += [_main_summary(results).markdown(), ""]
     if steps := _step_summary(results):
         lines += ["Time of a whole training step, and what the losses add to it (the paper: 21 % for all 78):", ""]
@@ -81,27 +81,28 @@ def readme_block(results: dict[str, dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def _times_slower(case: dict[str, Any], name: str, key: str) -> str:
+def _cell(case: dict[str, Any], name: str, key: str) -> str:
+    """Time of a contestant, and how many times that of mlr.MultiLoss it is."""
     time = time_of(case, name, key)
     if time is None:
-        status = case["results"].get(name, {}).get("status")
-        return "refused" if status == "refused" else "-"
-    over = ratio(case, name, engine(case), key)
+        return "refused" if case["results"].get(name, {}).get("status") == "refused" else "-"
+    over = ratio(case, name, "module", key)
     return f"{number(time)} ms" + (f" ({over:,.0f} x)" if over is not None and over >= 2 else "")
 
 
 def _main_summary(results: dict[str, dict[str, Any]]) -> Table:
-    header = ("", "mlr", "one plain L1 loss", "plain PyTorch", "torch.compile", "the authors' way")
+    header = (
+        "", "`mlr.MultiLoss`", "its operator alone", "one plain L1 loss", "plain PyTorch", "`torch.compile`",
+        "the authors' way",
+    )  # fmt: skip
     rows = []
     for data in results.values():
         for case in pick(data, "main"):
             key = "graph_ms" if case["device"] == "cuda" else "median_ms"
             plain = min(("eager", "doubling"), key=lambda n: time_of(case, n, key) or float("inf"))
             where = f"{chip(data['meta'])}, {case['batch']} x {case['height']} x {case['width']}"
-            one = time_of(case, YARDSTICK, key)
-            cells = [_times_slower(case, name, key) for name in (plain, "compile", "authors")]
-            ours = f"**{_times_slower(case, engine(case), key)}**"
-            rows.append((where, ours, "-" if one is None else f"{number(one)} ms", *cells))
+            others = [_cell(case, name, key) for name in (engine(case), YARDSTICK, plain, "compile", "authors")]
+            rows.append((where, f"**{_cell(case, 'module', key)}**", *others))
     return Table("", header, tuple(rows))
 
 

@@ -70,7 +70,7 @@ def sweep_cases(name: str, base: Case, quick: bool) -> Iterator[Case]:
         for dtype in DTYPES:
             yield replace(base, dtype=dtype)
     elif name == "batch":
-        for batch in (2, 4, 16) if base.device == "cpu" else (1, 2, 4, 16, 32):
+        for batch in (2, 4, 16) if base.device == "cpu" else (2, 4, 16, 32, 64):
             yield replace(base, batch=batch)
     elif name == "cold" and base.device == "cpu":  # GPU cases always are
         yield replace(base, sets=max(2, -(-2 * machine.last_level_cache() // base.bytes) + 1))

@@ -108,10 +108,13 @@ def case_table(case: dict[str, Any], copy_gbs: float) -> Table:
         "error grad",
     ]
     header += ["graph ms", "kernels", "MB"] if gpu else []
-    rows, notes = [], []
+    rows, notes, absent = [], [], []
     for name, r in case["results"].items():
-        if r["status"] != "ok":
-            notes.append(f"{name} is {'REFUSED' if r['status'] == 'refused' else 'not here'}: {r['reason']}")
+        if r["status"] == "refused":
+            notes.append(f"{name} is REFUSED: {r['reason']}")
+            continue
+        if r["status"] == "absent":
+            absent.append(f"{name} ({r['reason']})")
             continue
         # a GPU's traffic is judged by its own time, not by that of the launches
         gbs = case["bytes"] / (r.get("graph_ms") or r["median_ms"]) / 1e6
@@ -122,6 +125,8 @@ def case_table(case: dict[str, Any], copy_gbs: float) -> Table:
         ]  # fmt: skip
         row += [number(r.get("graph_ms")), number(r.get("kernels")), number(r.get("memory_mb"))] if gpu else []
         rows.append(tuple(row))
+    if absent:
+        notes.append(f"Not here: {'; '.join(absent)}")
     return Table(describe(case), tuple(header), tuple(rows), tuple(notes))
 
 

@@ -83,6 +83,16 @@ def test_half_precision_gradients_may_be_rounded_but_not_wrong() -> None:
         assert [r["status"] for r in result.values()] == ["ok", "refused"]
 
 
+def test_losses_of_a_map_of_few_pixels_have_no_size_to_be_relative_to() -> None:
+    case = Case(batch=1, height=96, width=128)  # scale 4 has 6 x 8 pixels, scale 3 has 12 x 16
+    floor = harness.floors(case)
+    assert set(floor[: 13 * 4].tolist()) == {1e-30}
+    assert set(floor[13 * 4 :].tolist()) == {0.1}
+    exact = torch.full((1, 78), 1e-6, dtype=torch.float64)
+    assert harness.value_error(exact + 1e-9, exact, floor) == pytest.approx(1e-3)
+    assert harness.value_error(exact[:, 52:] + 1e-9, exact[:, 52:], floor[52:]) == pytest.approx(1e-8)
+
+
 def test_a_contestant_that_cannot_run_says_why() -> None:
     def absent(case: Case) -> contestants.Call:
         raise Absent("it is on holiday")
