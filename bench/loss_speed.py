@@ -125,6 +125,7 @@ def measure(args: argparse.Namespace, device: str, path: Path | None, console: C
     start = time.perf_counter()
     torch.set_num_threads(args.threads)
     skip = args.skip if args.compile or args.only else (*args.skip, "compile")
+    skip = (*skip, "reference") if args.quick and not args.only else skip
     entrants = contestants.select(args.only, skip)
     seconds = args.seconds or (2.0 if args.quick else 8.0)
     cap = args.cap or (2.0 if args.quick else 8.0)

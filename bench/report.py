@@ -237,7 +237,7 @@ def _draw_lines(axis: Any, cases: Sequence[dict[str, Any]], sweep: str) -> None:
         points = [
             (c["count"] if sweep == "losses" else c["batch"] * c["height"] * c["width"], c["results"][name])
             for c in cases
-            if key in c["results"].get(name, {})
+            if key in c["results"].get(name, {}) and (sweep != "losses" or c["losses"] != "coarse")  # one set of 39
         ]
         points.sort(key=lambda point: point[0])
         if not points:
