@@ -11,7 +11,7 @@ from typing import Any
 
 import lightning.pytorch as L
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
-from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 
@@ -72,6 +72,27 @@ def read_balancing(file: Path) -> Iterator[dict[str, str]]:
     if file.is_file():
         with file.open(newline="") as table:
             yield from csv.DictReader(table)
+
+
+def metrics_logger(folder: Path, steps: int) -> CSVLogger:
+    """Losses and scores as metrics.csv; a continued run keeps the rows of its first ``steps`` steps.
+
+    Lightning's logger starts by deleting the table that it finds.
+    """
+    file = folder / "metrics.csv"
+    rows: list[dict[str, str]] = []
+    if file.is_file():
+        with file.open(newline="") as table:
+            rows = [row for row in csv.DictReader(table) if int(row["step"]) < steps]
+    logger = CSVLogger(folder, name="", version="")
+    writer = logger.experiment
+    if rows:
+        writer.metrics_keys = list(rows[0])  # type: ignore[attr-defined]
+        with file.open("w", newline="") as table:
+            out = csv.DictWriter(table, list(rows[0]))
+            out.writeheader()
+            out.writerows(rows)
+    return logger
 
 
 class EpochReport(RebalanceListener):

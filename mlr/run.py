@@ -103,6 +103,10 @@ class Run:
         """The settings that the run was started with."""
         return yaml.safe_load(self.config_file.read_text())
 
+    def steps(self) -> int:
+        """Optimizer steps in the state that --resume continues from."""
+        return int(torch.load(self.state_file, weights_only=True, mmap=True)["global_step"])
+
     def require_space(self, needed: int) -> None:
         """Refuse to start when the disk cannot hold the run's checkpoints.
 

@@ -12,7 +12,7 @@ from typing import Any
 import lightning.pytorch as L
 import torch
 from lightning.pytorch.callbacks import RichProgressBar
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 from rich.table import Table
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from mlr import figures
 from mlr.balancing import LossBalancer
-from mlr.callbacks import BalancingLog, EpochReport, ModelFiles, RebalanceListener, state_checkpoint
+from mlr.callbacks import BalancingLog, EpochReport, ModelFiles, RebalanceListener, metrics_logger, state_checkpoint
 from mlr.config import TrainingConfig
 from mlr.criterion import MultiLoss
 from mlr.data import DepthData
@@ -203,7 +203,7 @@ def train(config: TrainingConfig, resume: Path | None = None, console: Console |
         use_distributed_sampler=False,  # the data shares itself out
         inference_mode=False,  # the metric's sums are added to in training runs and in plain validation alike
         logger=[
-            CSVLogger(run.path, name="", version=""),
+            metrics_logger(run.path, 0 if resume is None else run.steps()),
             TensorBoardLogger(run.path, name="", version="", sub_dir="tensorboard"),
         ],
         callbacks=[
@@ -276,5 +276,6 @@ def _quiet() -> None:
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*Experiment logs directory .* exists and is not empty.*")
     warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")
     warnings.filterwarnings("ignore", message=".*number of training batches.*smaller than the logging interval.*")

@@ -95,8 +95,8 @@ def test_a_resumed_run_equals_an_uninterrupted_one(finished, tmp_path):
     assert train_command(["--resume", str(tmp_path / "run"), "--epochs", "2"]) == 0
     whole, resumed = state(finished.path), state(tmp_path / "run")
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
-    tables = [(p / "balancing.csv").read_text() for p in (finished.path, tmp_path / "run")]
-    assert tables[0] == tables[1]
+    for table in ("balancing.csv", "metrics.csv"):
+        assert (finished.path / table).read_text() == (tmp_path / "run" / table).read_text()
 
 
 def test_an_earlier_run_is_never_overwritten(finished, capsys):
@@ -161,7 +161,7 @@ def test_two_ranks_train_together(tmp_path):
         (["--size", "big"], 1, "HxW"),
         (["--balancer", "gradnorm"], 1, "unknown balancer"),
         (["--lambda-slope", "1"], 1, "descends"),
-        (["--learning-rate", "nan"], 1, "--learning-rate"),
+        (["--learning-rate", "0"], 1, "--learning-rate must be a positive number"),
         (["--pretrained", "missing.pth"], 1, "no such file"),
         (["--resume", "nowhere"], 1, "no run folder"),
         (["--config", "missing.yaml"], 2, "--config"),

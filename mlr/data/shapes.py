@@ -8,11 +8,12 @@ ahead, metres.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.float32]
+Array = NDArray[Any]  # of float32
 
 #: A direction component this small counts as this large: the hit moves by less than float32 can tell.
 _TINY = np.float32(1e-7)

@@ -58,8 +58,7 @@ class FillUncovered(torch.nn.Module):
             return sample
         rows, columns = (torch.from_numpy(i) for i in nearest_known(known.numpy()))
         fill: dict[str, Any] = {
-            name: tv_tensors.wrap(sample[name][:, rows, columns], like=sample[name])  # type: ignore[literal-required]
-            for name in ("image", "depth")
+            name: tv_tensors.wrap(sample[name][:, rows, columns], like=sample[name]) for name in ("image", "depth")
         }
         valid = tv_tensors.wrap(sample["valid"] * known, like=sample["valid"])
         return {"image": fill["image"], "depth": fill["depth"], "valid": valid, "id": sample["id"]}
