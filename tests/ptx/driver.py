@@ -52,7 +52,7 @@ def install(capability: int = 90) -> None:
     if capability not in _MAX_SHARED:
         raise PtxError(f"compute capability must be one of {sorted(_MAX_SHARED)}, got {capability}")
 
-    class PtxDriver(DriverBase):  # type: ignore[misc]
+    class PtxDriver(DriverBase):
         """Runs PTX on the CPU."""
 
         #: For those who want to know whether kernels take CPU tensors.
@@ -165,8 +165,9 @@ def run(compiled: Any, grid: tuple[int, int, int], arguments: Sequence[Any]) -> 
         names.append(scratch)
         values.append(0)
         if size:
-            values[-1] = torch.empty(size * grid[0] * grid[1] * grid[2], dtype=torch.uint8)
-            mark_unwritten(values[-1])
+            buffer = torch.empty(size * grid[0] * grid[1] * grid[2], dtype=torch.uint8)
+            mark_unwritten(buffer)
+            values[-1] = buffer
     ptx = compiled.asm["ptx"]
     hidden = ptx[: ptx.index(")", ptx.index(".entry"))].count(".param") - len(named)
     values = values[: len(named) + hidden]

@@ -25,24 +25,24 @@ _MAX_FINDINGS = 1024
 _CHECK, _COUNT = 1, 2
 #: The structs of machine.h.
 _REGION = np.dtype(
-    [(name, "u8") for name in ["base", "size", "written", "writer", "reader", "sector_reader", "sector_writer", "read_only"]]
+    [(name, "u8") for name in ("base", "size", "written", "writer", "reader")]
+    + [(name, "u8") for name in ("sector_reader", "sector_writer", "read_only")]
 )
 _FINDING = np.dtype(
-    [("kind", "u4"), ("pc", "u4"), ("program", "u4", (3,)), ("warp", "u4"), ("lane", "u4"), ("size", "u4")]
-    + [("address", "u8"), ("other", "u8"), ("count", "u8")]
+    {
+        "names": ["kind", "pc", "program", "warp", "lane", "size", "address", "other", "count"],
+        "formats": ["u4", "u4", ("u4", (3,)), "u4", "u4", "u4", "u8", "u8", "u8"],
+    }
 )
+_LAUNCH = """
+    code handlers length checks regions region_count register_bytes constant_offset constants constant_bytes parameters
+    shared_bytes grid warps first_tag budget jitter order threads executions lanes traffic sectors
+    findings finding_capacity finding_count finding_index executed failed recent_region
+"""
 
 
 class _Launch(ctypes.Structure):
-    _fields_ = (
-        [(name, ctypes.c_uint64) for name in ["code", "handlers", "length", "checks", "regions", "region_count"]]
-        + [(name, ctypes.c_uint64) for name in ["register_bytes", "constant_offset", "constants", "constant_bytes"]]
-        + [("parameters", ctypes.c_uint64), ("shared_bytes", ctypes.c_uint64), ("grid", ctypes.c_uint64 * 3)]
-        + [(name, ctypes.c_uint64) for name in ["warps", "first_tag", "budget", "jitter", "order", "threads"]]
-        + [(name, ctypes.c_uint64) for name in ["executions", "lanes", "traffic", "sectors"]]
-        + [(name, ctypes.c_uint64) for name in ["findings", "finding_capacity", "finding_count", "finding_index"]]
-        + [(name, ctypes.c_uint64) for name in ["executed", "failed", "recent_region"]]
-    )
+    _fields_ = [(name, ctypes.c_uint64 * 3 if name == "grid" else ctypes.c_uint64) for name in _LAUNCH.split()]
 
 
 @functools.cache
@@ -122,7 +122,7 @@ class _Arena:
             shadows = (
                 np.ones(table.size, np.uint8),
                 np.zeros((2, table.size), np.uint64),
-                np.zeros((2, table.size), np.uint32),
+                np.zeros((2, table.size // SECTOR + 2), np.uint32),
             )
             keep.append(shadows)
             addresses = [row.ctypes.data for part in shadows[1:] for row in part]
@@ -228,5 +228,6 @@ def _finding(program: Program, row: np.void, arena: _Arena, tensors: Sequence[tu
     return Finding(
         kind=kind, kernel=program.name, source=statement.source, line=statement.line, text=statement.text,
         program=(x, y, z), warp=int(row["warp"]), lane=int(row["lane"]), size=int(row["size"]),
-        where=place(kind, arena.original(int(row["address"])), tensors), other=int(row["other"]), count=int(row["count"]),
+        where=place(kind, arena.original(int(row["address"])), tensors), other=int(row["other"]),
+        count=int(row["count"]),
     )  # fmt: skip

@@ -66,7 +66,7 @@ _ROUND = {"rni": "rint", "rzi": "trunc", "rmi": "floor", "rpi": "ceil"}
 
 
 def arithmetic(opcode: str) -> Arithmetic:
-    """Meaning of an instruction with a result in a register; ``cvt``, ``setp`` and ``selp`` have functions of their own.
+    """Meaning of an instruction with a result in a register, other than ``cvt``, ``setp`` and ``selp``.
 
     Raises:
         PtxError: if the instruction is not known.

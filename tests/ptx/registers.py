@@ -3,8 +3,8 @@
 
     special registers | registers | predicates | constants
 
-A register of b bits takes 32 lanes of max(b, 16) bits, a predicate one word of 32 bits. Constants are registers that hold
-the same value in every lane, filled in once. Registers are never shared: the file is as large as the kernel has names.
+A register of b bits takes 32 lanes of max(b, 16) bits, a predicate one word of 32 bits. Constants are registers that
+hold the same value in every lane, filled in once. Registers are never shared: the file is as large as there are names.
 """
 
 from __future__ import annotations
@@ -22,11 +22,13 @@ from ptx.dtypes import PtxError, bits_of
 
 LANES = 32
 #: 32-bit special registers in the order of machine.cpp.
+_SPECIAL_NAMES = ["%tid", "%laneid", "%warpid", "%ctaid", "%nctaid", "%ntid"]
 SPECIAL = {
-    name: i
-    for i, name in enumerate(
-        ["%tid.x", "%tid.y", "%tid.z", "%laneid", "%warpid", "%ctaid.x", "%ctaid.y", "%ctaid.z"]
-        + ["%nctaid.x", "%nctaid.y", "%nctaid.z", "%ntid.x", "%ntid.y", "%ntid.z"]
+    name: number
+    for number, name in enumerate(
+        f"{family}{axis}"
+        for family in _SPECIAL_NAMES
+        for axis in ([""] if family in ("%laneid", "%warpid") else [".x", ".y", ".z"])
     )
 }
 _RANGE = re.compile(r"(.*)<(\d+)>$")
@@ -37,7 +39,7 @@ class Operand(NamedTuple):
     """A place in the register file, before the file is laid out."""
 
     area: str  # "special", "register", "predicate", "constant" or "none"
-    index: int
+    number: int  # byte offset, or which predicate or constant it is
 
 
 NO_OPERAND = Operand("none", 0)
@@ -65,8 +67,8 @@ class Layout:
         if operand.area == "none":
             return 0xFFFFFFFF
         if operand.area == "predicate":
-            return self.predicate_offset + 4 * operand.index
-        return self.constant_offsets[operand.index] if operand.area == "constant" else operand.index
+            return self.predicate_offset + 4 * operand.number
+        return self.constant_offsets[operand.number] if operand.area == "constant" else operand.number
 
 
 @dataclass
