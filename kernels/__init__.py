@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The Triton engine: the operator ``mlr::multi_loss`` on GPUs."""
 
-from mlr.kernels.launch import multi_loss
+from mlr.kernels.launch import multi_loss, precompile
 
-__all__ = ["multi_loss"]
+__all__ = ["multi_loss", "precompile"]

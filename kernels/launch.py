@@ -1,18 +1,32 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The operator on the host: workspace and the four launches."""
+"""The operator on the host: compiled kernels, workspace and the four launches.
+
+A call of a Triton kernel through its decorator binds and inspects forty arguments in Python, which takes longer than
+the kernel. Here all tensors are contiguous, start on 16-byte boundaries and have types known beforehand, so that the
+kernels are compiled once for each choice of constants (``compiled``) and launched directly.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import lru_cache
+from typing import Any
 
 import torch
+import triton
 from torch import Tensor
+from triton.runtime.jit import JITFunction
 
 from mlr.kernels import phases
 from mlr.kernels.configs import Shapes, shapes_for
-from mlr.kernels.plan import SLOTS, Plan, ascending, plan
-from mlr.space import SCALES, WINDOWS
+from mlr.kernels.plan import SLOTS, Plan, plan
+from mlr.space import KINDS, SCALES, WINDOWS
+
+KERNELS = (phases.pyramid_kernel, phases.losses_kernel, phases.columns_kernel, phases.gradient_kernel)
+#: Types of the pointers that do not point to float32 numbers; those to the maps of the caller have their type.
+MAPS = ("pred", "target", "grad")
+POINTERS = {"signs": torch.uint8, "column_signs": torch.uint8, "borders": torch.int32, "boxes": torch.int32, "folds": torch.int32}
 
 
 def multi_loss(
@@ -37,14 +51,47 @@ def multi_loss(
     Returns:
         ``(terms [B, n] float32, grad)``: ``grad`` has the shape and type of ``pred``, or is empty without weights.
     """
-    if not ascending(terms):
-        return _in_order(pred, target, weights, terms, downsample, shapes)
-    shapes = shapes or shapes_for(pred.device)
-    p = plan(
-        pred.shape[0], pred.shape[-2], pred.shape[-1], tuple(terms), downsample, weights is not None, shapes
-    )
-    with _on(pred.device):
-        return _launch(_dense(pred), _dense(target), weights, p, downsample == "area", shapes)
+    terms = tuple(terms)
+    device = pred.device
+    shapes = shapes or shapes_for(device)
+    p = plan(pred.shape[0], pred.shape[-2], pred.shape[-1], terms, downsample, weights is not None, shapes)
+    if weights is not None:
+        # other orders are permuted without index tensors, whose copy to the device no graph could capture
+        weights = weights if p.order is None else torch.stack([weights[:, j] for j in p.order], dim=1)
+        weights = _dense(weights.to(torch.float32))
+    with _on(device):
+        values, grad = _launch(_dense(pred), _dense(target), weights, p, shapes)
+    return (values if p.place is None else torch.stack([values[:, i] for i in p.place], dim=1)), grad
+
+
+def precompile(
+    device: torch.device | str = "cuda",
+    dtype: torch.dtype = torch.float32,
+    terms: Sequence[int] = tuple(range(len(KINDS) * SCALES)),
+    downsample: str = "bicubic",
+) -> None:
+    """Compile what a training step needs, so that the first one is as fast as the others.
+
+    Kernels depend on the type of the maps, the reduction, which families of losses there are, and whether the width is
+    a multiple of 4, but not on sizes. Triton keeps them on disk.
+
+    Args:
+        device: the GPU to compile for.
+        dtype: type of the maps.
+        terms: the losses, as for :func:`multi_loss`.
+        downsample: "bicubic" or "area".
+
+    Example:
+        >>> mlr.kernels.precompile("cuda", torch.bfloat16, mlr.LossSpace("fine").terms)  # doctest: +SKIP
+    """
+    device = torch.device(device)
+    shapes = shapes_for(device)
+    with _on(device):
+        for width in (64, 65):
+            for grad in (True, False):
+                p = plan(1, 64, width, tuple(terms), downsample, grad, shapes)
+                for kernel, constants in zip(KERNELS, constants_of(p, shapes), strict=True):
+                    compiled(kernel, dtype, constants, triton.runtime.driver.active.get_current_device())
 
 
 def _on(device: torch.device) -> AbstractContextManager[object]:
@@ -53,74 +100,85 @@ def _on(device: torch.device) -> AbstractContextManager[object]:
 
 
 def _dense(x: Tensor) -> Tensor:
-    """A contiguous tensor that starts on a 16-byte boundary: loads of four pixels rely on it."""
+    """A contiguous tensor that starts on a 16-byte boundary, as the kernels are compiled for."""
     x = x.detach().contiguous()
     return x.clone() if x.data_ptr() % 16 else x
 
 
-def _in_order(
-    pred: Tensor, target: Tensor, weights: Tensor | None, terms: Sequence[int], downsample: str, shapes: Shapes | None
-) -> tuple[Tensor, Tensor]:
-    """The kernels number the columns in the order of Table 1; other orders are permuted here, without index tensors,
-    whose copy to the device could not be captured in a graph."""
-    order = sorted(range(len(terms)), key=terms.__getitem__)
-    place = sorted(range(len(terms)), key=order.__getitem__)
-    if weights is not None:
-        weights = torch.stack([weights[:, j] for j in order], dim=1)
-    values, grad = multi_loss(pred, target, weights, [terms[j] for j in order], downsample, shapes=shapes)
-    return torch.stack([values[:, i] for i in place], dim=1), grad
+@lru_cache
+def constants_of(p: Plan, shapes: Shapes) -> tuple[dict[str, int], ...]:
+    """Compile-time arguments of the four kernels in the order of their signatures, and their warps."""
+    bits = {"MEANS": p.means, "NORMALS": p.normals, "GRAD": p.grad, "AREA": p.area, "ALIGNED": p.aligned}
+
+    def pick(names: str, warps: int, **blocks: int) -> dict[str, int]:
+        return {name: bits[name] for name in names.split()} | blocks | {"num_warps": warps}
+
+    return (
+        pick("MEANS GRAD AREA ALIGNED", shapes.pyramid_warps, BLOCK=shapes.block, QUAD_ROWS=shapes.quad_rows),
+        pick(
+            "MEANS NORMALS GRAD AREA ALIGNED",
+            shapes.losses_warps,
+            COLUMNS=shapes.window_columns,
+            ROWS=shapes.window_tile,
+            WARPS=shapes.losses_warps,
+            UNROLL=shapes.unroll,
+        ),
+        pick("MEANS AREA", shapes.columns_warps, WORDS=shapes.sign_words, ROWS=shapes.sign_tile),
+        pick("MEANS GRAD AREA ALIGNED", shapes.gradient_warps, ROWS=shapes.gradient_tile),
+    )
 
 
-def _launch(
-    pred: Tensor, target: Tensor, weights: Tensor | None, p: Plan, area: bool, shapes: Shapes
-) -> tuple[Tensor, Tensor]:
+_compiled: dict[tuple[object, ...], Any] = {}
+
+
+def compiled(kernel: JITFunction, dtype: torch.dtype, constants: dict[str, int], device: int) -> Any:
+    """The kernel for maps of some type, compiled at the first call for a device and choice of constants."""
+    key = (kernel, dtype, device, *constants.values())
+    if key not in _compiled:
+        _compiled[key] = kernel.warmup(*arguments(kernel, dtype, constants), grid=(1,), **constants)
+    return _compiled[key]
+
+
+def arguments(kernel: JITFunction, dtype: torch.dtype, constants: Iterable[str]) -> list[torch.dtype | int]:
+    """Stand-ins for a kernel's run-time arguments: the type of what a pointer points to, 1 for a number."""
+    numbers = {kernel.params[i].name for i in range(len(kernel.params)) if kernel.params[i].do_not_specialize}
+    names = [name for name in kernel.arg_names if name not in constants]
+    return [1 if n in numbers else dtype if n in MAPS else POINTERS.get(n, torch.float32) for n in names]
+
+
+def _launch(pred: Tensor, target: Tensor, weights: Tensor | None, p: Plan, shapes: Shapes) -> tuple[Tensor, Tensor]:
     batch, height, width = pred.shape[0], pred.shape[-2], pred.shape[-1]
-    has_grad = weights is not None
     device = pred.device
-
-    def empty(n: int, dtype: torch.dtype = torch.float32) -> Tensor:
-        return torch.empty(max(n, 1), dtype=dtype, device=device)
-
     terms = torch.empty((batch, p.count), dtype=torch.float32, device=device)
-    grad = torch.empty(pred.shape if has_grad else 0, dtype=pred.dtype, device=device)
-    errors, targets = empty(p.coarse), empty(p.coarse)  # E^k and T^k, k >= 1
-    sums = empty(p.means * 3 * p.plane)  # of columns of E
-    local, centre = empty(has_grad * p.plane), empty(has_grad * p.plane)  # gradient: of stencils, of the signs' own pixel
-    maps = has_grad * p.means * len(WINDOWS)
-    signs, column_signs = empty(maps * p.plane, torch.uint8), empty(maps * p.plane, torch.uint8)
-    borders = maps * batch * SCALES * 2  # rows or columns at the border
-    border_signs, boxes = empty(borders * p.pitch, torch.int32), empty(borders * p.pitch, torch.int32)
-    folds = empty(borders * height, torch.int32)
-    table = empty(batch * 128)  # weights by slot
-    partials = empty(batch * SCALES * p.errors_partials)
-    strip_sums = empty(batch * SCALES * p.strip_partials * SLOTS)
-    row_sums = empty(batch * SCALES * p.row_partials * SLOTS)
-    weights = table if weights is None else weights.detach().contiguous()
-
-    phases.pyramid_kernel[(p.grids[0],)](
-        pred, target, weights, errors, targets, sums, table, partials, batch, height, width, *p.terms, p.count,
-        p.stencils, p.windows, p.column_rows, p.reps, p.column_tiles, p.errors_partials,
-        MEANS=p.means, GRAD=has_grad, AREA=area, ALIGNED=p.aligned, BLOCK=shapes.block, QUAD_ROWS=shapes.quad_rows,
-        num_warps=shapes.pyramid_warps,
+    grad = torch.empty(pred.shape if p.grad else 0, dtype=pred.dtype, device=device)
+    floats, bytes_, ints = p.workspace
+    (errors, targets, sums, local, centre, table, partials, strip_sums, row_sums) = torch.empty(
+        sum(floats), dtype=torch.float32, device=device
+    ).split(floats)
+    signs, column_signs = torch.empty(sum(bytes_), dtype=torch.uint8, device=device).split(bytes_)
+    borders, boxes, folds = torch.empty(sum(ints), dtype=torch.int32, device=device).split(ints)
+    size = (batch, height, width)
+    bits = (p.stencils, p.windows)
+    run_time = (
+        (pred, target, table if weights is None else weights, errors, targets, sums, table, partials, *size, *p.terms,
+         p.count, *bits, p.column_rows, p.reps, p.column_tiles, p.errors_partials),
+        (pred, target, errors, targets, sums, signs, local, centre, table, partials, strip_sums, row_sums, *size, *bits,
+         p.column_rows, p.window_rows, p.coarse_window_rows, p.strip_rows, shapes.block * p.reps, p.column_tiles,
+         p.quad_partials, p.errors_partials, p.strip_partials, p.row_partials),
+        (signs, column_signs, borders, boxes, folds, local, centre, table, row_sums, *size, *bits,
+         p.coarse_window_rows, shapes.sign_rows, shapes.coarse_rows, p.row_partials),
+        (grad, terms, local, column_signs, boxes, folds, centre, table, strip_sums, row_sums, *size, *p.terms, p.count,
+         *bits, p.window_rows, p.coarse_window_rows, p.strip_rows, p.strip_partials, p.row_partials,
+         shapes.gradient_rows),
     )  # fmt: skip
-    phases.losses_kernel[(p.grids[1],)](
-        pred, target, errors, targets, sums, signs, local, centre, table, partials, strip_sums, row_sums,
-        batch, height, width, p.stencils, p.windows, p.column_rows, p.window_rows, p.coarse_window_rows, p.strip_rows,
-        shapes.block * p.reps, p.column_tiles, p.quad_partials, p.errors_partials, p.strip_partials, p.row_partials,
-        MEANS=p.means, NORMALS=p.normals, GRAD=has_grad, AREA=area, ALIGNED=p.aligned, COLUMNS=shapes.window_columns,
-        ROWS=shapes.window_tile, WARPS=shapes.losses_warps, UNROLL=shapes.unroll, num_warps=shapes.losses_warps,
-    )  # fmt: skip
-    if p.grids[2]:
-        phases.columns_kernel[(p.grids[2],)](
-            signs, column_signs, border_signs, boxes, folds, local, centre, table, row_sums, batch, height, width,
-            p.stencils, p.windows, p.coarse_window_rows, shapes.sign_rows, shapes.coarse_rows, p.row_partials,
-            MEANS=p.means, AREA=area, WORDS=shapes.sign_words, ROWS=shapes.sign_tile, num_warps=shapes.columns_warps,
-        )  # fmt: skip
-    phases.gradient_kernel[(p.grids[3],)](
-        grad, terms, local, column_signs, boxes, folds, centre, table, strip_sums, row_sums, batch, height, width,
-        *p.terms, p.count, p.stencils, p.windows, p.window_rows, p.coarse_window_rows, p.strip_rows, p.strip_partials,
-        p.row_partials, shapes.gradient_rows,
-        MEANS=p.means, GRAD=has_grad, AREA=area, ALIGNED=p.aligned, ROWS=shapes.gradient_tile,
-        num_warps=shapes.gradient_warps,
-    )  # fmt: skip
+    if not isinstance(KERNELS[0], JITFunction):  # Triton's interpreter
+        for kernel, programs, values, constants in zip(KERNELS, p.grids, run_time, constants_of(p, shapes), strict=True):
+            if programs:
+                kernel[(programs,)](*values, **constants)
+        return terms, grad
+    current = triton.runtime.driver.active.get_current_device()
+    for kernel, programs, values, constants in zip(KERNELS, p.grids, run_time, constants_of(p, shapes), strict=True):
+        if programs:
+            function = compiled(kernel, pred.dtype, constants, current)
+            function[(programs, 1, 1)](*values, *list(constants.values())[:-1])
     return terms, grad

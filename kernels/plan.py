@@ -7,7 +7,6 @@ the device, and a step can be captured in a CUDA graph.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -42,10 +41,19 @@ def quads(w: int) -> int:
     return cdiv(w, 4) * 4
 
 
+def _aligned(n: int) -> int:
+    """Elements of four bytes, rounded up so that the next tensor starts on a 16-byte boundary."""
+    return cdiv(n, 4) * 4
+
+
 @dataclass(frozen=True)
 class Plan:
     """One evaluation: numbers for the kernels, sizes of the workspace, programs of each launch."""
 
+    order: tuple[int, ...] | None  # ascending order of the caller's losses, and each one's place in it;
+    place: tuple[int, ...] | None  # None if they are in it
+    grad: bool
+    area: bool
     terms: tuple[int, int, int]  # bits of the wanted losses: two scales of 13 bits in each
     count: int
     stencils: int  # bits of the scales with losses of the stencils
@@ -63,9 +71,7 @@ class Plan:
     errors_partials: int
     strip_partials: int
     row_partials: int
-    plane: int  # elements of a plane of all scales
-    coarse: int  # of a plane without scale 0
-    pitch: int
+    workspace: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]  # float32, bytes and int32 (see launch)
     grids: tuple[int, int, int, int]
 
 
@@ -73,7 +79,10 @@ class Plan:
 def plan(
     batch: int, height: int, width: int, terms: tuple[int, ...], downsample: str, grad: bool, shapes: Shapes
 ) -> Plan:
-    """The plan for losses ``terms`` (ascending) of maps [batch, height, width]."""
+    """The plan for losses ``terms`` of maps [batch, height, width]."""
+    order = tuple(sorted(range(len(terms)), key=terms.__getitem__))
+    place = tuple(sorted(range(len(terms)), key=order.__getitem__))
+    sorted_already = order == place == tuple(range(len(terms)))
     kinds: list[set[str]] = [set() for _ in range(SCALES)]
     bits = [0] * SCALES
     for term in terms:
@@ -117,7 +126,26 @@ def plan(
         + (len(WINDOWS) * cdiv(height, shapes.sign_rows) if grad and means and windows & 1 else 0),
         SCALES + (cdiv(width, TILE) * cdiv(height, shapes.gradient_rows) if grad else 0),
     )
+    errors_partials = max(column_programs, quad_programs, *blocks[1:])
+    plane, planes_of_coarse = sum(planes), sum(planes[1:])
+    maps = len(WINDOWS) * plane if grad and means else 0
+    borders = len(WINDOWS) * batch * SCALES * 2 if grad and means else 0  # rows or columns at the border
+    floats = (
+        planes_of_coarse,  # errors: E^k, k >= 1
+        planes_of_coarse,  # targets: T^k
+        len(WINDOWS) * plane if means else 0,  # sums: of columns of E
+        plane if grad else 0,  # local: gradient of the stencils, later the whole gradient of coarse scales
+        plane if grad else 0,  # centre: gradient of the means that stays at its own pixel
+        batch * 128,  # table: weights by slot
+        batch * SCALES * errors_partials,  # partials: sums of E^k
+        batch * SCALES * max(strips) * SLOTS,  # strip_sums
+        batch * SCALES * max(tiles) * SLOTS,  # row_sums
+    )
     return Plan(
+        order=None if sorted_already else order,
+        place=None if sorted_already else place,
+        grad=grad,
+        area=downsample == "area",
         terms=(bits[0] | bits[1] << 13, bits[2] | bits[3] << 13, bits[4] | bits[5] << 13),
         count=len(terms),
         stencils=stencils,
@@ -132,16 +160,13 @@ def plan(
         strip_rows=strip_rows,
         reps=reps,
         quad_partials=quad_programs,
-        errors_partials=max(column_programs, quad_programs, *blocks[1:]),
+        errors_partials=errors_partials,
         strip_partials=max(strips),
         row_partials=max(tiles),
-        plane=sum(planes),
-        coarse=sum(planes[1:]),
-        pitch=pitch(width),
+        workspace=(
+            tuple(map(_aligned, floats)),
+            (maps, maps),  # signs, column_signs
+            tuple(map(_aligned, (borders * pitch(width), borders * pitch(width), borders * height))),  # see adjoint
+        ),
         grids=(batch * grids[0], batch * grids[1], batch * grids[2], batch * grids[3]),
     )
-
-
-def ascending(terms: Sequence[int]) -> bool:
-    """Whether the terms come in the order of Table 1."""
-    return all(a < b for a, b in zip(terms, terms[1:], strict=False))
