@@ -7,9 +7,23 @@
 #include <memory>
 #include <new>
 
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
+#else
+#define ASAN_POISON_MEMORY_REGION(address, bytes)
+#define ASAN_UNPOISON_MEMORY_REGION(address, bytes)
+#endif
+
 namespace mlr {
 
 namespace {
+
+// Under AddressSanitizer every map of a workspace is followed by bytes that nobody may touch.
+#if defined(__SANITIZE_ADDRESS__)
+constexpr size_t kRedZone = 64;
+#else
+constexpr size_t kRedZone = 0;
+#endif
 
 int round_up(int n, int multiple) { return (n + multiple - 1) / multiple * multiple; }
 size_t element_bytes(Element e) { return e == Element::kFloat32 ? 4 : 2; }
@@ -22,6 +36,7 @@ class Arena {
     return arena;
   }
   char* get(size_t bytes) {
+    if (memory_) ASAN_UNPOISON_MEMORY_REGION(memory_.get(), size_);
     if (bytes > size_) {
       memory_.reset();
       memory_.reset(static_cast<char*>(std::aligned_alloc(kAlign, (bytes + kAlign - 1) / kAlign * kAlign)));
@@ -56,6 +71,7 @@ Image make_image(const Plan& plan, const Batch& batch, int64_t b, char* work) {
   im.target_stride = batch.target_row_stride;
   im.grad = batch.grad ? batch.grad + b * plan.h * plan.w * int64_t(element_bytes(plan.element)) : nullptr;
   im.work = work;
+  for (const size_t zone : plan.red_zones) ASAN_POISON_MEMORY_REGION(work + zone, kRedZone);
   im.cell_sums = im.map<double>(plan.cell_sums);
   for (int k = 0; k < kScales; k++) im.strip_sums[k] = im.map<StripSums>(plan.scale[k].sums);
   if (batch.weights) {
@@ -128,12 +144,12 @@ struct Task {
 void run_shared(const Plan& plan, const Batch& batch, int64_t b, const Kernels& kernels, const ParallelFor& parallel_for) {
   const size_t scratch_bytes = kernels.scratch_bytes(plan);
   // pool threads may include this one: its scratch lies behind the image
-  char* const work = Arena::of_this_thread().get(thread_bytes(plan, kernels));
+  Arena* const owner = &Arena::of_this_thread();
+  char* const work = owner->get(thread_bytes(plan, kernels));
   Image im = make_image(plan, batch, b, work);
-  const auto scratch = [&]() -> char* {
+  const auto scratch = [&] {
     Arena& arena = Arena::of_this_thread();
-    char* p = arena.get(scratch_bytes);
-    return p == work ? work + plan.image_bytes : p;
+    return &arena == owner ? work + plan.image_bytes : arena.get(scratch_bytes);
   };
   parallel_for(plan.cells, [&](int64_t begin, int64_t end) {
     char* s = scratch();
@@ -181,6 +197,8 @@ Plan make_plan(int h, int w, bool area, bool gradient, Element element, const st
   const auto allocate = [&](size_t bytes) {
     const size_t at = offset;
     offset += (bytes + 63) / 64 * 64;
+    if (kRedZone) plan.red_zones.push_back(offset);
+    offset += kRedZone;
     return at;
   };
   bool coarser = false, coarser_target = false;  // something on this scale or a coarser one

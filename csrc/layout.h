@@ -54,6 +54,7 @@ struct Plan {
   uint32_t needed_rows = 0;      // rows of a cell that anything reads, bit by bit
   size_t cell_sums = 0;          // offset in an image's workspace
   size_t image_bytes = 0;        // workspace of one image
+  std::vector<size_t> red_zones;  // offsets behind its maps, only under AddressSanitizer
 };
 
 // Sums of one strip of one scale.
