@@ -229,7 +229,7 @@ def targets(data: dict[str, Any]) -> Table | None:
     batches = [c for c in pick(data, "main") if c["results"].get("cpp", {}).get("status") == "ok"]
     if not batches:
         return None
-    eight, one = batches[0], batches[-1]
+    eight = batches[0]
     level = data["meta"]["cpp"]
     rows: list[tuple[str, ...]] = []
 
@@ -237,8 +237,8 @@ def targets(data: dict[str, Any]) -> Table | None:
         if median is None:
             rows.append((what, goal, "not measured", "", ""))
             return
-        bound = float(goal.split()[1])
-        met = median <= bound if goal.startswith("<=") else median >= bound
+        bound, values = float(goal.split()[1]), [x for x in (median, best) if x is not None]
+        met = max(values) <= bound if goal.startswith("<=") else min(values) >= bound
         rows.append((what, goal, number(median), number(best), "yes" if met else "no"))
 
     def compare(what: str, goal: str, case: dict[str, Any] | None, over: str, under: str) -> None:
@@ -247,8 +247,7 @@ def targets(data: dict[str, Any]) -> Table | None:
 
     for name, goal in (("avx512", "<= 3.0"), ("avx2", "<= 6.0")):
         ours = "cpp" if name == level else f"cpp-{name}"
-        for case in dict.fromkeys((id(c), c["batch"]) for c in (eight, one)):
-            at = next(c for c in batches if id(c) == case[0])
+        for at in batches:
             compare(f"78 losses / plain L1, {name}, B = {at['batch']}", goal, at, ours, YARDSTICK)
     compare("torch.compile of eager / ours", ">= 120", eight, "compile", "cpp")
     compare("the authors' formulation / ours", ">= 1500", eight, "authors", "cpp")
@@ -266,7 +265,8 @@ def targets(data: dict[str, Any]) -> Table | None:
     memory = [r for r in data.get("memory", []) if r["contestant"] == "cpp" and "memory_mb" in r]
     row("peak memory, MB a thread", "<= 4", memory[0]["memory_mb"] / memory[0]["threads"] if memory else None)
     row("largest relative error of a term", "<= 2e-6", eight["results"]["cpp"]["error_terms"])
-    row("relative L2 error of the gradient", "<= 1e-6", eight["results"]["cpp"]["error_gradient"])
+    for at in batches:
+        row(f"relative L2 error of the gradient, B = {at['batch']}", "<= 1e-6", at["results"]["cpp"]["error_gradient"])
     return Table("Targets of the C++ engine", ("", "to reach", "median", "minimum", "met"), tuple(rows))
 
 

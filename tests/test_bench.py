@@ -297,7 +297,13 @@ def test_steps_of_another_machine_are_not_merged(measured: Path, tmp_path: Path)
 
 def test_targets_are_judged_by_their_bounds() -> None:
     def ok(ms: float) -> dict[str, Any]:
-        return {"status": "ok", "median_ms": ms, "min_ms": ms, "error_terms": 1e-6, "error_gradient": 2e-6}
+        return {
+            "status": "ok",
+            "median_ms": ms,
+            "min_ms": ms * (1 + 3 * (ms == 0.3)),
+            "error_terms": 1e-6,
+            "error_gradient": 2e-6,
+        }
 
     def case(sweep: str, times: dict[str, float], **fields: Any) -> dict[str, Any]:
         base = {"sweep": sweep, "batch": 8, "threads": 2, "losses": "all", "device": "cpu"}
@@ -321,9 +327,9 @@ def test_targets_are_judged_by_their_bounds() -> None:
     assert met["torch.compile of eager / ours"] == ("not measured", "")
     assert met["the authors' formulation / ours"] == ("2000", "yes")
     assert met["2 threads against 1, B = 8"] == ("1.5", "no")
-    assert met["D/0 alone / plain L1"] == ("0.3", "yes")
+    assert met["D/0 alone / plain L1"] == ("0.3", "no")  # by the median; the minima do not agree
     assert met["peak memory, MB a thread"] == ("2.5", "yes")
-    assert met["relative L2 error of the gradient"] == ("2e-06", "no")
+    assert met["relative L2 error of the gradient, B = 8"] == ("2e-06", "no")
 
 
 @pytest.mark.parametrize(
