@@ -12,6 +12,7 @@ from contestants import Case, Contestant
 
 #: Sets of 1, 4, 13, 39 and 78 losses, and the other 39.
 LOSS_SETS: tuple[str, ...] = ("baseline", "eigen-fergus", "scale-0", "coarse", "fine", "all")
+QUICK_LOSS_SETS: tuple[str, ...] = ("baseline", "scale-0", "all")
 SIZES: tuple[tuple[int, int], ...] = (  # up to full HD; KITTI's odd size among them
     (96, 128),
     (192, 256),
@@ -60,10 +61,10 @@ def sweep_cases(name: str, base: Case, quick: bool) -> Iterator[Case]:
             # maps that no cache of this machine holds
             yield replace(beyond, batch=-(-2 * cache // beyond.bytes))
     elif name == "losses":
-        for losses in LOSS_SETS:
+        for losses in QUICK_LOSS_SETS if quick else LOSS_SETS:
             yield replace(base, losses=losses)
     elif name == "threads":
-        for batch in (base.batch, 1):
+        for batch in (base.batch,) if quick or base.batch == 1 else (base.batch, 1):
             for threads in _powers(base.threads) if base.device == "cpu" else ():
                 yield replace(base, batch=batch, threads=threads)
     elif name == "dtype":
