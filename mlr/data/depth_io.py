@@ -8,9 +8,10 @@ depth leaves this module.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError
 
 #: Named units of integer depth files: how many steps make a metre.
 UNITS: dict[str, float] = {"m": 1.0, "mm": 1000.0, "kitti": 256.0, "eccv2020": 6553.5}
@@ -43,54 +44,87 @@ def units_per_metre(unit: str | float) -> float:
     return steps
 
 
-def read_image(path: str | Path) -> np.ndarray:
+def read_image(file: str | Path | BinaryIO, name: str | None = None, truncated: bool = False) -> np.ndarray:
     """RGB image [H, W, 3], uint8.
 
+    Args:
+        file: the file, or its open contents.
+        name: what to call it in errors.
+        truncated: decode what is there of a file that is cut off, instead of refusing it.
+
     Raises:
-        DataError: the file is missing or no image.
+        DataError: the file is missing, cut off or no image.
     """
     try:
-        with Image.open(path) as image:
-            return np.asarray(image.convert("RGB"))
-    except (OSError, UnidentifiedImageError, SyntaxError) as error:
-        raise DataError(f"cannot read the image {path}: {error}") from error
+        with Image.open(file) as image:
+            return np.array(_whole(image, truncated).convert("RGB"))
+    except (OSError, UnidentifiedImageError, SyntaxError, Image.DecompressionBombError) as error:
+        raise DataError(f"cannot read the image {name or file}: {error}") from error
 
 
-def read_depth(path: str | Path, unit: str | float | None) -> np.ndarray:
+def _whole(image: Image.Image, truncated: bool) -> Image.Image:
+    """Load an image; whether it may be cut off is a global switch of Pillow's."""
+    before, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, truncated
+    try:
+        image.load()
+    finally:
+        ImageFile.LOAD_TRUNCATED_IMAGES = before
+    return image
+
+
+def read_depth(file: str | Path | BinaryIO, unit: str | float | None, name: str | None = None) -> np.ndarray:
     """Depth [H, W] in float32 metres; 0 where it is not known.
 
     Args:
-        path: a 16-bit (or 8- or 32-bit) grey PNG or TIFF, or a .npy file of float metres or of integers.
+        file: see :func:`decode_depth`.
         unit: unit of integers, see :func:`units_per_metre`; floats are metres already.
+        name: what to call it in errors.
 
     Raises:
         DataError: the file is missing, no depth map, in integers of no declared unit, or far outside 0 to 100 m.
     """
-    path = Path(path)
+    return check_depth(decode_depth(file, unit, name), name or str(file))
+
+
+def decode_depth(
+    file: str | Path | BinaryIO, unit: str | float | None, name: str | None = None, bits: int = 8
+) -> np.ndarray:
+    """Depth [H, W] in float32 metres, as the file has it: unknown depth may have any value.
+
+    Args:
+        file: a 16-bit (or 8- or 32-bit) grey PNG or TIFF, or a .npy file of float metres or of integers.
+        unit: unit of integers, see :func:`units_per_metre`; floats are metres already.
+        name: what to call it in errors.
+        bits: least bits of an integer; formats that have 16 refuse files of 8.
+
+    Raises:
+        DataError: the file is missing, no depth map, or in integers of no declared unit.
+    """
+    name = name or str(file)
     try:
-        if path.suffix == ".npy":
-            raw = np.load(path, allow_pickle=False)
+        if isinstance(file, str | Path) and Path(file).suffix == ".npy":
+            raw = np.load(file, allow_pickle=False)
         else:
-            with Image.open(path) as image:
+            with Image.open(file) as image:
                 raw = np.asarray(image)
-    except (OSError, UnidentifiedImageError, ValueError, SyntaxError) as error:
-        raise DataError(f"cannot read the depth file {path}: {error}") from error
+    except (OSError, UnidentifiedImageError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise DataError(f"cannot read the depth file {name}: {error}") from error
     if raw.ndim == 3 and 1 in (raw.shape[0], raw.shape[-1]):
         raw = raw[0] if raw.shape[0] == 1 else raw[..., 0]
     if raw.ndim != 2:
-        raise DataError(f"{path} is no depth map: expected [H, W], got {list(raw.shape)}")
+        raise DataError(f"{name} is no depth map: expected [H, W], got {list(raw.shape)}")
     if np.issubdtype(raw.dtype, np.integer):
+        if 8 * raw.dtype.itemsize < bits:
+            raise DataError(f"{name} holds {raw.dtype} values; depth of this data set has {bits} bits")
         if unit is None:
             raise DataError(
-                f"{path} holds {raw.dtype} values up to {raw.max()} and no unit was declared: "
+                f"{name} holds {raw.dtype} values up to {raw.max()} and no unit was declared: "
                 f"give --depth-unit, one of {', '.join(UNITS)} or the number of units in a metre"
             )
-        depth = raw.astype(np.float32) / np.float32(units_per_metre(unit))
-    elif np.issubdtype(raw.dtype, np.floating):
-        depth = raw.astype(np.float32)
-    else:
-        raise DataError(f"{path} holds {raw.dtype} values, which are no depth")
-    return check_depth(depth, str(path))
+        return raw.astype(np.float32) / np.float32(units_per_metre(unit))
+    if np.issubdtype(raw.dtype, np.floating):
+        return raw.astype(np.float32)
+    raise DataError(f"{name} holds {raw.dtype} values, which are no depth")
 
 
 def check_depth(depth: np.ndarray, name: str) -> np.ndarray:

@@ -6,9 +6,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+import torch
+from PIL import Image
 from scipy import ndimage
+from torchvision import tv_tensors
 
+from mlr.data.colorize import colorize
 from mlr.data.depth_io import DataError
+from mlr.data.sample import Sample
 
 
 def nearest_known(known: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -22,8 +27,8 @@ def fill_error(depth: np.ndarray, image: np.ndarray, name: str) -> np.ndarray:
     missing = float((depth <= 0).mean())
     raise DataError(
         f"{name}: {100 * missing:.1f} % of the pixels have no depth, and the losses average over all of them. "
-        "Choose --holes nearest to give each the depth of its nearest neighbour (the scores still count measured "
-        "pixels only), or fill the depth maps yourself"
+        "Choose --holes colorize to fill along the image or --holes nearest to take the nearest depth (scores still "
+        "count measured pixels only), or fill the whole set once with mlr prepare"
     )
 
 
@@ -35,20 +40,36 @@ def fill_nearest(depth: np.ndarray, image: np.ndarray, name: str) -> np.ndarray:
     return depth[nearest_known(known)]
 
 
+def fill_colorize(depth: np.ndarray, image: np.ndarray, name: str) -> np.ndarray:
+    """Fill along the image, see :mod:`mlr.data.colorize`."""
+    if image.shape[:2] != depth.shape:  # a laser's coarse grid
+        image = np.asarray(Image.fromarray(image).resize(depth.shape[::-1], Image.Resampling.BOX))
+    try:
+        return colorize(image, depth)
+    except ValueError as error:
+        raise DataError(f"{name}: {error}; leave this frame out") from error
+
+
 #: What --holes offers: (depth [H, W], image [H, W, 3], name) -> full depth [H, W].
 FILLS: dict[str, Callable[[np.ndarray, np.ndarray, str], np.ndarray]] = {
     "error": fill_error,
     "nearest": fill_nearest,
+    "colorize": fill_colorize,
 }
 
 
-def fill_holes(depth: np.ndarray, image: np.ndarray, name: str, how: str) -> np.ndarray:
-    """Depth without holes.
+def fill_sample(sample: Sample, how: str) -> Sample:
+    """A frame whose depth has no holes; ``valid`` keeps saying where it was measured.
 
     Args:
-        depth: [H, W] metres, 0 where unknown.
-        image: [H, W, 3] uint8, for fills that look at it.
-        name: of the frame, for errors.
+        sample: the frame.
         how: a key of :data:`FILLS`.
+
+    Raises:
+        DataError: there are holes and they are not to be filled, or nothing to fill from.
     """
-    return depth if (depth > 0).all() else FILLS[how](depth, image, name)
+    depth = sample["depth"][0].numpy()
+    if (depth > 0).all():
+        return sample
+    filled = FILLS[how](depth, sample["image"].permute(1, 2, 0).numpy(), sample["id"])
+    return {**sample, "depth": tv_tensors.Mask(torch.from_numpy(filled)[None])}

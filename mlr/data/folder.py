@@ -12,9 +12,10 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
-from mlr.data.depth_io import DataError, read_depth, read_image
-from mlr.data.fill import fill_holes
-from mlr.data.sample import Sample, make_sample
+import numpy as np
+
+from mlr.data.depth_io import DataError, decode_depth, read_image
+from mlr.data.source import Source
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 DEPTH_SUFFIXES = (".png", ".npy", ".tif", ".tiff")
@@ -22,37 +23,35 @@ DEPTH_SUFFIXES = (".png", ".npy", ".tif", ".tiff")
 HELD_OUT = 10
 
 
-class Folder:
+class Folder(Source):
     """Pairs of RGB and depth files.
 
     Args:
         root: the folder.
         split: "train" or "val".
         unit: unit of integer depth files; None if the files' names declare it or they hold float metres.
-        holes: what to do with pixels without depth, see :mod:`mlr.data.fill`.
 
     Raises:
         DataError: there is no such folder, or it holds no pair; the message says what was looked for.
     """
 
-    def __init__(self, root: str | Path, split: str = "train", unit: str | None = None, holes: str = "error") -> None:
-        self.root, self.unit, self.holes = Path(root), unit, holes
+    def __init__(self, root: str | Path, split: str = "train", unit: str | None = None) -> None:
+        self.root, self.unit, self.missing = Path(root), unit, []
         self.pairs = find_pairs(self.root, split)
 
     def __len__(self) -> int:
         return len(self.pairs)
 
-    def __getitem__(self, index: int) -> Sample:
-        rgb, depth_file = self.pairs[index]
-        unit = self.unit or ("mm" if depth_file.stem.endswith("_mm") else None)
-        image, depth = read_image(rgb), read_depth(depth_file, unit)
-        if image.shape[:2] != depth.shape:
-            raise DataError(
-                f"{rgb} has {image.shape[0]} x {image.shape[1]} pixels and {depth_file} "
-                f"{depth.shape[0]} x {depth.shape[1]}: register the depth to the image, or resize one of them"
-            )
-        name = str(rgb.relative_to(self.root)) if rgb.is_relative_to(self.root) else str(rgb)
-        return make_sample(image, fill_holes(depth, image, str(depth_file), self.holes), name, depth > 0)
+    def name(self, index: int) -> str:
+        """The image's path in the folder."""
+        rgb, _ = self.pairs[index]
+        return rgb.relative_to(self.root).as_posix() if rgb.is_relative_to(self.root) else str(rgb)
+
+    def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """Image and depth of a pair."""
+        rgb, depth = self.pairs[index]
+        unit = self.unit or ("mm" if depth.stem.endswith("_mm") else None)
+        return read_image(rgb), decode_depth(depth, unit)
 
     def __repr__(self) -> str:
         return f"{len(self)} pairs of {self.root}"
@@ -109,8 +108,10 @@ def _pairs_in(folder: Path) -> list[tuple[Path, Path]]:
         if rgb.suffix.lower() not in IMAGE_SUFFIXES:
             continue
         prefix = rgb.stem.removesuffix("rgb")
-        depths = [rgb.with_name(prefix + name + suffix) for name in ("depth", "depth_mm") for suffix in DEPTH_SUFFIXES]
-        found = [p for p in depths if p.is_file()]
+        candidates = [
+            rgb.with_name(prefix + name + suffix) for name in ("depth", "depth_mm") for suffix in DEPTH_SUFFIXES
+        ]
+        found = [p for p in candidates if p.is_file()]
         if not found:
             raise DataError(
                 f"{rgb} has no depth file beside it; looked for {prefix}depth.png, .npy and {prefix}depth_mm.png"

@@ -8,9 +8,10 @@ resumed run the same as an uninterrupted one.
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import lightning.pytorch as L
 import torch
@@ -18,47 +19,52 @@ from torch import distributed
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from mlr.data.depth_io import DataError, units_per_metre
-from mlr.data.fill import FILLS
-from mlr.data.folder import Folder
-from mlr.data.nyu import NYU
-from mlr.data.rooms import Rooms
+from mlr.data.fill import FILLS, fill_sample
+from mlr.data.registry import check_source, open_dataset, parse_options, source_options
 from mlr.data.sample import Sample
+from mlr.data.source import Source
 from mlr.data.transforms import POLICIES, finish, resize_only
 
-#: Validation scenes of "rooms" come after this index, training scenes before it.
-VALIDATION_SCENES = 1_000_000
-
-
-class Source(Protocol):
-    """A data set before transforms."""
-
-    def __len__(self) -> int:
-        """Number of frames."""
-        ...
-
-    def __getitem__(self, index: int) -> Sample:
-        """A frame."""
-        ...
+#: So many broken frames in a row are no broken frames but a broken set.
+BROKEN_IN_A_ROW = 20
 
 
 class Transformed(Dataset):
-    """A source under a transform whose random numbers follow from (seed, epoch, index).
+    """A source, filled, under a transform whose random numbers follow from (seed, epoch, index).
 
     Args:
         source: the frames.
         transform: from sample to sample.
         seed: of the random numbers.
+        holes: a key of :data:`mlr.data.fill.FILLS`.
     """
 
-    def __init__(self, source: Source, transform: Any, seed: int) -> None:
-        self.source, self.transform, self.seed = source, transform, seed
+    def __init__(self, source: Source, transform: Any, seed: int, holes: str = "error") -> None:
+        self.source, self.transform, self.seed, self.holes = source, transform, seed, holes
+
+    def filled(self, index: int) -> Sample:
+        """A frame without holes.
+
+        Where broken files are known to be in the published set, the next frame stands in for a broken one, and a
+        warning names it.
+        """
+        if not self.source.tolerant:
+            return fill_sample(self.source[index], self.holes)
+        for place in range(index, index + BROKEN_IN_A_ROW):
+            try:
+                sample = self.source[place % len(self.source)]
+            except DataError as error:
+                warnings.warn(f"the next frame stands in for a broken one: {error}", stacklevel=2)
+                continue
+            return fill_sample(sample, self.holes)
+        raise DataError(f"{self.source!r}: {BROKEN_IN_A_ROW} frames in a row are broken; see mlr check-data")
 
     def __len__(self) -> int:
         return len(self.source)
 
     def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
         epoch, index = key
-        sample = self.source[index]
+        sample = self.filled(index)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(hash((self.seed, epoch, index)) & 0xFFFF_FFFF)  # the hash of integers is fixed
             return finish(self.transform(sample))
@@ -109,7 +115,7 @@ class DepthData(L.LightningDataModule):
     float32 metres without holes, "valid" [B, 1, H, W] bool (True where the depth was measured), "id" list of names.
 
     Args:
-        data: "rooms", "nyu" or "folder".
+        data: a key of :data:`mlr.data.registry.SOURCES`.
         root: folder or file of the data set; "rooms" needs none.
         size: (height, width) of the batches.
         batch_size: images in a batch.
@@ -120,6 +126,7 @@ class DepthData(L.LightningDataModule):
         depth_unit: unit of integer depth files of "folder".
         train_length: scenes in an epoch of "rooms".
         val_length: scenes to validate on of "rooms".
+        options: of the reader, e.g. "kb_crop=true,list_file=mine.txt"; see docs/data.md.
 
     Raises:
         ValueError, DataError: from :meth:`setup`, naming the flag or the file.
@@ -138,10 +145,11 @@ class DepthData(L.LightningDataModule):
         depth_unit: str | None = None,
         train_length: int = 800,
         val_length: int = 100,
+        options: str = "",
     ) -> None:
         super().__init__()
         self.data, self.root, self.size, self.batch_size, self.seed = data, root, size, batch_size, seed
-        self.augment, self.holes, self.depth_unit = augment, holes, depth_unit
+        self.augment, self.holes, self.depth_unit, self.options = augment, holes, depth_unit, options
         self.lengths = {"train": train_length, "val": val_length}
         self.workers = min(max((os.cpu_count() or 2) - 1, 1), 8) if workers < 0 else workers
         self.sources: dict[str, Source] = {}
@@ -157,20 +165,22 @@ class DepthData(L.LightningDataModule):
             units_per_metre(self.depth_unit)
         sources = {split: self.open(split) for split in ("train", "val")}
         for source in sources.values():
-            source[0]
+            Transformed(source, None, self.seed, self.holes).filled(0)
+            if source.note():
+                warnings.warn(f"{source!r}: {source.note()}", stacklevel=2)
         self.sources = sources
 
     def open(self, split: str) -> Source:
         """The frames of a split, at their own size and without transforms."""
-        if self.data == "rooms":
-            return Rooms(self.lengths[split], self.seed, VALIDATION_SCENES if split == "val" else 0, self.size)
-        if self.root is None:
-            raise DataError(f"--data {self.data} needs --root: the folder where it lies")
-        if self.data == "nyu":
-            return NYU(self.root, split, holes=self.holes)
-        if self.data == "folder":
-            return Folder(self.root, split, self.depth_unit, self.holes)
-        raise ValueError(f"--data must be one of rooms, nyu, folder, got {self.data!r}")
+        options: dict[str, Any] = dict(parse_options(self.options))
+        if check_source(self.data) == "rooms":
+            height, width = self.size
+            options = {"length": self.lengths[split], "seed": self.seed, "height": height, "width": width} | options
+        elif self.depth_unit is not None:
+            if "unit" not in source_options(self.data):
+                raise ValueError(f"--depth-unit is not for --data {self.data}, whose unit is known")
+            options["unit"] = self.depth_unit
+        return open_dataset(self.data, self.root, split, **options)
 
     def describe(self) -> str:
         """One line for people."""
@@ -182,7 +192,7 @@ class DepthData(L.LightningDataModule):
         transform = POLICIES[self.augment](self.size) if training else resize_only(self.size)
         source = self.sources[split]
         return DataLoader(
-            Transformed(source, transform, self.seed),
+            Transformed(source, transform, self.seed, self.holes),
             batch_size=self.batch_size,
             sampler=EpochSampler(len(source), training, self.seed),
             num_workers=self.workers,

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mlr.data.sample import Sample, make_sample
 from mlr.data.shapes import Array, Box, Cylinder, Shape, Sphere, dot
+from mlr.data.source import Source
 from mlr.data.surfaces import Paint
 
 #: NYU's colour camera at 640 x 480: focal lengths and principal point in pixels.
@@ -23,6 +23,9 @@ NYU_INTRINSICS = (518.8579, 519.4696, 325.5824, 253.7362)
 
 #: Depth of every pixel lies in this range, metres.
 DEPTH_RANGE = (0.7, 10.0)
+
+#: Validation scenes come from this index on, training scenes before it.
+VALIDATION_SCENES = 1_000_000
 
 
 @dataclass
@@ -325,7 +328,7 @@ def _rotation(axis: int, angle: float) -> Array:
 # --- data set ---------------------------------------------------------------------------------------------------------
 
 
-class Rooms:
+class Rooms(Source):
     """Built-in scenes as a data set; scene i of a seed is the same on every machine and in every worker.
 
     Args:
@@ -336,19 +339,28 @@ class Rooms:
     """
 
     def __init__(self, length: int, seed: int = 0, first: int = 0, size: tuple[int, int] = (288, 384)) -> None:
-        self.length, self.seed, self.first, self.size = length, seed, first, size
+        self.length, self.seed, self.first, self.size, self.missing = length, seed, first, size, []
 
     def __len__(self) -> int:
         return self.length
 
-    def __getitem__(self, index: int) -> Sample:
-        if not 0 <= index < self.length:
-            raise IndexError(f"scene {index} of {self.length}")
-        image, depth = render(self.seed, self.first + index, *self.size)
-        return make_sample(image, depth, f"rooms/{self.seed}/{self.first + index}")
+    def name(self, index: int) -> str:
+        """Seed and index of the scene."""
+        return f"rooms/{self.seed}/{self.first + index}"
+
+    def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """Image and depth of a scene."""
+        return render(self.seed, self.first + index, *self.size)
 
     def __repr__(self) -> str:
         return f"{self.length} built-in scenes from {self.first} on (seed {self.seed})"
+
+
+def open_rooms(
+    root: str | None, split: str = "train", length: int = 800, seed: int = 0, height: int = 288, width: int = 384
+) -> Rooms:
+    """The scenes of a split; ``root`` is not used."""
+    return Rooms(length, seed, VALIDATION_SCENES if split == "val" else 0, (height, width))
 
 
 def picture(path: str, rows: int = 3, columns: int = 4) -> None:

@@ -6,6 +6,11 @@ colour noise along ImageNet's principal components, jitter of brightness, contra
 the original are mended: depth is rotated as float metres (not as 16-bit pixels, which garbles it), and the corners that
 a rotation uncovers are filled with what lies next to them and marked as not measured (not with white and a wrong mean
 depth).
+
+``hu2019`` is the policy of Hu et al. as they run it: the short side is scaled to 240 / 228 of the wanted one, then
+flip, rotation, a crop of the centre, which cuts off almost all that a rotation uncovers, colour noise, and a jitter that
+is not cut off at black and white. One fault is mended: depth is rotated by nearest neighbour (their splines ring by up
+to 5 grey levels at edges). Depth stays at the size of the image, which the losses need; they halve it.
 """
 
 from __future__ import annotations
@@ -30,13 +35,14 @@ class Lighting(v2.Transform):
 
     Args:
         std: standard deviation of the strength along each component.
+        clamp: whether values stay in [0, 1].
     """
 
     _transformed_types = (tv_tensors.Image,)
 
-    def __init__(self, std: float = 0.1) -> None:
+    def __init__(self, std: float = 0.1, clamp: bool = True) -> None:
         super().__init__()
-        self.std = std
+        self.std, self.clamp = std, clamp
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
         """Draw the colour."""
@@ -44,8 +50,40 @@ class Lighting(v2.Transform):
         return {"colour": (torch.tensor(PCA_VECTORS) @ strength)[:, None, None]}
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
-        """Add it; values stay in [0, 1]."""
-        return tv_tensors.wrap((inpt + params["colour"].to(inpt)).clamp(0, 1), like=inpt)
+        """Add it."""
+        image = inpt + params["colour"].to(inpt)
+        return tv_tensors.wrap(image.clamp(0, 1) if self.clamp else image, like=inpt)
+
+
+class UnclampedJitter(v2.Transform):
+    """Jitter of brightness, contrast and saturation in random order, without a limit to the values.
+
+    Each blends the image with a target, ``(1 - a) image + a target`` with a ~ U(-strength, strength): black, the mean
+    grey of the image, the grey of each pixel. A negative ``a`` leads away from the target.
+
+    Args:
+        strength: largest share of the target.
+    """
+
+    _transformed_types = (tv_tensors.Image,)
+
+    def __init__(self, strength: float = 0.4) -> None:
+        super().__init__()
+        self.strength = strength
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        """Draw the order and the shares."""
+        shares = (2 * torch.rand(3) - 1) * self.strength
+        return {"order": torch.randperm(3).tolist(), "shares": shares.tolist()}
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        """Blend three times."""
+        image = inpt.as_subclass(Tensor)
+        for kind in params["order"]:
+            grey = v2.functional.rgb_to_grayscale(image)
+            target = (torch.zeros_like(grey), grey.mean(), grey)[kind]
+            image = torch.lerp(image, target.expand_as(image), params["shares"][kind])
+        return tv_tensors.wrap(image, like=inpt)
 
 
 class FillUncovered(torch.nn.Module):
@@ -83,13 +121,34 @@ def eccv2020(size: tuple[int, int]) -> v2.Transform:
     )
 
 
+def hu2019(size: tuple[int, int]) -> v2.Transform:
+    """The policy of Hu et al. (2019): 320 x 240 to 304 x 228, in proportion to the wanted size."""
+    larger = round(size[0] * 240 / 228), round(size[1] * 320 / 304)
+    return v2.Compose(
+        [
+            *_to_size(larger),
+            v2.RandomHorizontalFlip(0.5),
+            v2.RandomRotation(5, interpolation=v2.InterpolationMode.BILINEAR, fill=0),
+            v2.CenterCrop(size),
+            FillUncovered(),
+            Lighting(0.1, clamp=False),
+            UnclampedJitter(0.4),
+        ]
+    )
+
+
 def resize_only(size: tuple[int, int]) -> v2.Transform:
     """No augmentation; also what validation uses."""
     return v2.Compose(_to_size(size))
 
 
 #: What --augment offers.
-POLICIES = {"eccv2020": eccv2020, "none": resize_only}
+POLICIES = {"eccv2020": eccv2020, "hu2019": hu2019, "none": resize_only}
+
+
+def resize_sample(sample: Sample, size: tuple[int, int]) -> Sample:
+    """A frame at another size: the image antialiased bilinear, depth and validity nearest, types as they were."""
+    return v2.Resize(size, antialias=True)(sample)
 
 
 def finish(sample: Sample) -> dict[str, Tensor | str]:
