@@ -23,13 +23,17 @@ class TrainingConfig:
     """Train a monocular depth network with the 78 losses of the paper and their rebalancing.
 
     Args:
-        data: where images and depth come from: "rooms" are built-in scenes that need no files, "nyu" is NYU Depth v2
-            (nyu_depth_v2_labeled.mat with splits.mat), "folder" is your own pairs of images and depth files.
+        data: where images and depth come from: "rooms" are built-in scenes that need no files, "folder" your own pairs
+            of images and depth files, "packed" the file that mlr prepare wrote; also nyu (labelled set), nyu-zip,
+            nyu-h5, nyu-sync, nyu-parquet, kitti, make3d. docs/data.md describes them.
         root: folder (or file) of the data set; not used by "rooms".
+        data_options: options of the data set, e.g. "kb_crop=true,list_file=mine.txt".
         depth_unit: unit of integer depth files of "folder": mm, m, 256 (KITTI) or any number of units per metre.
-        holes: what to do with pixels without depth: "error" stops and names the file, "nearest" fills them.
+        holes: what to do with pixels without depth: "error" stops and names the frame, "colorize" fills along the image
+            (0.1 s a frame: better once, by mlr prepare), "nearest" takes the nearest depth.
         size: HxW in pixels that the network and the losses work at.
-        augment: "eccv2020" is the paper's policy (flip, rotation, colour), "none" only resizes.
+        augment: "eccv2020" is the paper's policy (flip, rotation, colour), "hu2019" that of Hu et al. (with a crop,
+            colour not cut off at black and white), "none" only resizes.
         train_length: scenes in an epoch of "rooms".
         val_length: scenes to validate on of "rooms".
         workers: processes that load data; -1 chooses by the number of cores.
@@ -59,12 +63,13 @@ class TrainingConfig:
         out: folder of the run; by default runs/<backbone>-<data>-<date>. An earlier run is never overwritten.
     """
 
-    data: Literal["rooms", "nyu", "folder"] = "rooms"
+    data: str = "rooms"
     root: Path | None = None
+    data_options: str = ""
     depth_unit: str | None = None
-    holes: Literal["error", "nearest"] = "error"
+    holes: Literal["error", "colorize", "nearest"] = "error"
     size: str = "288x384"
-    augment: Literal["eccv2020", "none"] = "eccv2020"
+    augment: Literal["eccv2020", "hu2019", "none"] = "eccv2020"
     train_length: int = 800
     val_length: int = 100
     workers: int = -1
@@ -127,7 +132,9 @@ class TrainingConfig:
         Raises:
             ValueError, FileNotFoundError: naming the flag, what it was given and what it takes.
         """
-        from mlr.model import check_backbone  # after the cheap checks' imports: timm takes a second
+        # here, not above: timm and torchvision take seconds, and --help needs neither
+        from mlr.data.registry import check_options, parse_options
+        from mlr.model import check_backbone
 
         positive = {
             "train_length": 1, "val_length": 1, "batch_size": 1, "epochs": 1, "accumulate": 1, "devices": 1,
@@ -146,6 +153,7 @@ class TrainingConfig:
             raise ValueError(f"--downsample must be one of {', '.join(DOWNSAMPLE)}, got {self.downsample!r}")
         _ = self.height_width
         self.make_balancer()
+        check_options(self.data, parse_options(self.data_options))
         check_backbone(self.backbone)
         weights = self.pretrained_weights
         if isinstance(weights, str) and weights != "auto" and not Path(weights).is_file():

@@ -170,6 +170,7 @@ def train(config: TrainingConfig, resume: Path | None = None, console: Console |
         augment=config.augment,
         holes=config.holes,
         depth_unit=config.depth_unit,
+        options=config.data_options,
         train_length=config.train_length,
         val_length=config.val_length,
     )

@@ -8,7 +8,7 @@ import inspect
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
 from mlr.data.depth_io import DataError
 from mlr.data.source import Source
@@ -49,7 +49,7 @@ def source_reader(name: str) -> Callable[..., Source]:
 
 def source_options(name: str) -> dict[str, inspect.Parameter]:
     """What a reader takes beside root and split, e.g. ``kb_crop`` of "kitti"."""
-    parameters = inspect.signature(source_reader(name)).parameters
+    parameters = inspect.signature(source_reader(name), eval_str=True).parameters
     return {key: value for key, value in parameters.items() if key not in ("root", "split")}
 
 
@@ -70,19 +70,27 @@ def open_dataset(name: str, root: str | Path | None = None, split: str = "train"
         >>> len(open_dataset("rooms", split="val", length=7))
         7
     """
-    reader, known = source_reader(name), source_options(name)
+    values = check_options(name, options)
     if split not in ("train", "val"):
         raise ValueError(f"split must be train or val, got {split!r}")
     if root is None and name != "rooms":
         raise DataError(f"--data {name} needs --root: {SOURCES[name][1]}")
-    hints = get_type_hints(reader.__init__ if isinstance(reader, type) else reader)
-    values = {}
+    return source_reader(name)(root, split, **values)
+
+
+def check_options(name: str, options: dict[str, Any]) -> dict[str, Any]:
+    """Options of a data set in their own types.
+
+    Raises:
+        ValueError: the name or an option is unknown, or a value is of another type.
+    """
+    known, values = source_options(name), {}
     for key, value in options.items():
         if key not in known:
             takes = f"it takes {', '.join(known)}" if known else "it takes none"
             raise ValueError(f"data set {name!r} has no option {key!r}; {takes}")
-        values[key] = _typed(value, hints.get(key, str), f"option {key} of data set {name!r}")
-    return reader(root, split, **values)
+        values[key] = _typed(value, known[key].annotation, f"option {key} of data set {name!r}")
+    return values
 
 
 def parse_options(text: str | None) -> dict[str, str]:

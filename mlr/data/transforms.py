@@ -8,9 +8,9 @@ a rotation uncovers are filled with what lies next to them and marked as not mea
 depth).
 
 ``hu2019`` is the policy of Hu et al. as they run it: the short side is scaled to 240 / 228 of the wanted one, then
-flip, rotation, a crop of the centre, which cuts off almost all that a rotation uncovers, colour noise, and a jitter that
-is not cut off at black and white. One fault is mended: depth is rotated by nearest neighbour (their splines ring by up
-to 5 grey levels at edges). Depth stays at the size of the image, which the losses need; they halve it.
+flip, rotation, a crop of the centre, which cuts off almost all that a rotation uncovers, colour noise, and a jitter
+that is not cut off at black and white. One fault is mended: depth is rotated by nearest neighbour (their splines ring
+by up to 5 grey levels at edges). Depth stays at the size of the image, which the losses need; they halve it.
 """
 
 from __future__ import annotations
