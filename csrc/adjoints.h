@@ -114,34 +114,36 @@ MLR_INLINE void window_adjoint_row(const WindowAdjoint& a, int y, float* out) {
   const Vec u5(v5.scaled), u17(v17.scaled), u65(v65.scaled);
   constexpr bool all = kLookUp && k5 && k17 && k65;
   const SignTable local(a.local);
-  Ahead<1> a1;
-  Ahead<2> a2;
-  Ahead<4> a4, b5;
-  Ahead<8> a8;
-  Ahead<16> a16, b17;
-  Ahead<32> a32;
-  Ahead<64> b65;
+  // the walk starts where the widest window begins to touch the row; what lies right of it is zero
+  const Vec none = Vec::zero();
+  Ahead<1> a1(none);
+  Ahead<2> a2(none);
+  Ahead<4> a4(none), b5(none);
+  Ahead<8> a8(none);
+  Ahead<16> a16(none), b17(none);
+  Ahead<32> a32(none);
+  Ahead<64> b65(none);
   const int64_t row = int64_t(y) * a.pitch;
   const int last = round_up(w, 16);
-  for (int x = last + 64 - Vec::N; x >= 0; x -= Vec::N) {  // the first vectors only fill the chain
+  for (int x = last + kPad - Vec::N; x >= 0; x -= Vec::N) {
     Vec sum, ends;
     if constexpr (k65) {
       const Vec c = From::load(v65, x - kPad);
-      sum = a16.add(a32.add(c)) * u65;
-      ends = b65.get(c) * u65;
+      sum = a16.add(a32.add(c, x), x) * u65;
+      ends = b65.get(c, x) * u65;
     }
     if constexpr (k17) {
       const Vec c = From::load(v17, x - 8);
       sum = k65 ? fma(c, u17, sum) : c * u17;
-      ends = k65 ? fma(b17.get(c), u17, ends) : b17.get(c) * u17;
+      ends = k65 ? fma(b17.get(c, x), u17, ends) : b17.get(c, x) * u17;
     }
-    if constexpr (k17 || k65) sum = a4.add(a8.add(sum));
+    if constexpr (k17 || k65) sum = a4.add(a8.add(sum, x), x);
     if constexpr (k5) {
       const Vec c = From::load(v5, x - 2);
       sum = (k17 || k65) ? fma(c, u5, sum) : c * u5;
-      ends = (k17 || k65) ? fma(b5.get(c), u5, ends) : b5.get(c) * u5;
+      ends = (k17 || k65) ? fma(b5.get(c, x), u5, ends) : b5.get(c, x) * u5;
     }
-    sum = a1.add(a2.add(sum)) + ends;
+    sum = a1.add(a2.add(sum, x), x) + ends;
     if (x >= last) continue;
     if constexpr (all) {
       sum = sum + local.look_up(a.combined + x);

@@ -36,43 +36,51 @@ MLR_INLINE Vec prepare_row(const Image& im, int y, float* error, float* target) 
   return sum;
 }
 
-// Four rows to one: the vertical taps.
-MLR_INLINE void vertical_taps(const float* a, const float* b, const float* c, const float* d, float* out, int w) {
+MLR_INLINE Vec taps(Vec a, Vec b, Vec c, Vec d) { return fma(b + c, Vec(kInnerTap), (a + d) * Vec(kOuterTap)); }
+
+// Four rows of a map, with replicated borders, seen through the vertical taps.
+struct TapRows {
+  const float* row[4];
+  MLR_INLINE Vec at(int x) const {
+    return taps(Vec::load(row[0] + x), Vec::load(row[1] + x), Vec::load(row[2] + x), Vec::load(row[3] + x));
+  }
+};
+
+// The horizontal taps follow in registers. A row of scale 1: pixels 2i - 1 .. 2i + 2, in even and odd columns.
+MLR_INLINE void half_row(const TapRows& rows, float* out, int w) {
+  Vec even, odd, next_even, next_odd, before, last_odd;
+  deinterleave(rows.at(-2 * Vec::N), rows.at(-Vec::N), before, last_odd);
+  deinterleave(rows.at(0), rows.at(Vec::N), even, odd);
   for (int x = 0; x < w; x += Vec::N) {
-    const Vec outer = Vec::load(a + x) + Vec::load(d + x), inner = Vec::load(b + x) + Vec::load(c + x);
-    fma(inner, Vec(kInnerTap), outer * Vec(kOuterTap)).store(out + x);
+    deinterleave(rows.at(2 * x + 2 * Vec::N), rows.at(2 * x + 3 * Vec::N), next_even, next_odd);
+    taps(from_left(last_odd, odd), even, odd, shift<1>(even, next_even)).store(out + x);
+    last_odd = odd, even = next_even, odd = next_odd;
   }
 }
 
-// The horizontal taps of a vertically resampled row; `row` has replicated borders. Returns nothing: the sum of the
-// output is taken afterwards over its w pixels alone.
-MLR_INLINE void horizontal_taps(const float* row, int k, float* out, int w) {
-  const Vec outer(kOuterTap), inner(kInnerTap);
-  if (k == 1) {
-    for (int x = 0; x < w; x += Vec::N) {
-      const float* p = row + 2 * x;
-      Vec b, c, a, d, unused;
-      deinterleave(Vec::load(p), Vec::load(p + Vec::N), b, c);                   // 2i, 2i + 1
-      deinterleave(Vec::load(p - 1), Vec::load(p - 1 + Vec::N), a, unused);      // 2i - 1
-      deinterleave(Vec::load(p + 2), Vec::load(p + 2 + Vec::N), d, unused);      // 2i + 2
-      fma(b + c, inner, (a + d) * outer).store(out + x);
-    }
-  } else if (k == 2) {
-    for (int x = 0; x < w; x += Vec::N) {
-      const float* p = row + 4 * x;
-      Vec even[2], odd[2], a, b, c, d;
-      for (int i = 0; i < 2; i++)
-        deinterleave(Vec::load(p + 2 * i * Vec::N), Vec::load(p + (2 * i + 1) * Vec::N), even[i], odd[i]);
-      deinterleave(even[0], even[1], a, c);
-      deinterleave(odd[0], odd[1], b, d);
-      fma(b + c, inner, (a + d) * outer).store(out + x);
-    }
-  } else {  // few outputs
-    const int step = 1 << k, first = step / 2 - 2;
-    for (int x = 0; x < w; x++) {
-      const float* p = row + x * step + first;
-      out[x] = (p[1] + p[2]) * kInnerTap + (p[0] + p[3]) * kOuterTap;
-    }
+// Scale 2: the four pixels of a cell.
+MLR_INLINE void quarter_row(const TapRows& rows, float* out, int w) {
+  for (int x = 0; x < w; x += Vec::N) {
+    const int p = 4 * x;
+    Vec even[2], odd[2], a, b, c, d;
+    deinterleave(rows.at(p), rows.at(p + Vec::N), even[0], odd[0]);
+    deinterleave(rows.at(p + 2 * Vec::N), rows.at(p + 3 * Vec::N), even[1], odd[1]);
+    deinterleave(even[0], even[1], a, c);
+    deinterleave(odd[0], odd[1], b, d);
+    taps(a, b, c, d).store(out + x);
+  }
+}
+
+// Scales 3 to 5: the middle four pixels of a cell, one output at a time, for there are few.
+MLR_INLINE void coarse_row(const TapRows& rows, int k, float* out, int w) {
+  typedef float Quad __attribute__((vector_size(16)));
+  const int step = 1 << k, first = step / 2 - 2;
+  const Quad weights = {kOuterTap, kInnerTap, kInnerTap, kOuterTap};
+  for (int x = 0; x < w; x++) {
+    Quad row[4];
+    for (int i = 0; i < 4; i++) __builtin_memcpy(&row[i], rows.row[i] + x * step + first, sizeof row[i]);
+    const Quad column = ((row[1] + row[2]) * kInnerTap + (row[0] + row[3]) * kOuterTap) * weights;
+    out[x] = (column[0] + column[3]) + (column[1] + column[2]);
   }
 }
 
@@ -82,17 +90,6 @@ MLR_INLINE double sum_row(const float* row, int w) {
   for (; x + Vec::N <= w; x += Vec::N) sum = sum + Vec::load(row + x);
   if (x < w) sum = sum + Vec::load_first(row + x, w - x);
   return sum_lanes(sum);
-}
-
-// Row i of scale k of one map by the bicubic taps; row(y) is row y of scale 0 with its borders.
-template <class Row>
-MLR_INLINE void bicubic_row(const Scale& s, int k, int i, Row row, float* out, float* buffer) {
-  const int y = (i << k) + (1 << k) / 2 - 2;
-  const int used = round_up(s.w << k, Vec::N) + Vec::N;  // a tap reads at most two pixels past its cell
-  const float* rows[4] = {row(y) - Vec::N, row(y + 1) - Vec::N, row(y + 2) - Vec::N, row(y + 3) - Vec::N};
-  vertical_taps(rows[0], rows[1], rows[2], rows[3], buffer + kPad - Vec::N, used + Vec::N);
-  horizontal_taps(buffer + kPad, k, out, s.w);
-  replicate_border(out, s.w, s.pitch);
 }
 
 // Rows [first, last) of scale k as 2 x 2 means of the scale above (of 2 x 1 or 1 x 2 where a side is one pixel).
@@ -130,7 +127,6 @@ struct BicubicCell {
   const Image& im;
   int y0, y1;
   const float *above[2], *below[2];  // the rows next to the cell
-  float* buffer;
 
   MLR_INLINE bool active(int k) const { return im.plan->scale[k].exists && !im.plan->scale[k].collapsed; }
   MLR_INLINE void make_row(int k, int i) const {
@@ -138,11 +134,19 @@ struct BicubicCell {
     if (i >= s.h) return;
     const Maps from(im, 0), to(im, k);
     for (int m = 0; m < to.count; m++) {
-      const int64_t pitch = im.plan->scale[0].pitch;
-      auto row = [&](int y) __attribute__((always_inline)) {
-        return y < y0 ? above[m] : y >= y1 ? below[m] : from.map[m] + y * pitch;
-      };
-      bicubic_row(s, k, i, row, to.map[m] + int64_t(i) * s.pitch, buffer);
+      TapRows rows;
+      for (int t = 0; t < 4; t++) {
+        const int y = (i << k) + (1 << k) / 2 - 2 + t;
+        rows.row[t] = y < y0 ? above[m] : y >= y1 ? below[m] : from.map[m] + int64_t(y) * im.plan->scale[0].pitch;
+      }
+      float* out = to.map[m] + int64_t(i) * s.pitch;
+      if (k == 1)
+        half_row(rows, out, s.w);
+      else if (k == 2)
+        quarter_row(rows, out, s.w);
+      else
+        coarse_row(rows, k, out, s.w);
+      replicate_border(out, s.w, s.pitch);
     }
   }
   // row y of scale 0 has arrived
@@ -160,15 +164,13 @@ void pyramid_cell(const Image& im, int cell, char* scratch) {
   const Scale& s0 = plan.scale[0];
   const int y0 = cell * kCell, y1 = clamp(y0 + kCell, 0, plan.h);
   const Maps maps(im, 0);
-  float* const buffer = reinterpret_cast<float*>(scratch);
-  const int64_t buffer_row = s0.pitch + 64;  // horizontal taps may read a little past a row
-  BicubicCell bicubic{im, y0, y1, {}, {}, buffer};
+  BicubicCell bicubic{im, y0, y1, {}, {}};
   const bool half = !plan.area && bicubic.active(1);
   if (half) {
     // taps of k = 1 reach one row above and one below the cell; those are another cell's, perhaps another thread's,
     // and are made again here
     float* rows[4];
-    for (int i = 0; i < 4; i++) rows[i] = buffer + (1 + i) * buffer_row + kPad;
+    for (int i = 0; i < 4; i++) rows[i] = reinterpret_cast<float*>(scratch) + i * s0.pitch + kPad;
     prepare_row<T>(im, clamp(y0 - 1, 0, plan.h - 1), rows[0], maps.count == 2 ? rows[1] : nullptr);
     prepare_row<T>(im, clamp(y1, 0, plan.h - 1), rows[2], maps.count == 2 ? rows[3] : nullptr);
     for (int m = 0; m < 2; m++) bicubic.above[m] = rows[m], bicubic.below[m] = rows[2 + m];

@@ -8,17 +8,26 @@
 // its own centre row as soon as its last row is there, so a ring of n + 1 rows is all that is kept.
 #pragma once
 
-// v[x] + v[x + K], walking right to left: short shifts within two registers, long ones from older registers.
+// The vector K pixels to the right, walking right to left: a short shift is made of two registers, a longer one is an older
+// register, and where registers are short an older entry of a ring that the nearest cache holds.
 template <int K>
 struct Ahead {
   static constexpr int kDepth = K < Vec::N ? 1 : K / Vec::N;
+  static constexpr bool kRing = kDepth > 4;
   Vec older[kDepth];
-  MLR_INLINE Ahead() {
-    for (int i = 0; i < kDepth; i++) older[i] = Vec::zero();
+  // what lies right of the first vector: the same number everywhere
+  MLR_INLINE explicit Ahead(Vec beyond) {
+    for (int i = 0; i < kDepth; i++) older[i] = beyond;
   }
-  // the vector K pixels to the right of v
-  MLR_INLINE Vec get(Vec v) {
+  // v is the vector at x
+  MLR_INLINE Vec get(Vec v, int x) {
     Vec r;
+    if constexpr (kRing) {
+      Vec& slot = older[x / Vec::N % kDepth];
+      r = slot;
+      slot = v;
+      return r;
+    }
     if constexpr (K < Vec::N)
       r = shift<K>(v, older[0]);
     else
@@ -27,7 +36,8 @@ struct Ahead {
     older[0] = v;
     return r;
   }
-  MLR_INLINE Vec add(Vec v) { return v + get(v); }
+  // v[x] + v[x + K]
+  MLR_INLINE Vec add(Vec v, int x) { return v + get(v, x); }
 };
 
 // A window that starts at padded position p = x + offset, stored at x: `kSkip` whole vectors and a shift.
@@ -48,25 +58,26 @@ struct Align {
 template <bool k5, bool k17, bool k65>
 MLR_INLINE void row_sums(const float* row, int w, float* out5, float* out17, float* out65) {
   const float* e = row - kPad;
-  Ahead<2> a2;
-  Ahead<4> a4;
-  Ahead<8> a8;
-  Ahead<16> a16;
-  Ahead<32> a32;
+  // The walk starts behind the last pixel, where the border is one number and the chain its multiples.
+  const int last = round_up(w, 16);
+  const Vec border(row[w - 1]);
+  Ahead<2> a2(border * Vec(2.0f));
+  Ahead<4> a4(border * Vec(4.0f));
+  Ahead<8> a8(border * Vec(8.0f));
+  Ahead<16> a16(border * Vec(16.0f));
+  Ahead<32> a32(border * Vec(32.0f));
   Align<kPad - 2> at5;
   Align<kPad - 8> at17;
-  at5.right = at17.right = Vec::zero();
-  // the rightmost window ends at padded position w - 1 + 64: the first vectors only fill the chain
-  const int last = round_up(w, 16);
-  for (int p = last + 64 - Vec::N; p >= 0; p -= Vec::N) {
+  at5.right = border * Vec(5.0f), at17.right = border * Vec(17.0f);
+  for (int p = last + kPad - Vec::N; p >= 0; p -= Vec::N) {
     const Vec s1 = Vec::load(e + p);
-    const Vec s4 = a2.add(s1 + Vec::load(e + p + 1));
+    const Vec s4 = a2.add(s1 + Vec::load(e + p + 1), p);
     if constexpr (k5) at5.store(out5, p, s4 + Vec::load(e + p + 4));
     if constexpr (k17 || k65) {
-      const Vec s16 = a8.add(a4.add(s4));
+      const Vec s16 = a8.add(a4.add(s4, p), p);
       if constexpr (k17) at17.store(out17, p, s16 + Vec::load(e + p + 16));
       if constexpr (k65) {
-        const Vec s64 = a32.add(a16.add(s16));
+        const Vec s64 = a32.add(a16.add(s16, p), p);
         if (p < last) (s64 + Vec::load(e + p + 64)).store(out65 + p);
       }
     }
