@@ -2,6 +2,7 @@
 #include "driver.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <cstdlib>
 #include <memory>
@@ -136,14 +137,27 @@ void run_image(const Plan& plan, const Batch& batch, int64_t b, const Kernels& k
   finish_terms(im, batch.terms + b * int64_t(plan.terms.size()));
 }
 
+// Neighbouring strips of a scale: together they share the rows around them.
 struct Task {
-  int scale, strip;
+  int scale, first, last;
+  int64_t pixels;
 };
 
+// Calls body(i) for every i in [0, n) on all threads, each taking the next one that is left.
+template <class Body>
+void share_out(int n, int threads, const ParallelFor& parallel_for, Body body) {
+  std::atomic<int> next{0};
+  parallel_for(std::min(n, threads), [&](int64_t begin, int64_t end) {
+    for (int64_t worker = begin; worker < end; worker++)
+      for (int i; (i = next.fetch_add(1, std::memory_order_relaxed)) < n;) body(i);
+  });
+}
+
 // All threads share an image: the same strips, phase by phase.
-void run_shared(const Plan& plan, const Batch& batch, int64_t b, const Kernels& kernels, const ParallelFor& parallel_for) {
+void run_shared(const Plan& plan, const Batch& batch, int64_t b, const Kernels& kernels, int threads,
+                const ParallelFor& parallel_for) {
   const size_t scratch_bytes = kernels.scratch_bytes(plan);
-  // pool threads may include this one: its scratch lies behind the image
+  // this thread is one of the pool's: its scratch lies behind the image
   Arena* const owner = &Arena::of_this_thread();
   char* const work = owner->get(thread_bytes(plan, kernels));
   Image im = make_image(plan, batch, b, work);
@@ -151,27 +165,24 @@ void run_shared(const Plan& plan, const Batch& batch, int64_t b, const Kernels& 
     Arena& arena = Arena::of_this_thread();
     return &arena == owner ? work + plan.image_bytes : arena.get(scratch_bytes);
   };
-  parallel_for(plan.cells, [&](int64_t begin, int64_t end) {
-    char* s = scratch();
-    for (int64_t c = begin; c < end; c++) kernels.pyramid(im, int(c), s);
-  });
+  share_out(plan.cells, threads, parallel_for, [&](int cell) { kernels.pyramid(im, cell, scratch()); });
   kernels.collapsed(im);
   finish_means(im);
 
   const auto over_strips = [&](auto&& selected, auto&& kernel) {
     std::vector<Task> tasks;
-    for (int k = 0; k < kScales; k++)
-      for (int i = 0; selected(k) && i < plan.scale[k].strips; i++) tasks.push_back({k, i});
-    if (tasks.empty()) return;
-    parallel_for(int64_t(tasks.size()), [&](int64_t begin, int64_t end) {
-      char* s = scratch();
-      for (int64_t t = begin; t < end;) {  // neighbouring strips share their halo
-        int64_t next = t + 1;
-        while (next < end && tasks[next].scale == tasks[t].scale) next++;
-        kernel(im, tasks[t].scale, tasks[t].strip, tasks[next - 1].strip + 1, s);
-        t = next;
+    for (int k = 0; k < kScales; k++) {
+      const Scale& s = plan.scale[k];
+      const int parts = selected(k) ? std::min(s.strips, threads) : 0;
+      for (int i = 0; i < parts; i++) {
+        const int first = s.strips * i / parts, last = s.strips * (i + 1) / parts;
+        tasks.push_back({k, first, last, int64_t(last - first) * s.strip_rows * s.w});
       }
-    });
+    }
+    // the largest first, so that the smallest fill the gaps at the end
+    std::stable_sort(tasks.begin(), tasks.end(), [](const Task& x, const Task& y) { return x.pixels > y.pixels; });
+    share_out(int(tasks.size()), threads, parallel_for,
+              [&](int i) { kernel(im, tasks[i].scale, tasks[i].first, tasks[i].last, scratch()); });
   };
   over_strips([&](int k) { return needs_windows(plan.scale[k]); }, kernels.windows);
   for (int k = 0; k < kScales; k++) finish_signs(im, k);
@@ -215,7 +226,7 @@ Plan make_plan(int h, int w, bool area, bool gradient, Element element, const st
     s.exists = (area || k == 0) ? coarser : s.kinds != 0;
     s.target = (area || k == 0) ? coarser_target : normals;
     s.strips = std::max(1, (s.h + 36) / 72);
-    s.strip_rows = round_up((s.h + s.strips - 1) / s.strips, kBlock);
+    s.strip_rows = round_up((s.h + s.strips - 1) / s.strips, kSumRows);
     s.strips = (s.h + s.strip_rows - 1) / s.strip_rows;
     if (!s.exists) continue;
     const size_t map = size_t(s.h + kBelow) * s.pitch;
@@ -254,7 +265,7 @@ void run_batch(const Plan& plan, const Batch& batch, const Kernels& kernels, int
       for (int64_t b = begin; b < end; b++) run_image(plan, batch, b, kernels);
       Arena::of_this_thread().trim();
     });
-  for (int64_t b = whole; b < batch.images; b++) run_shared(plan, batch, b, kernels, parallel_for);
+  for (int64_t b = whole; b < batch.images; b++) run_shared(plan, batch, b, kernels, threads, parallel_for);
   Arena::of_this_thread().trim();
 }
 

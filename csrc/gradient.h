@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// A scale's second pass: block by block of eight rows, the adjoint of its windows, the gradients of coarser scales, and the stencil,
+// A scale's second pass: block by block of rows, the adjoint of its windows, the gradients of coarser scales, and the stencil,
 // which adds its own part and finishes the rows.
 #pragma once
 

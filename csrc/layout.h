@@ -26,8 +26,10 @@ constexpr int kPad = 32;
 constexpr int kBelow = 2;
 // Scale 0 is resampled in cells of 32 rows: every row of every scale belongs to one of them.
 constexpr int kCell = 32;
-// Rows of a stencil block: sums run in float over one block only.
-constexpr int kBlock = 8;
+// Rows over which sums run in float before they go on in double.
+constexpr int kSumRows = 8;
+// Rows of a block of the second pass: the longer, the rarer its columns begin anew.
+constexpr int kBlock = 36;
 
 enum class Element { kFloat32, kFloat16, kBFloat16 };
 

@@ -183,7 +183,7 @@ void pyramid_cell(const Image& im, int cell, char* scratch) {
       const int64_t at = int64_t(y) * s0.pitch;
       sum = sum + prepare_row<T>(im, y, maps.map[0] + at, maps.count == 2 ? maps.map[1] + at : nullptr);
     }
-    if ((y - y0) % kBlock == kBlock - 1 || y + 1 == y1) {
+    if ((y - y0) % kSumRows == kSumRows - 1 || y + 1 == y1) {
       total += sum_lanes(sum);
       sum = Vec::zero();
     }

@@ -2,9 +2,9 @@
 // Losses of a pixel and its neighbours: D (eq. 3), the derivatives r c rr rc cc of E (eq. 6) and the normals N Nr Nc
 // (eq. 7, 8), with their gradient and the last sum of the whole gradient of a scale.
 //
-// Loop: a vector of columns marches down a block of eight rows, so that everything that reaches one row up or down
+// Loop: a vector of columns marches down a block of rows, so that everything that reaches one row up or down
 // (the derivatives of the row below, the cotangents of the row above) stays in registers; what reaches to the left comes from
-// the vector before, kept for the eight rows. Between blocks three rows of cotangents are kept.
+// the vector before, kept for the whole block. Between blocks three rows of cotangents are kept.
 //
 // Clamped reads make a derivative 0 in the last column or row by themselves, and the cotangent of a zero derivative
 // is zero (sign(0) = 0; for the normals both products vanish), so only the first differences that do not exist, r in the last column and c
@@ -81,7 +81,8 @@ void stencil_block(const Stencil& s, int y0, int y1, bool count) {
   const float* const wt = s.weight;
   const bool use_m = kGradient && wt[M] != 0.0f;
 
-  int until_flush = 8;
+  constexpr int kFlush = 4;  // columns of vectors whose sums run on in float
+  int until_flush = kFlush;
   for (int x = 0; x < s.w; x += Vec::N) {
     const int left = s.w - x;  // pixels from here to the edge
     const Vec has_right = lane_mask(clamp(left - 1, 0, Vec::N));  // pixels with a neighbour to the right
@@ -202,7 +203,7 @@ void stencil_block(const Stencil& s, int y0, int y1, bool count) {
     }
     // the last vector's sums are taken apart: its lanes past the edge do not count
     if (--until_flush == 0 || left < 2 * Vec::N) {
-      until_flush = 8;
+      until_flush = kFlush;
       const Vec inside = lane_mask(clamp(left, 0, Vec::N));
       auto flush = [&](Kind kind, Vec& v) __attribute__((always_inline)) {
         if (count) add_to_doubles(s.sums[kind], v & inside);

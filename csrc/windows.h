@@ -113,7 +113,7 @@ struct Totals {
   alignas(64) double lanes[Vec::N];
   MLR_INLINE Totals() : block(Vec::zero()) { __builtin_memset(lanes, 0, sizeof lanes); }
   MLR_INLINE void end_of_row(int y, bool strip_ends, double& strip_sum) {
-    if (!strip_ends && (y + 1) % kBlock) return;
+    if (!strip_ends && (y + 1) % kSumRows) return;
     add_to_doubles(lanes, block);
     block = Vec::zero();
     if (!strip_ends) return;
