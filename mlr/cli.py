@@ -4,17 +4,17 @@
 from __future__ import annotations
 
 import difflib
-import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from importlib import import_module
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NamedTuple
 
-from jsonargparse import ArgumentParser
 from rich.console import Console
 
 from mlr._version import __version__
 from mlr.config import TrainingConfig, flag
+from mlr.parser import Parser, function_parser
 
 #: Settings that may differ when a run is continued: they change its length or its place, not what is learned.
 RESUMABLE = {"epochs", "workers", "device", "devices", "threads"}
@@ -25,45 +25,6 @@ EXAMPLES = """examples:
   python train.py --data folder --root shots --holes nearest --losses depth+gradient
   python train.py --resume runs/pnasnet-nyu-20260101-120000
 """
-
-
-class Parser(ArgumentParser):
-    """A parser whose flags are typed with dashes and whose errors suggest the nearest flag."""
-
-    def format_help(self, *args: Any, **kwargs: Any) -> str:
-        """Help with flags as they are typed."""
-        text = super().format_help(*args, **kwargs)
-        for name in sorted(TrainingConfig.names(), key=len, reverse=True):
-            text = text.replace(f"--{name}", flag(name)).replace(f"--no_{name}", "--no-" + flag(name)[2:])
-        return text
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """One line that names the flag, without the list of all of them."""
-        text = " ".join(message.split())
-        text = re.sub(r'Parser key "(\w+)":', lambda match: f"{flag(match[1])}:", text)
-        text = (
-            re.sub(r"<class '(\w+)'>", r"\1", text)
-            .replace("typing.Literal", "one of ")
-            .replace("Expected a ", "expected ")
-        )
-        self.exit(2, f"error: {text}. See --help.\n")
-        raise AssertionError("exit() does not return")
-
-    def parse_args(self, args: Sequence[str] | None = None, *rest: Any, **kwargs: Any) -> Any:  # type: ignore[override]
-        """Take ``--batch-size`` for ``--batch_size``, and refuse an unknown flag with the nearest known one."""
-        known = {option for action in self._actions for option in action.option_strings}
-        argv = []
-        for word in sys.argv[1:] if args is None else args:
-            if word.startswith("--") and len(word) > 2:
-                name, equals, value = word.partition("=")
-                name = name.replace("-", "_").replace("__", "--", 1)
-                if name not in known:
-                    near = [flag(n[2:]) for n in difflib.get_close_matches(name, known, n=3)]
-                    hint = f"; did you mean {' or '.join(near)}?" if near else ""
-                    self.exit(2, f"error: unknown flag {word.partition('=')[0]}{hint} See --help.\n")
-                word = name + equals + value
-            argv.append(word)
-        return super().parse_args(argv, *rest, **kwargs)
 
 
 def training_parser() -> Parser:
@@ -130,10 +91,72 @@ def _explain(error: Exception) -> int:
     return 1
 
 
+class Command(NamedTuple):
+    """A command of ``mlr``.
+
+    Attributes:
+        function: "module:function"; imported when the command is called. It returns the exit code.
+        summary: its line in ``mlr --help``.
+        positional: arguments that are given without a flag.
+    """
+
+    function: str
+    summary: str
+    positional: tuple[str, ...] = ()
+
+
+#: The commands by name. Their flags are their functions' arguments.
+COMMANDS: dict[str, Command] = {
+    "train": Command("mlr.cli:train_command", "train a depth network with the 78 losses and their rebalancing"),
+    "prepare": Command("mlr.data.prepare:prepare", "pack data sets into one file, holes filled", ("source",)),
+    "check-data": Command("mlr.data.check:check_data", "look for what is wrong with a data set", ("source",)),
+}
+
+
+def run_command(function: Callable[..., int], prog: str, positional: Sequence[str], argv: Sequence[str]) -> int:
+    """Parse the arguments of a function and call it.
+
+    Returns:
+        What it returns; 1 after an error that was explained in one line, 130 when interrupted.
+    """
+    args = function_parser(function, prog, positional).parse_args(argv)
+    try:
+        return function(**vars(args))
+    except (ValueError, OSError, ImportError) as error:
+        return _explain(error)
+    except KeyboardInterrupt:
+        Console(stderr=True).print("stopped", highlight=False)
+        return 130
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    """``mlr``: dispatch to a command."""
+    """``mlr``: dispatch to a command.
+
+    Returns:
+        The exit code: 0, 1 after an error that was explained in one line, 2 for a command line that is wrong.
+    """
     argv = list(sys.argv[1:] if argv is None else argv)
-    if argv and argv[0] == "train":
-        return train_command(argv[1:])
-    print("usage: mlr train [flags]; `mlr train --help` lists them", file=sys.stderr)
-    return 2
+    name, rest = (argv[0], argv[1:]) if argv else ("", [])
+    if name in ("-h", "--help"):
+        print(_usage())
+        return 0
+    if name == "--version":
+        print(f"mlr {__version__}")
+        return 0
+    if name not in COMMANDS:
+        near = difflib.get_close_matches(name, COMMANDS, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        print(f"error: unknown command {name!r}{hint}\n" if name else "", _usage(), sep="", file=sys.stderr)
+        return 2
+    command = COMMANDS[name]
+    module, _, attribute = command.function.partition(":")
+    function = getattr(import_module(module), attribute)
+    if function is train_command:
+        return train_command(rest)
+    return run_command(function, f"mlr {name}", command.positional, rest)
+
+
+def _usage() -> str:
+    width = max(map(len, COMMANDS))
+    lines = (f"  {name:<{width}}  {command.summary}" for name, command in COMMANDS.items())
+    return "usage: mlr COMMAND ...; mlr COMMAND --help lists its flags\n\n" + "\n".join(lines)
