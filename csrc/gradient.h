@@ -6,7 +6,7 @@
 struct GradientScratch {
   float *base, *out;          // kBlock rows each
   float *g_rc, *g_cc, *g_c;   // one row each
-  float *zeros, *buffer;      // one row each
+  float* zeros;               // one row
   char* windows;
 
   GradientScratch(const Scale& s, char* scratch) {
@@ -17,11 +17,11 @@ struct GradientScratch {
       return r;
     };
     base = rows(kBlock), out = rows(kBlock);
-    g_rc = rows(1), g_cc = rows(1), g_c = rows(1), zeros = rows(1), buffer = rows(1) - kPad;
+    g_rc = rows(1), g_cc = rows(1), g_c = rows(1), zeros = rows(1);
     windows = reinterpret_cast<char*>(p + kPad);
   }
   static size_t bytes(const Scale& s) {
-    return (size_t(2 * kBlock + 5) * s.pitch + kPad) * sizeof(float) + WindowAdjoint::scratch(s);
+    return (size_t(2 * kBlock + 4) * s.pitch + kPad) * sizeof(float) + WindowAdjoint::scratch(s);
   }
 };
 
@@ -59,6 +59,7 @@ inline void gradient(const Image& im, int k, int first, int last, char* scratch)
 
   alignas(64) double sums[kKinds][Vec::N];
   Stencil st{};
+  st.kinds = s.kinds;
   st.h = s.h, st.w = s.w, st.pitch = s.pitch;
   st.error = im.error(k), st.target = s.target ? im.target_map(k) : nullptr;
   for (int i = 0; i < kKinds; i++) st.weight[i] = im.weight[k][i] * (bit(i) & kNormalKinds ? 1.0f : kPerUnit);
@@ -83,13 +84,14 @@ inline void gradient(const Image& im, int k, int first, int last, char* scratch)
             window_adjoint(adjoint, y, row);
           else
             __builtin_memset(row - kPad, 0, s.pitch * sizeof(float));
-          if (pyramid) add_pyramid_adjoint(im, k, y, row, g.buffer);
+          if (pyramid) add_pyramid_adjoint(im, k, y, row);
         }
         st.base = g.base, st.base_pitch = s.pitch;
       }
       if (plan.gradient && k > 0) st.out = im.grad_map(k) + int64_t(y0) * s.pitch;
       if (plan.gradient && direct) st.out = reinterpret_cast<float*>(im.grad) + int64_t(y0) * s.w, st.out_pitch = s.w;
       block(st, y0, y1, true);
+      if (plan.gradient && k == 1 && !plan.area) pad_half_gradient(plan.scale[0], s, st.out, y1 - y0);
       if (plan.gradient && k == 0 && !direct) write_rows(im, y0, y1, g.out, s.pitch);
     }
     StripSums& out = im.strip_sums[k][strip];

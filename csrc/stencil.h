@@ -57,6 +57,7 @@ struct Sums {
 
 // What a block needs besides its rows.
 struct Stencil {
+  unsigned kinds;
   int h, w, pitch;
   const float *error, *target;
   const float* base;  // gradient so far, kBlock rows, or one row of zeros with base_pitch 0
@@ -79,7 +80,8 @@ void stencil_block(const Stencil& s, int y0, int y1, bool count) {
   for (int i = 0; i < kBlock; i++) left_rr[i] = left_r[i] = Vec::zero();
   Sums sum;
   const float* const wt = s.weight;
-  const bool use_m = kGradient && wt[M] != 0.0f;
+  // a scale without D and M may only pass other scales' gradients on: its E was perhaps never made
+  const bool use_d = s.kinds & bit(D), use_m = kGradient && s.kinds & bit(M);
 
   constexpr int kFlush = 4;  // columns of vectors whose sums run on in float
   int until_flush = kFlush;
@@ -107,13 +109,14 @@ void stencil_block(const Stencil& s, int y0, int y1, bool count) {
     const float* base = s.base + x;
     float* out = s.out + x;
     for (int i = 0; i < rows; i++) {
-      const Vec e0 = Vec::load(e);
-      sum.d = sum.d + abs(e0);
       Vec g;
-      if constexpr (kGradient) {
-        g = fma(unit_sign(e0), Vec(wt[D]), Vec::load(base) + Vec(s.constant));
-        if (use_m) g = fma(unit_sign(e0 - Vec(s.mean)), Vec(wt[M]), g);
+      if constexpr (kGradient) g = Vec::load(base) + Vec(s.constant);
+      if (use_d) {
+        const Vec e0 = Vec::load(e);
+        sum.d = sum.d + abs(e0);
+        if constexpr (kGradient) g = fma(unit_sign(e0), Vec(wt[D]), g);
       }
+      if (use_m) g = fma(unit_sign(Vec::load(e) - Vec(s.mean)), Vec(wt[M]), g);
       if constexpr (any) {
         // derivatives of this row; r1, c1 belong to the row below
         const Vec e1 = Vec::load(e + pitch);

@@ -167,6 +167,15 @@ def test_equal_maps_cost_nothing_and_pull_nowhere(level):
     assert not grad.any()
 
 
+@pytest.mark.parametrize("selection", ["D/4", "r/4", "N/5", "M65/3", "*/3-5", "M/1"])
+def test_scales_that_only_pass_a_gradient_on_read_no_stale_memory(level, selection):
+    terms = list(LossSpace(selection).terms)
+    pred, target = depth_pair(1, 79, 138)
+    nan = torch.full_like(pred, float("nan"))
+    op(nan, nan, weights_for(1, 78), ALL, "bicubic")  # leaves NaN in the engine's workspace
+    assert_agrees(pred, target, weights_for(1, len(terms)), terms, gradient=1e-4)
+
+
 def test_zero_weights_give_a_zero_gradient(level):
     pred, target = depth_pair(2, 50, 70)
     weights = weights_for(2, 78)

@@ -1,15 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-// Adjoints of the windows and of the pyramids: what other pixels' signs and other scales' gradients give to a row.
-#pragma once
-
-// --- windows ---------------------------------------------------------------------------------------------------------
-//
-// d/dE of (weight / HW) sum |E - box_n E| is (weight / HW) (s - box_n^T s) with s the sign map. box_n^T is the zero-padded window sum
-// of s over the domain extended by n//2, its margin folded back onto the border pixels, over n^2. Column sums of signs
-// fit a byte (65) and are exact; across the row the three windows share the transposed doubling chain
+// The gradient of the losses Mn. d/dE of (weight / HW) sum |E - box_n E| is (weight / HW) (s - box_n^T s) with s the
+// sign map. box_n^T is the zero-padded window sum of s over the domain extended by n//2, its margin folded back onto
+// the border pixels, over n^2. Column sums of signs fit a byte (65) and are exact; across the row the three windows
+// share the transposed doubling chain
 //   (1+z)(1+z^2)[ u5 + (1+z^4)(1+z^8)[ u17 + (1+z^16)(1+z^32) u65 ] ] + z^4 u5 + z^16 u17 + z^64 u65,
-// u_n = -weight_n / (HW n^2) column_n and z = one pixel to the right. The fold adds, at the left border, (r - i) times the value i pixels
-// from it, i < r; likewise at the right border, and so do the first and last row.
+// u_n = -weight_n / (HW n^2) column_n and z = one pixel to the right. The fold adds, at the left border, (r - i) times
+// the value i pixels from it, i < r; likewise at the right border, and so do the first and last row.
+#pragma once
 
 struct AdjointWindow {
   int radius;
@@ -209,131 +206,4 @@ inline WindowAdjointStep choose_window_adjoint(unsigned kinds) {
                                                  window_adjoint_step<false, true, true>,
                                                  window_adjoint_step<true, true, true>};
   return table[(kinds & kWindowKinds) / bit(M5)];
-}
-
-// --- pyramids --------------------------------------------------------------------------------------------------------
-
-// Row y of P_1^T g, added to out: along each axis pixel 2i gets the inner tap of i and the outer tap of i - 1, pixel
-// 2i + 1 the inner tap of i and the outer tap of i + 1; a clamped tap falls on the border pixel itself.
-MLR_INLINE void bicubic_adjoint_half(const Scale& fine, const Scale& s, const float* grad, int y, float* out, float* buffer) {
-  const int i = y >> 1, j = clamp(y % 2 ? i + 1 : i - 1, 0, s.h);
-  const float* inner = i < s.h ? grad + int64_t(i) * s.pitch : nullptr;
-  const float* outer = grad + int64_t(clamp(j, 0, s.h - 1)) * s.pitch;
-  // no output lies past an odd side's end; past an even side's the clamped tap of the last one does
-  const Vec wi(inner ? kInnerTap : 0.0f), wo(j == s.h && fine.h % 2 ? 0.0f : kOuterTap);
-  if (!inner) inner = outer;
-  float* v = buffer + kPad;
-  for (int x = 0; x < s.w; x += Vec::N) fma(Vec::load(inner + x), wi, Vec::load(outer + x) * wo).store(v + x);
-  v[-1] = v[0];
-  const float past = fine.w % 2 ? 0.0f : v[s.w - 1];
-  for (int x = s.w; x < round_up(s.w, Vec::N) + Vec::N; x++) v[x] = 0.0f;
-  v[s.w] = past;
-  const Vec kin(kInnerTap), kout(kOuterTap);
-  const int count = (fine.w + 1) / 2;  // an odd side's last pixel is reached by an outer tap alone
-  for (int x = 0; x < count; x += Vec::N) {
-    const Vec here = Vec::load(v + x) * kin;
-    Vec a, b;
-    interleave(fma(Vec::load(v + x - 1), kout, here), fma(Vec::load(v + x + 1), kout, here), a, b);
-    (Vec::load(out + 2 * x) + a).store(out + 2 * x);
-    (Vec::load(out + 2 * x + Vec::N) + b).store(out + 2 * x + Vec::N);
-  }
-}
-
-// v repeated 2^k times lane by lane, into 2^k vectors.
-template <int k>
-MLR_INLINE void spread(Vec v, Vec* out) {
-  if constexpr (k == 0) {
-    out[0] = v;
-  } else {
-    Vec a, b;
-    interleave(v, v, a, b);
-    spread<k - 1>(a, out);
-    spread<k - 1>(b, out + (1 << (k - 1)));
-  }
-}
-
-// Row y of P_k^T g, k >= 2, added to out: each output's taps lie inside its own cell of 2^k pixels.
-template <int k>
-MLR_INLINE void cells_row(const float* g, int w, float row_tap, float* out) {
-  constexpr int step = 1 << k, first = step / 2 - 2;
-  alignas(64) float taps[step < Vec::N ? Vec::N : step] = {};
-  for (int i = 0; i < int(sizeof taps / sizeof *taps); i += step) {
-    taps[i + first] = taps[i + first + 3] = row_tap * kOuterTap;
-    taps[i + first + 1] = taps[i + first + 2] = row_tap * kInnerTap;
-  }
-  for (int x = 0; x < w; x += Vec::N) {
-    Vec v[step];
-    spread<k>(x + Vec::N <= w ? Vec::load(g + x) : Vec::load(g + x) & lane_mask(w - x), v);
-    float* o = out + x * step;
-    // a whole vector of outputs may reach past the row: its cells there are no pixels
-    const int used = clamp((w - x) * step, 0, step * Vec::N);
-    for (int i = 0; i < step && i * Vec::N < used; i++) {
-      const Vec tap = Vec::load(taps + i * Vec::N % step);
-      fma(v[i], tap, Vec::load(o + i * Vec::N)).store(o + i * Vec::N);
-    }
-  }
-}
-
-MLR_INLINE void bicubic_adjoint_cells(const Scale& s, int k, const float* grad, int y, float* out) {
-  const int step = 1 << k, first = step / 2 - 2;
-  const int i = y >> k, tap = (y & (step - 1)) - first;
-  if (i >= s.h || tap < 0 || tap > 3) return;
-  const float row_tap = tap == 0 || tap == 3 ? kOuterTap : kInnerTap;
-  const float* g = grad + int64_t(i) * s.pitch;
-  if (k == 2) return cells_row<2>(g, s.w, row_tap, out);
-  if (k == 3) return cells_row<3>(g, s.w, row_tap, out);
-  for (int x = 0; x < s.w; x++) {
-    float* o = out + x * step + first;
-    const float inner = g[x] * (row_tap * kInnerTap), outer = g[x] * (row_tap * kOuterTap);
-    o[0] += outer;
-    o[1] += inner;
-    o[2] += inner;
-    o[3] += outer;
-  }
-}
-
-MLR_INLINE void area_adjoint_row(const Scale& fine, const Scale& s, const float* grad, int y, float* out) {
-  const int i = fine.h > 1 ? y >> 1 : 0;
-  if (i >= s.h) return;
-  const float* g = grad + int64_t(i) * s.pitch;
-  const float part = (fine.h > 1 ? 0.5f : 1.0f) * (fine.w > 1 ? 0.5f : 1.0f);
-  if (fine.w == 1) {
-    out[0] += part * g[0];
-    return;
-  }
-  for (int x = 0; x < s.w; x++) {
-    out[2 * x] += part * g[x];
-    out[2 * x + 1] += part * g[x];
-  }
-}
-
-inline void collapsed_adjoint_row(const Plan& plan, const float* grad, int y, float* out) {
-  const MiddleTaps rows(plan.h), columns(plan.w);
-  for (int i = 0; i < 4; i++)
-    if (rows.position[i] == y)
-      for (int j = 0; j < 4; j++) out[columns.position[j]] += rows.weight[i] * columns.weight[j] * grad[0];
-}
-
-// What the gradients of coarser scales give to row y of scale k: all of them to scale 0 (bicubic), each to the next
-// finer one (area).
-inline bool has_pyramid_adjoint(const Plan& plan, int k) {
-  if (plan.area) return k + 1 < kScales && plan.scale[k + 1].exists;
-  for (int c = 1; c < kScales; c++)
-    if (k == 0 && plan.scale[c].exists) return true;
-  return false;
-}
-
-inline void add_pyramid_adjoint(const Image& im, int k, int y, float* out, float* buffer) {
-  const Plan& plan = *im.plan;
-  if (plan.area) return area_adjoint_row(plan.scale[k], plan.scale[k + 1], im.grad_map(k + 1), y, out);
-  for (int c = 1; c < kScales; c++) {
-    const Scale& s = plan.scale[c];
-    if (!s.exists) continue;
-    if (s.collapsed)
-      collapsed_adjoint_row(plan, im.grad_map(c), y, out);
-    else if (c == 1)
-      bicubic_adjoint_half(plan.scale[0], s, im.grad_map(1), y, out, buffer);
-    else
-      bicubic_adjoint_cells(s, c, im.grad_map(c), y, out);
-  }
 }
