@@ -154,7 +154,7 @@ def test_two_ranks_train_together(tmp_path):
         (["--backbone", "pnasnett"], 1, "did you mean pnasnet"),
         (["--losses", "grad"], 1, "did you mean gradient"),
         (["--bach-size", "3"], 2, "did you mean --batch-size"),
-        (["--data", "kitti2"], 2, "--data: expected one of"),
+        (["--data", "kitti2"], 1, "unknown data set 'kitti2': did you mean kitti?"),
         (["--epochs", "many"], 2, "--epochs: expected int"),
         (["--epochs", "0"], 1, "--epochs must be at least 1"),
         (["--size", "20x20"], 1, "at least 32x32"),

@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Writes small data sets in the layouts they are published in, so that readers meet the real axis orders and units."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from pathlib import Path
+
+import h5py
+import numpy as np
+from PIL import Image
+from scipy.io import savemat
+
+SIZE = (48, 64)
+
+
+def frame(number: int, size: tuple[int, int] = SIZE) -> tuple[np.ndarray, np.ndarray]:
+    """Image and depth in metres that differ in every frame, row and column, so that a swapped axis shows."""
+    random = np.random.default_rng(number)
+    height, width = size
+    image = random.integers(0, 256, (height, width, 3), dtype=np.uint8)
+    depth = 1 + number / 10 + np.arange(height)[:, None] / 50 + np.arange(width) / 100
+    return image, depth.astype(np.float32)
+
+
+def encoded(picture: np.ndarray, kind: str = "PNG") -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(picture).save(file, kind, **({"quality": 100, "subsampling": 0} if kind == "JPEG" else {}))
+    return file.getvalue()
+
+
+def write(path: Path, content: bytes | str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def integers(depth: np.ndarray, steps: float) -> np.ndarray:
+    return np.rint(depth * steps).astype(np.uint16)
+
+
+def write_folder(root: Path, numbers: range, unit: float = 1000, **size) -> None:
+    for number in numbers:
+        image, depth = frame(number, **size)
+        write(root / "rgb" / f"{number:03d}.png", encoded(image))
+        write(root / "depth" / f"{number:03d}.png", encoded(integers(depth, unit)))
+
+
+def write_nyu_h5(root: Path) -> None:
+    for name, number in (("train/kitchen_1/00001", 0), ("train/office_2/00006", 1), ("val/official/00001", 2)):
+        image, depth = frame(number)
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        with h5py.File(root / f"{name}.h5", "w") as file:
+            file["rgb"], file["depth"] = image.transpose(2, 0, 1), depth
+
+
+def write_nyu_zip(path: Path, split: str, numbers: range, extra_row: str = "") -> None:
+    name = path.stem
+    with zipfile.ZipFile(path, "w") as archive:
+        rows = []
+        for number in numbers:
+            image, depth = frame(number)
+            rows.append(f"{name}/rgb/{number}.png,{name}/depth/{number}.png")
+            archive.writestr(f"{name}/rgb/{number}.png", encoded(image))
+            archive.writestr(f"{name}/depth/{number}.png", encoded(integers(depth, 6553.5)))
+        archive.writestr(f"{name}/{split}.csv", "\r\n".join([*rows, *filter(None, [extra_row])]) + "\r\n")
+
+
+def write_nyu_sync(root: Path) -> None:
+    lines = []
+    for number in range(3):
+        image, depth = frame(number)
+        depth[:5] = 0
+        write(root / "sync" / "kitchen_0028a" / f"rgb_{number:05d}.jpg", encoded(image, "JPEG"))
+        write(root / "sync" / "kitchen_0028a" / f"sync_depth_{number:05d}.png", encoded(integers(depth, 1000)))
+        lines.append(f"/kitchen_0028a/rgb_{number:05d}.jpg /kitchen_0028a/sync_depth_{number:05d}.png 518.8579")
+    lines.insert(1, "/kitchen_0028a/rgb_00099.jpg /kitchen_0028a/sync_depth_00099.png 518.8579")
+    write(root / "nyudepthv2_train_files_with_gt.txt", "\r\n".join(lines) + "\r\n\r\n")
+    image, depth = frame(7)
+    write(root / "official_splits/test/bathroom/rgb_00045.jpg", encoded(image, "JPEG"))
+    write(root / "official_splits/test/bathroom/sync_depth_00045.png", encoded(integers(depth, 1000)))
+    line = "bathroom/rgb_00045.jpg bathroom/sync_depth_00045.png 518.8579\n"
+    write(root / "nyudepthv2_test_files_with_gt.txt", line)
+
+
+KITTI_SIZE = (375, 1242)
+DRIVE, DATE = "2011_09_26_drive_0002_sync", "2011_09_26"
+
+
+def write_kitti(root: Path) -> None:
+    """Two frames of the left and one of the right camera, BTS lines, one without ground truth."""
+    for camera, number in (("image_02", 5), ("image_02", 69), ("image_03", 69)):
+        image, depth = frame(number + (camera == "image_03"), KITTI_SIZE)
+        depth[np.random.default_rng(number).random(depth.shape) > 0.05] = 0
+        write(root / DATE / DRIVE / camera / "data" / f"{number:010d}.png", encoded(image))
+        write(
+            root / "data_depth_annotated/train" / DRIVE / "proj_depth/groundtruth" / camera / f"{number:010d}.png",
+            encoded(integers(depth, 256)),
+        )
+    image, truth = f"{DATE}/{DRIVE}/image_0%d/data/%010d.png", f"{DRIVE}/proj_depth/groundtruth/image_0%d/%010d.png"
+    left, right = ((image % (c, 69), truth % (c, 69)) for c in (2, 3))
+    write(root / "eigen_train_files_with_gt.txt", f"{' '.join(left)} 721.5377 {' '.join(right)}\n")
+    lines = [f"{image % (2, 5)} {truth % (2, 5)} 721.5377", f"{image % (2, 70)} None 721.5377"]
+    write(root / "eigen_test_files_with_gt.txt", "\n".join(lines))
+
+
+MAKE3D_NAMES = ("math1-p-046t000", "10.21op2-p-015t000")
+
+
+def make3d_grid(number: int) -> np.ndarray:
+    return np.random.default_rng(number).uniform(1, 80, (55, 305, 4))
+
+
+def write_make3d(root: Path, images: str = "Test134", depths: str = "Gridlaserdata") -> None:
+    for number, name in enumerate(MAKE3D_NAMES):
+        write(root / images / f"img-{name}.jpg", encoded(frame(number, (227, 170))[0], "JPEG"))
+        (root / depths).mkdir(exist_ok=True)
+        savemat(root / depths / f"depth_sph_corr-{name}.mat", {"Position3DGrid": make3d_grid(number)})
+
+
+def write_nyu_parquet(root: Path, split: str, numbers: range, rows_in_group: int = 2) -> None:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    nested = pa.list_(pa.list_(pa.list_(pa.float32())))
+    frames = [frame(number) for number in numbers]
+    table = pa.table(
+        {
+            "image": pa.array([(i.transpose(2, 0, 1) / np.float32(255)).tolist() for i, _ in frames], nested),
+            "depth": pa.array([d[None].tolist() for _, d in frames], nested),
+            "segmentation": pa.array([0] * len(frames)),
+        }
+    )
+    (root / "data").mkdir(parents=True, exist_ok=True)
+    parquet.write_table(table, root / "data" / f"{split}-00000-of-00001.parquet", row_group_size=rows_in_group)
