@@ -87,7 +87,7 @@ def metrics_logger(folder: Path, steps: int) -> CSVLogger:
     logger = CSVLogger(folder, name="", version="")
     writer = logger.experiment
     if rows:
-        writer.metrics_keys = list(rows[0])  # type: ignore[attr-defined]
+        writer.metrics_keys = list(rows[0])
         with file.open("w", newline="") as table:
             out = csv.DictWriter(table, list(rows[0]))
             out.writeheader()

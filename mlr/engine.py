@@ -22,6 +22,7 @@ reference  every device (CompositeExplicitAutograd)               any floating t
 from __future__ import annotations
 
 import functools
+import importlib
 import importlib.util
 import os
 import warnings
@@ -143,8 +144,7 @@ def _triton(
             "the triton backend was chosen but pred is on the CPU: move it to a GPU, set TRITON_INTERPRET=1 for "
             "Triton's interpreter, or choose another backend (MLR_BACKEND=cpp or reference)"
         )
-    from mlr import kernels  # the Triton engine
-
+    kernels = importlib.import_module("mlr.kernels")
     return kernels.multi_loss(pred, target, weights, terms, downsample)
 
 

@@ -179,6 +179,7 @@ def train(config: TrainingConfig, resume: Path | None = None, console: Console |
     _introduce(console, config, run, data)
 
     model = DepthModel(config.backbone, config.decoder_channels, config.pretrained_weights)
+    model = model.to(memory_format=torch.channels_last)  # convolutions on CPUs and tensor cores are faster by far
     size = sum(p.numel() * p.element_size() for p in model.parameters())
     run.require_space(7 * size)  # two models, and weights with Adam's two moments while the older state is still there
     console.print(
