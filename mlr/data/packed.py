@@ -155,9 +155,9 @@ def open_packed(path: Path) -> h5py.File:
 
 
 @contextmanager
-def _written_whole(path: Path) -> Any:
-    """An HDF5 file that appears under its name only when all of it is on the disk."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+def _written_whole(path: Path, folder: Path) -> Any:
+    """An HDF5 file that is written in ``folder`` and appears under its name only when all of it is on the disk."""
+    temporary = folder / f".{path.name}.{os.getpid()}.tmp"
     try:
         with h5py.File(temporary, "w") as file:
             file.attrs.update(format=FORMAT, version=VERSION, unit="m")
@@ -188,7 +188,7 @@ def write_frames(path: Path, frames: Iterable[Frame], compression: str, attribut
     """
     rows: Counter[str] = Counter()
     index: dict[str, list] = {name: [] for name in INDEX}
-    with _written_whole(path) as file:
+    with _written_whole(path, path.parent) as file:
         for frame in frames:
             arrays = (frame.image, frame.depth.astype(np.float32, copy=False), frame.valid.astype(np.uint8, copy=False))
             group, row = file.require_group(frame.group), rows[frame.group]
@@ -209,12 +209,17 @@ def write_frames(path: Path, frames: Iterable[Frame], compression: str, attribut
 def join(parts: list[Path], path: Path, attributes: dict[str, Any]) -> int:
     """Join packed files into one; frames are copied as they are, without packing them anew.
 
+    Args:
+        parts: the files; the new one is written beside them.
+        path: the new file.
+        attributes: more attributes of it.
+
     Returns:
         The number of frames.
     """
     index: dict[str, list] = {name: [] for name in INDEX}
     rows: Counter[str] = Counter()
-    with _written_whole(path) as file:
+    with _written_whole(path, parts[0].parent) as file:
         for part_path in parts:
             with open_packed(part_path) as part:
                 first = dict(rows)

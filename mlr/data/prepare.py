@@ -96,6 +96,8 @@ def prepare(
         raise FileNotFoundError(f"there is no folder {out.parent} to write {out.name} into")
     if holes not in ("colorize", "nearest", "keep"):
         raise ValueError(f"--holes must be colorize, nearest or keep, got {holes!r}")
+    if workers < -1:
+        raise ValueError(f"--workers must be -1 or more, got {workers}")
     if compression not in COMPRESSIONS:
         raise ValueError(f"--compression must be one of {', '.join(COMPRESSIONS)}, got {compression!r}")
     folder = out.with_name(out.name + ".parts")
@@ -111,7 +113,8 @@ def prepare(
     frames = sum(part.stop - part.start for part in parts)
     if len(waiting) < len(parts):
         console.print(f"continuing: {len(parts) - len(waiting)} of {len(parts)} parts are there", highlight=False)
-    _work(waiting, frames, _processes(workers, len(waiting)), strict, console)
+    processes = min((os.cpu_count() or 1) if workers == -1 else workers, len(waiting))
+    _work(waiting, frames, processes, strict, console)
     skipped = [line for part in parts for line in _skipped(part)]
     for line in skipped[:20]:
         console.print(f"left out: {line}", style="yellow", highlight=False)
@@ -209,17 +212,13 @@ def _claim(folder: Path, parts: list[Part]) -> None:
                 f"{folder} holds parts of another preparation (other data, holes, size or options): run that command "
                 "again to finish it, choose another --out, or remove the folder"
             )
+        for unfinished in folder.glob(".*.tmp"):  # of a run that was killed
+            unfinished.unlink()
         return
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     temporary.mkdir()
     (temporary / file.name).write_text(json.dumps(wanted, indent=1))
     temporary.rename(folder)
-
-
-def _processes(workers: int, parts: int) -> int:
-    if workers < -1:
-        raise ValueError(f"--workers must be -1 or more, got {workers}")
-    return min((os.cpu_count() or 1) if workers == -1 else workers, parts)
 
 
 def _work(waiting: list[Part], frames: int, processes: int, strict: bool, console: Console) -> None:
