@@ -39,7 +39,7 @@ from mlr.data.source import PerProcess, Source, open_hdf5
 FORMAT, VERSION = "mlr-packed", 1
 ARRAYS = ("image", "depth", "valid")
 INDEX = ("id", "source", "split", "group", "row", "crc32")
-#: HDF5 filters by the name of a compression: reading a 480 x 640 frame takes about 0.5 ms, 6 ms and 8 ms.
+#: HDF5 filters by the name of a compression. A 480 x 640 frame takes 2.5 MB and 2.5 ms without, 1.1 MB and 9 ms with lzf.
 COMPRESSIONS: dict[str, dict[str, Any]] = {
     "none": {},
     "lzf": {"compression": "lzf", "shuffle": True},
