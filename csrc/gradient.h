@@ -62,8 +62,8 @@ inline void gradient(const Image& im, int k, int first, int last, char* scratch)
   st.kinds = s.kinds;
   st.h = s.h, st.w = s.w, st.pitch = s.pitch;
   st.error = im.error(k), st.target = s.target ? im.target_map(k) : nullptr;
-  for (int i = 0; i < kKinds; i++) st.weight[i] = im.weight[k][i] * (bit(i) & kNormalKinds ? 1.0f : kPerUnit);
-  st.mean = im.mean[k], st.constant = -im.weight[k][M] * im.mean_sign[k];
+  for (int i = 0; i < kKinds; i++) st.weight[i] = Vec(im.weight[k][i] * (bit(i) & kNormalKinds ? 1.0f : kPerUnit));
+  st.mean = Vec(im.mean[k]), st.constant = Vec(-im.weight[k][M] * im.mean_sign[k]);
   st.g_rc = g.g_rc, st.g_cc = g.g_cc, st.g_c = g.g_c;
   st.sums = sums;
   st.base = g.zeros, st.base_pitch = 0;

@@ -64,8 +64,9 @@ struct Stencil {
   int base_pitch;
   float* out;         // finished gradient, kBlock rows
   int out_pitch;
-  float weight[kKinds];  // of the normals; of the other kinds per unit_sign
-  float mean, constant;  // mean E; what M adds to every pixel, -weight mean sign(E - mean E)
+  // whole vectors, so that each is the memory operand of one instruction
+  Vec weight[kKinds];  // of the normals; of the other kinds per unit_sign
+  Vec mean, constant;  // mean E; what M adds to every pixel, -weight mean sign(E - mean E)
   float *g_rc, *g_cc, *g_c;  // cotangents of the last row of the block above
   double (*sums)[Vec::N];      // [kKinds]
 };
@@ -79,7 +80,7 @@ void stencil_block(const Stencil& s, int y0, int y1, bool count) {
   Vec left_rr[kBlock], left_r[kBlock];
   for (int i = 0; i < kBlock; i++) left_rr[i] = left_r[i] = Vec::zero();
   Sums sum;
-  const float* const wt = s.weight;
+  const Vec* const wt = s.weight;
   // a scale without D and M may only pass other scales' gradients on: its E was perhaps never made
   const bool use_d = s.kinds & bit(D), use_m = kGradient && s.kinds & bit(M);
 
@@ -110,13 +111,13 @@ void stencil_block(const Stencil& s, int y0, int y1, bool count) {
     float* out = s.out + x;
     for (int i = 0; i < rows; i++) {
       Vec g;
-      if constexpr (kGradient) g = Vec::load(base) + Vec(s.constant);
+      if constexpr (kGradient) g = Vec::load(base) + s.constant;
       if (use_d) {
         const Vec e0 = Vec::load(e);
         sum.d = sum.d + abs(e0);
-        if constexpr (kGradient) g = fma(unit_sign(e0), Vec(wt[D]), g);
+        if constexpr (kGradient) g = fma(unit_sign(e0), wt[D], g);
       }
-      if (use_m) g = fma(unit_sign(Vec::load(e) - Vec(s.mean)), Vec(wt[M]), g);
+      if (use_m) g = fma(unit_sign(Vec::load(e) - s.mean), wt[M], g);
       if constexpr (any) {
         // derivatives of this row; r1, c1 belong to the row below
         const Vec e1 = Vec::load(e + pitch);
@@ -141,14 +142,14 @@ void stencil_block(const Stencil& s, int y0, int y1, bool count) {
         // one operation and is made when it is added.
         Vec gr = Vec::zero(), gc = gr, grr = gr, grc = gr, gcc = gr;
         if constexpr (n1) {
-          const NormalValue v = normal_distance<kGradient>(r0, c0, tr0, tc0, tr0 + r0, tc0 + c0, Vec(wt[N]));
+          const NormalValue v = normal_distance<kGradient>(r0, c0, tr0, tc0, tr0 + r0, tc0 + c0, wt[N]);
           sum.n = sum.n + v.value;
           if constexpr (kGradient) gr = v.g1, gc = v.g2;
         }
         if constexpr (n2) {
           const Vec prc = trc + rc;
-          const NormalValue v = normal_distance<kGradient>(rr, rc, trr, trc, trr + rr, prc, Vec(wt[NR]));
-          const NormalValue u = normal_distance<kGradient>(cc, rc, tcc, trc, tcc + cc, prc, Vec(wt[NC]));
+          const NormalValue v = normal_distance<kGradient>(rr, rc, trr, trc, trr + rr, prc, wt[NR]);
+          const NormalValue u = normal_distance<kGradient>(cc, rc, tcc, trc, tcc + cc, prc, wt[NC]);
           sum.nr = sum.nr + v.value;
           sum.nc = sum.nc + u.value;
           if constexpr (kGradient) grr = v.g1, grc = v.g2 + u.g2, gcc = u.g1;
@@ -157,8 +158,8 @@ void stencil_block(const Stencil& s, int y0, int y1, bool count) {
           sum.r = sum.r + abs(r0);
           sum.c = sum.c + abs(c0);
           if constexpr (kGradient) {
-            gr = fma(unit_sign(r0), Vec(wt[R]), gr);
-            gc = fma(unit_sign(c0), Vec(wt[C]), gc);
+            gr = fma(unit_sign(r0), wt[R], gr);
+            gc = fma(unit_sign(c0), wt[C], gc);
           }
         }
         if constexpr (second) {
@@ -166,9 +167,9 @@ void stencil_block(const Stencil& s, int y0, int y1, bool count) {
           sum.rc = sum.rc + abs(rc);
           sum.cc = sum.cc + abs(cc);
           if constexpr (kGradient) {
-            grr = fma(unit_sign(rr), Vec(wt[RR]), grr);
-            grc = fma(unit_sign(rc), Vec(wt[RC]), grc);
-            gcc = fma(unit_sign(cc), Vec(wt[CC]), gcc);
+            grr = fma(unit_sign(rr), wt[RR], grr);
+            grc = fma(unit_sign(rc), wt[RC], grc);
+            gcc = fma(unit_sign(cc), wt[CC], gcc);
           }
         }
         if constexpr (kGradient) {
