@@ -7,6 +7,7 @@ import os
 
 import pytest
 import torch
+from ptx.fixtures import sm_80, sm_90  # noqa: F401 - fixtures for every test of a compiled kernel
 
 # two test processes share two cores; kernels that must be tested with more threads say so themselves
 torch.set_num_threads(1)

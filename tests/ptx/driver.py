@@ -103,31 +103,23 @@ def install(capability: int = 90) -> None:
                 compiled, (x, y, z), args
             )
 
-    if _saved is None:
-        _remember(triton.runtime.driver._active, CompiledKernel._init_handles)
+    _saved.append((triton.runtime.driver._active, CompiledKernel._init_handles))
     CompiledKernel._init_handles = init_handles
     triton.runtime.driver.set_active(PtxDriver())
 
 
-_saved: tuple[Any, Any] | None = None  # Triton's own driver and method
-
-
-def _remember(driver: Any, init_handles: Any) -> None:
-    global _saved
-    _saved = (driver, init_handles)
+_saved: list[tuple[Any, Any]] = []  # drivers and methods to go back to; the first are Triton's own
 
 
 def uninstall() -> None:
-    """Give Triton its driver back; kernels that ran here stay compiled for here."""
-    global _saved
-    if _saved is None:
+    """Give Triton the driver back that it had before ``install``; kernels that ran here stay compiled for here."""
+    if not _saved:
         return
     import triton
     from triton.compiler.compiler import CompiledKernel
 
-    driver, CompiledKernel._init_handles = _saved
+    driver, CompiledKernel._init_handles = _saved.pop()
     triton.runtime.driver._active = driver
-    _saved = None
 
 
 @contextmanager
