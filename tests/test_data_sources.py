@@ -258,6 +258,39 @@ def test_missing_and_damaged_files_are_named(tmp_path, name, writer, spoil, mess
         open_dataset(name, tmp_path)[0]
 
 
+@pytest.mark.parametrize(
+    ("name", "split", "writer", "file"),
+    [
+        ("nyu-h5", "val", files.write_nyu_h5, "val/official/00001.h5"),
+        ("nyu-zip", "train", lambda p: files.write_nyu_zip(p / "train795.zip", "train", range(2)), "train795.zip"),
+        ("nyu-sync", "val", files.write_nyu_sync, "official_splits/test/bathroom/sync_depth_00045.png"),
+        ("nyu-sync", "val", files.write_nyu_sync, "nyudepthv2_test_files_with_gt.txt"),
+        ("make3d", "val", files.write_make3d, f"Gridlaserdata/depth_sph_corr-{files.MAKE3D_NAMES[0]}.mat"),
+        ("nyu-parquet", "train", lambda p: files.write_nyu_parquet(p, "train", range(3)),
+         "data/train-00000-of-00001.parquet"),
+    ],
+)  # fmt: skip
+def test_damage_anywhere_is_an_error_that_is_explained_or_does_no_harm(tmp_path, name, split, writer, file):
+    if name == "nyu-parquet":
+        pytest.importorskip("pyarrow")
+    writer(tmp_path)
+    whole, random, refused = (tmp_path / file).read_bytes(), np.random.default_rng(0), 0
+    for attempt in range(24):
+        content = bytearray(whole)
+        if attempt % 2:
+            del content[random.integers(len(content)) :]
+        else:
+            start = random.integers(len(content) - 20)
+            content[start : start + 20] = random.bytes(20)
+        (tmp_path / file).write_bytes(content)
+        try:
+            for sample in (source := open_dataset(name, tmp_path, split))[0], source[len(source) - 1]:
+                assert sample["depth"].isfinite().all()
+        except DataError:
+            refused += 1
+    assert refused >= 12  # every file that was cut off
+
+
 def test_a_damaged_archive_member_is_named(tmp_path):
     files.write_nyu_zip(tmp_path / "train795.zip", "train", range(2))
     content = bytearray((tmp_path / "train795.zip").read_bytes())

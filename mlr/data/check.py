@@ -30,6 +30,9 @@ PLAUSIBLE = (0.3, 60.0)
 #: Frames that a worker looks at in one go.
 CHUNK = 16
 
+#: What a worker looks at.
+_taken: Source
+
 
 @dataclass
 class FrameReport:
@@ -195,8 +198,18 @@ def _map(source: Source, chunks: list[list[int]], processes: int) -> Iterator[li
         for chunk in chunks:
             yield look_at(source, chunk)
         return
-    with ProcessPoolExecutor(processes) as executor:
-        yield from executor.map(look_at, [source] * len(chunks), chunks)
+    # the source is sent to every worker once, not with every chunk: it may hold tens of thousands of file names
+    with ProcessPoolExecutor(processes, initializer=_take, initargs=(source,)) as executor:
+        yield from executor.map(_look_at_taken, chunks)
+
+
+def _take(source: Source) -> None:
+    global _taken
+    _taken = source
+
+
+def _look_at_taken(indices: list[int]) -> list[FrameReport]:
+    return look_at(_taken, indices)
 
 
 def look_at(source: Source, indices: list[int]) -> list[FrameReport]:

@@ -14,7 +14,7 @@ import numpy as np
 from scipy.io import loadmat
 
 from mlr.data.depth_io import DataError
-from mlr.data.source import PerProcess, Source, open_hdf5
+from mlr.data.source import PerProcess, Source, open_hdf5, reading
 
 LABELLED, SPLITS = "nyu_depth_v2_labeled.mat", "splits.mat"
 
@@ -39,7 +39,8 @@ class NYU(Source):
             if not path.is_file():
                 raise DataError(f"--root {root}: there is no file {path}; NYU Depth v2 needs {LABELLED} and {SPLITS}")
         self._file = PerProcess(partial(open_hdf5, self.file, "a MATLAB 7.3 (HDF5) file"))
-        count = self._check()
+        with reading(str(self.file)):
+            count = self._check()
         self.indices = read_split(self.file.with_name(SPLITS), split, count)
 
     def _check(self) -> int:
@@ -68,10 +69,8 @@ class NYU(Source):
     def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Image and depth of a frame."""
         frame, file = self.indices[index], self._file()
-        try:
+        with reading(f"{self.file}, {self.name(index)},"):
             image, depth = file["images"][frame], file[self.depth][frame]
-        except OSError as error:
-            raise DataError(f"{self.file}: {self.name(index)} is damaged: {error}") from error
         return np.ascontiguousarray(image.transpose(2, 1, 0)), np.ascontiguousarray(depth.T, dtype=np.float32)
 
     def __repr__(self) -> str:

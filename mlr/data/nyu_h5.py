@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from mlr.data.depth_io import DataError
-from mlr.data.source import Source, open_hdf5
+from mlr.data.source import Source, open_hdf5, reading
 
 
 class NYUFrames(Source):
@@ -46,13 +46,10 @@ class NYUFrames(Source):
     def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Image and depth of a frame."""
         path = self.files[index]
-        with open_hdf5(path) as file:
+        with open_hdf5(path) as file, reading(str(path)):
             if "rgb" not in file or "depth" not in file:
                 raise DataError(f"{path} holds {', '.join(sorted(file)) or 'nothing'}; expected rgb and depth")
-            try:
-                rgb, depth = file["rgb"][()], file["depth"][()]
-            except OSError as error:
-                raise DataError(f"{path} is cut off or damaged: {error}") from error
+            rgb, depth = file["rgb"][()], file["depth"][()]
         if rgb.ndim != 3 or rgb.shape[0] != 3:
             raise DataError(f"{path}: rgb must be [3, H, W], channels first, got {list(rgb.shape)}")
         return np.ascontiguousarray(rgb.transpose(1, 2, 0)), depth

@@ -34,12 +34,13 @@ import numpy as np
 
 from mlr.data.depth_io import DataError
 from mlr.data.sample import Sample, make_sample
-from mlr.data.source import PerProcess, Source, open_hdf5
+from mlr.data.source import PerProcess, Source, open_hdf5, reading
 
 FORMAT, VERSION = "mlr-packed", 1
 ARRAYS = ("image", "depth", "valid")
 INDEX = ("id", "source", "split", "group", "row", "crc32")
-#: HDF5 filters by the name of a compression. A 480 x 640 frame takes 2.5 MB and 2.5 ms without, 1.1 MB and 9 ms with lzf.
+#: HDF5 filters by the name of a compression. A 480 x 640 frame takes 2.5 MB and 2.5 ms without, 1.1 MB and 9 ms with
+#: lzf.
 COMPRESSIONS: dict[str, dict[str, Any]] = {
     "none": {},
     "lzf": {"compression": "lzf", "shuffle": True},
@@ -88,15 +89,15 @@ class Packed(Source):
     def __init__(self, root: str | Path, split: str = "train") -> None:
         self.path, self.missing = Path(root), []
         self._file = PerProcess(partial(open_packed, self.path))
-        index = self._file()["index"]
-        splits = index["split"].asstr()[:]
+        with reading(str(self.path)):
+            index = {name: np.array(_column(self._file()["index"], name)) for name in INDEX}
+        splits = index["split"]
         chosen = np.flatnonzero(splits == split)
         if not len(chosen):
             held = ", ".join(f"{count} {name}" for name, count in sorted(Counter(splits.tolist()).items()))
             raise DataError(f"{self.path} holds no frames of the split {split!r}, but {held or 'none at all'}")
-        self.ids = index["id"].asstr()[:][chosen]
-        self.groups = index["group"].asstr()[:][chosen]
-        self.rows, self.checksums = index["row"][:][chosen], index["crc32"][:][chosen]
+        self.ids, self.groups = index["id"][chosen], index["group"][chosen]
+        self.rows, self.checksums = index["row"][chosen], index["crc32"][chosen]
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -111,11 +112,9 @@ class Packed(Source):
         Raises:
             DataError: the bytes are not those that were written.
         """
-        group, row = self._file()[self.groups[index]], int(self.rows[index])
-        try:
+        with reading(f"{self.path}, {self.name(index)},"):
+            group, row = self._file()[self.groups[index]], int(self.rows[index])
             image, depth, valid = (group[name][row] for name in ARRAYS)
-        except (OSError, KeyError, ValueError) as error:
-            raise DataError(f"{self.path}: cannot read {self.name(index)}: {error}") from error
         if checksum(image, depth, valid) != self.checksums[index]:
             raise DataError(f"{self.path}: {self.name(index)} is damaged: its checksum differs; prepare the file again")
         return image, depth, valid
@@ -144,10 +143,12 @@ def open_packed(path: Path) -> h5py.File:
     if path.is_dir():
         raise DataError(f"{path} is a folder; a packed data set is one file, written by mlr prepare")
     file = open_hdf5(path, "a packed data set (HDF5)")
-    if file.attrs.get("format") != FORMAT or "index" not in file:
-        raise DataError(f"{path} is HDF5, but no packed data set; mlr prepare writes them")
-    if file.attrs["version"] > VERSION:
-        raise DataError(f"{path} has version {file.attrs['version']} of the format; this program reads up to {VERSION}")
+    with reading(str(path)):
+        if file.attrs.get("format") != FORMAT or "index" not in file:
+            raise DataError(f"{path} is HDF5, but no packed data set; mlr prepare writes them")
+        version = int(file.attrs["version"])
+    if version > VERSION:
+        raise DataError(f"{path} has version {version} of the format; this program reads up to {VERSION}")
     return file
 
 

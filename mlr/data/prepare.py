@@ -14,6 +14,7 @@ import shutil
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from itertools import islice
@@ -101,6 +102,7 @@ def prepare(
     if compression not in COMPRESSIONS:
         raise ValueError(f"--compression must be one of {', '.join(COMPRESSIONS)}, got {compression!r}")
     folder = out.with_name(out.name + ".parts")
+    _opened.cache_clear()  # files may have been mended since
     settings = {"holes": holes, "size": parse_size(size), "compression": compression}
     parts, missing = plan(source, parse_splits(splits), parse_options(options), folder, settings)
     for text in missing:
@@ -185,13 +187,13 @@ def plan(
     for text in sources:
         name, root = parse_source(text)
         for split in splits:
-            opened = open_dataset(name, root, split, **options)
+            choice = tuple(sorted(options.items()))
+            opened = _opened(name, root, split, choice)
             if opened.note():
                 missing.append(f"{text} {split}: {opened.note()}")
             for start in range(0, len(opened), FRAMES_PER_PART):
                 number, stop = len(parts), min(start + FRAMES_PER_PART, len(opened))
                 path = folder / f"{number:06d}.h5"
-                choice = tuple(sorted(options.items()))
                 parts.append(Part(number, name, root, split, choice, start, stop, path=path, **settings))
     return parts, missing
 
@@ -246,6 +248,11 @@ def _in_order_of_completion(waiting: list[Part], processes: int, strict: bool) -
             for future in finished:
                 yield future.result()
             running |= {executor.submit(pack, part, strict) for part in islice(queue, len(finished))}
+    except BrokenProcessPool as error:
+        raise OSError(
+            "the system ended a worker, probably for want of memory: run the same command again with fewer --workers, "
+            "it continues from here"
+        ) from error
     finally:
         executor.shutdown(cancel_futures=True)
 

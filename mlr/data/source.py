@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -37,6 +38,21 @@ class PerProcess(Generic[T]):
 
     def __getstate__(self) -> dict[str, Any]:
         return {"opener": self.opener, "_open": None}
+
+
+@contextmanager
+def reading(what: str) -> Iterator[None]:
+    """Turn what HDF5 raises over damaged files, which is of many kinds, into one error that names the file.
+
+    Raises:
+        DataError: naming it.
+    """
+    try:
+        yield
+    except DataError:
+        raise
+    except (OSError, RuntimeError, KeyError, ValueError) as error:
+        raise DataError(f"{what} is cut off or damaged: {error}") from error
 
 
 def open_hdf5(path: Path, what: str = "HDF5") -> h5py.File:
