@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import pickle
+import resource
 import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import data_files as files
@@ -205,23 +208,39 @@ def test_parts_of_another_preparation_are_not_mixed_in(tmp_path, monkeypatch):
     assert len(Packed(pack(f"nyu-zip:{tmp_path}", tmp_path / "x.h5", splits="train"))) == 4
 
 
+@contextmanager
+def disk_of(size: int):
+    """Files cannot grow beyond so many bytes: the system refuses the write, as it does when the disk is full."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_full_disk_is_named_as_such(tmp_path, monkeypatch):
+    def full(self, data):
+        self.error = OSError(errno.ENOSPC, "No space left on device")
+        return len(data)
+
+    monkeypatch.setattr("mlr.data.disk.Disk.write", full)
+    with pytest.raises(OSError, match=r"000000\.h5: the disk is full"):
+        pack("rooms", tmp_path / "x.h5", options="length=1,height=48,width=64")
+
+
 def test_a_full_disk_is_said_and_loses_nothing(tmp_path, monkeypatch, capsys):
     files.write_nyu_zip(tmp_path / "train795.zip", "train", range(4))
     command = ["prepare", f"nyu-zip:{tmp_path}", f"--out={tmp_path / 'x.h5'}", "--splits=train", "--workers=0"]
-    create = h5py.Group.create_dataset
-    calls = []
-
-    def full(self, *rest, **kwargs):
-        calls.append(rest)
-        if len(calls) > 12:  # in the second part
-            raise OSError(28, "No space left on device")
-        return create(self, *rest, **kwargs)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(h5py.Group, "create_dataset", full)
+    with disk_of(20_000):  # no part fits
         assert main(command) == 1
-    assert "the disk is full" in capsys.readouterr().err
-    assert [path.name for path in (tmp_path / "x.h5.parts").glob("*.h5")] == ["000000.h5"]
+    assert "cannot write" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "x.h5.parts").iterdir()] == ["plan.json"]
+    with disk_of(60_000):  # the parts fit, the file does not
+        assert main(command) == 1
+    assert f"cannot write {tmp_path / 'x.h5'}:" in capsys.readouterr().err
+    names = sorted(path.name for path in (tmp_path / "x.h5.parts").iterdir())
+    assert names == ["000000.h5", "000001.h5", "plan.json"]
 
     with monkeypatch.context() as patch:
         patch.setattr(prepare_module.shutil, "disk_usage", lambda _: prepare_module.shutil._ntuple_diskusage(9, 9, 0))

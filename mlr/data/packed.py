@@ -19,12 +19,9 @@ Files are written under another name and renamed when they are complete.
 
 from __future__ import annotations
 
-import errno
-import os
 import zlib
 from collections import Counter
 from collections.abc import Iterable
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,6 +30,7 @@ import h5py
 import numpy as np
 
 from mlr.data.depth_io import DataError
+from mlr.data.disk import written_whole
 from mlr.data.sample import Sample, make_sample
 from mlr.data.source import PerProcess, Source, open_hdf5, reading
 
@@ -57,6 +55,11 @@ class Frame(NamedTuple):
     image: np.ndarray
     depth: np.ndarray
     valid: np.ndarray
+
+    @property
+    def arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Image, depth and valid in their types on disk."""
+        return self.image, self.depth.astype(np.float32, copy=False), self.valid.astype(np.uint8, copy=False)
 
     @property
     def group(self) -> str:
@@ -155,26 +158,6 @@ def open_packed(path: Path) -> h5py.File:
 # --- writing ----------------------------------------------------------------------------------------------------------
 
 
-@contextmanager
-def _written_whole(path: Path, folder: Path) -> Any:
-    """An HDF5 file that is written in ``folder`` and appears under its name only when all of it is on the disk."""
-    temporary = folder / f".{path.name}.{os.getpid()}.tmp"
-    try:
-        with h5py.File(temporary, "w") as file:
-            file.attrs.update(format=FORMAT, version=VERSION, unit="m")
-            yield file
-        with open(temporary, "rb") as written:
-            os.fsync(written.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        if isinstance(error, DataError):
-            raise
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT) or "No space" in str(error) or "quota" in str(error)
-        raise OSError(f"cannot write {path}: {'the disk is full' if full else error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def write_frames(path: Path, frames: Iterable[Frame], compression: str, attributes: dict[str, Any]) -> int:
     """Write frames into a packed file of their own, which is complete or absent.
 
@@ -189,9 +172,12 @@ def write_frames(path: Path, frames: Iterable[Frame], compression: str, attribut
     """
     rows: Counter[str] = Counter()
     index: dict[str, list] = {name: [] for name in INDEX}
-    with _written_whole(path, path.parent) as file:
+    with written_whole(path, path.parent) as (file, disk):
+        file.attrs.update(format=FORMAT, version=VERSION, unit="m")
         for frame in frames:
-            arrays = (frame.image, frame.depth.astype(np.float32, copy=False), frame.valid.astype(np.uint8, copy=False))
+            if disk.error is not None:
+                break
+            arrays = frame.arrays
             group, row = file.require_group(frame.group), rows[frame.group]
             for name, array in zip(ARRAYS, arrays, strict=True):
                 if name not in group:
@@ -220,8 +206,11 @@ def join(parts: list[Path], path: Path, attributes: dict[str, Any]) -> int:
     """
     index: dict[str, list] = {name: [] for name in INDEX}
     rows: Counter[str] = Counter()
-    with _written_whole(path, parts[0].parent) as file:
+    with written_whole(path, parts[0].parent) as (file, disk):
+        file.attrs.update(format=FORMAT, version=VERSION, unit="m")
         for part_path in parts:
+            if disk.error is not None:
+                break
             with open_packed(part_path) as part:
                 first = dict(rows)
                 entries = {name: _column(part["index"], name) for name in INDEX}
