@@ -16,7 +16,8 @@ import torch
 from PIL import Image
 from scipy.io import savemat
 
-from mlr.data import DataError, DepthData, check_source, open_dataset
+from mlr.data import DataError, DepthData, check_source, make_sample, open_dataset
+from mlr.data.fill import fill_sample
 from mlr.data.registry import SOURCES, check_options, parse_options
 
 
@@ -373,6 +374,26 @@ def test_training_batches_come_from_any_data_set_with_its_options(tmp_path):
     assert 0 < batch["valid"].float().mean() < 0.2
     with pytest.raises(ValueError, match="--depth-unit is not for --data kitti"):
         DepthData("kitti", tmp_path, depth_unit="mm").setup("fit")
+
+
+def test_a_coarse_laser_grid_trains_like_any_other_depth(tmp_path):
+    files.write_make3d(tmp_path, "Train400Img", "Train400Depth")
+    files.write_make3d(tmp_path)
+    for augment in ("eccv2020", "hu2019"):
+        data = DepthData("make3d", tmp_path, (64, 48), 2, 0, augment=augment)
+        data.setup("fit")
+        for loader in (data.train_dataloader(), data.val_dataloader()):
+            (batch,) = loader
+            assert batch["image"].shape == (2, 3, 64, 48)
+            assert batch["depth"].shape == batch["valid"].shape == (2, 1, 64, 48)
+
+
+def test_a_laser_grid_with_holes_is_filled_along_the_image():
+    image, (_, depth) = files.frame(0, (227, 170))[0], files.frame(1, (55, 305))
+    depth[10:20, 40:80] = 0
+    filled = fill_sample(make_sample(image, depth, "frame"), "colorize")["depth"][0].numpy()
+    np.testing.assert_array_equal(filled[depth > 0], depth[depth > 0])
+    assert (filled > 0).all()
 
 
 def test_training_goes_on_after_a_broken_frame_of_a_published_set_and_names_it(tmp_path):
