@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from mlr.data.colorize import colorize
 from mlr.data.depth_io import DataError, read_depth, read_image
 from mlr.data.folder import Folder
 from mlr.data.nyu import NYU
@@ -29,7 +28,6 @@ __all__ = [
     "Sample",
     "Source",
     "check_source",
-    "colorize",
     "make_sample",
     "open_dataset",
     "read_depth",

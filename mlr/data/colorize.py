@@ -7,15 +7,11 @@ pixel without depth is a weighted mean of its eight neighbours, and neighbours o
     x_p = sum_q w_pq x_q,   w_pq ~ exp(-(g_p - g_q)^2 / s_p),   s_p = 0.6 var of the grey in the 3 x 3 window
 
 Known depth is fixed and the equations are solved for the unknown pixels alone. The toolbox solves for all pixels with a
-soft pull on the known ones and then writes those back: the filled pixels agree within about a centimetre, at 30 times
-the cost.
-
-``python -m mlr.data.colorize rgb.png depth_mm.png docs/images/fill.png`` draws a frame before and after.
+soft pull on the known ones and then writes those back. On the frame in tests/data the two differ by 0.6 mm on average
+and 7 cm at most, and the toolbox's form takes 30 times as long.
 """
 
 from __future__ import annotations
-
-import sys
 
 import numpy as np
 from numpy.typing import NDArray
@@ -137,34 +133,3 @@ def _equations(grey: NDArray, depth: NDArray, known: NDArray) -> tuple[sparse.cs
         shape=(unknown.size, unknown.size),
     )
     return matrix.tocsc(), right
-
-
-def picture(rgb: str, depth_file: str, out: str, unit: str = "mm") -> None:
-    """Draw a frame, its depth and its filled depth beside one another; near is blue, far is red, missing is black."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    from mlr.data.depth_io import read_depth, read_image
-
-    image, depth = read_image(rgb), read_depth(depth_file, unit)
-    filled = colorize(image, depth)
-    colours = matplotlib.colormaps["jet"].with_extremes(bad="black")
-    low, high = filled.min(), filled.max()
-    figure, axes = plt.subplots(1, 3, figsize=(12, 3.4), layout="constrained")
-    axes[0].imshow(image)
-    axes[0].set_title("image")
-    axes[1].imshow(np.ma.masked_equal(depth, 0), cmap=colours, vmin=low, vmax=high)
-    axes[1].set_title(f"measured, {100 * (depth == 0).mean():.0f} % missing")
-    shown = axes[2].imshow(filled, cmap=colours, vmin=low, vmax=high)
-    axes[2].set_title("filled")
-    for axis in axes:
-        axis.set_axis_off()
-    figure.colorbar(shown, ax=axes, shrink=0.8, label="depth, metres")
-    figure.savefig(out, dpi=80)
-    plt.close(figure)
-
-
-if __name__ == "__main__":
-    picture(*sys.argv[1:])

@@ -3,13 +3,10 @@
 
 A scene is a function of (seed, index) alone. The camera is NYU Depth v2's: its colour intrinsics scaled to the picture,
 about 1.4 m above the floor, slightly tilted, 0.7 to 10 m from what it sees.
-
-``python -m mlr.data.rooms picture.png`` draws some of them.
 """
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 
 import numpy as np
@@ -361,26 +358,3 @@ def open_rooms(
 ) -> Rooms:
     """The scenes of a split; ``root`` is not used."""
     return Rooms(length, seed, VALIDATION_SCENES if split == "val" else 0, (height, width))
-
-
-def picture(path: str, rows: int = 3, columns: int = 4) -> None:
-    """Draw some scenes and their depth; near is blue and far is red."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(2 * rows, columns, figsize=(2.6 * columns, 3.9 * rows), layout="constrained")
-    for i in range(rows * columns):
-        image, depth = render(0, i, 288, 384)
-        above, below = axes[2 * (i // columns)][i % columns], axes[2 * (i // columns) + 1][i % columns]
-        above.imshow(image)
-        shown = below.imshow(depth, cmap="jet", vmin=0.7, vmax=8)
-        above.set_axis_off()
-        below.set_axis_off()
-    figure.colorbar(shown, ax=axes, shrink=0.4, label="depth, metres")
-    figure.savefig(path, dpi=75)
-
-
-if __name__ == "__main__":
-    picture(sys.argv[1] if len(sys.argv) > 1 else "rooms.png")
