@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import torch
+import triton
 
 
 @dataclass(frozen=True)
@@ -41,36 +42,46 @@ class Shapes:
 
     column_rows: int = 32
     block: int = 128
-    quad_rows: int = 1
-    pyramid_warps: int = 1
-    window_rows: int = 32
+    quad_rows: int = 4
+    pyramid_warps: int = 4
+    window_rows: int = 8
     coarse_window_rows: int = 16
     strip_rows: int = 24
-    window_tile: int = 2
+    window_tile: int = 4
     window_columns: int = 256
     unroll: int = 2
-    losses_warps: int = 2
+    losses_warps: int = 4
     sign_rows: int = 32
-    coarse_rows: int = 16
-    sign_words: int = 64
-    sign_tile: int = 2
-    columns_warps: int = 2
+    coarse_rows: int = 4
+    sign_words: int = 128
+    sign_tile: int = 4
+    columns_warps: int = 4
     gradient_rows: int = 16
     gradient_tile: int = 4
     gradient_warps: int = 4
 
 
-#: By the name of Triton's backend and its architecture; "" holds what is right nowhere in particular.
-TABLE: dict[str, Shapes] = {"": Shapes(), "sm_80": Shapes(), "sm_90": Shapes()}
+#: By architecture; "" is for those without an entry. The defaults were measured on an H100 (sm_90); nothing else has
+#: been measured, so NVIDIA's other GPUs take them over.
+TABLE: dict[str, Shapes] = {"": Shapes(), "sm_90": Shapes()}
 # a wavefront of AMD has 64 lanes: half the wavefronts keep the same number of pixels a lane
-TABLE["gfx942"] = replace(Shapes(), gradient_warps=2, columns_warps=1, losses_warps=2)
+TABLE["gfx942"] = replace(Shapes(), pyramid_warps=2, losses_warps=2, columns_warps=2, gradient_warps=2)
+
+
+def shapes_for(device: torch.device) -> Shapes:
+    """Block shapes of a device; for CPU tensors, of the GPU that an active Triton driver compiles for."""
+    return TABLE.get(_gpu(device) if device.type == "cuda" else _target(), TABLE[""])
 
 
 @lru_cache
-def shapes_for(device: torch.device) -> Shapes:
-    """Block shapes of a device."""
-    if device.type != "cuda":
-        return TABLE[""]
+def _gpu(device: torch.device) -> str:
     properties = torch.cuda.get_device_properties(device)
-    name = getattr(properties, "gcnArchName", "").split(":")[0] or f"sm_{properties.major}{properties.minor}"
-    return TABLE.get(name, TABLE[""])
+    return getattr(properties, "gcnArchName", "").split(":")[0] or f"sm_{properties.major}{properties.minor}"
+
+
+def _target() -> str:
+    try:
+        arch = triton.runtime.driver.active.get_current_target().arch
+    except RuntimeError:  # no driver: Triton's interpreter
+        return ""
+    return f"sm_{arch}" if isinstance(arch, int) else arch
