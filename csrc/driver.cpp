@@ -188,7 +188,8 @@ void run_shared(const Plan& plan, const Batch& batch, int64_t b, const Kernels& 
   for (int k = 0; k < kScales; k++) finish_signs(im, k);
   const auto with_gradient = [&](int k) { return needs_gradient(plan, plan.scale[k]); };
   if (plan.area && plan.gradient) {  // each scale's gradient passes through the next finer one
-    for (int c = kScales - 1; c > 0; c--) over_strips([&](int k) { return k == c && with_gradient(k); }, kernels.gradient);
+    for (int c = kScales - 1; c > 0; c--)
+      over_strips([&](int k) { return k == c && with_gradient(k); }, kernels.gradient);
   } else {
     over_strips([&](int k) { return k > 0 && with_gradient(k); }, kernels.gradient);
   }
@@ -257,7 +258,8 @@ Plan make_plan(int h, int w, bool area, bool gradient, Element element, const st
 
 size_t thread_bytes(const Plan& plan, const Kernels& kernels) { return plan.image_bytes + kernels.scratch_bytes(plan); }
 
-void run_batch(const Plan& plan, const Batch& batch, const Kernels& kernels, int threads, const ParallelFor& parallel_for) {
+void run_batch(const Plan& plan, const Batch& batch, const Kernels& kernels, int threads,
+               const ParallelFor& parallel_for) {
   // whole images while there is one for every thread, then the rest together: both give the same bits
   const int64_t whole = threads > 1 ? batch.images / threads * threads : batch.images;
   if (whole > 0)

@@ -12,15 +12,16 @@ struct Batch {
   int64_t images;
   const char *pred, *target;
   int64_t pred_image_stride, pred_row_stride, target_image_stride, target_row_stride;  // in elements
-  const float* weights;  // [images, n], or null
-  float* terms;          // [images, n]
-  char* grad;            // contiguous, or null
+  const float* weights;                                                                // [images, n], or null
+  float* terms;                                                                        // [images, n]
+  char* grad;                                                                          // contiguous, or null
 };
 
 // Calls body(begin, end) on parts of [0, n), in parallel.
 using ParallelFor = std::function<void(int64_t n, const std::function<void(int64_t, int64_t)>& body)>;
 
-void run_batch(const Plan& plan, const Batch& batch, const Kernels& kernels, int threads, const ParallelFor& parallel_for);
+void run_batch(const Plan& plan, const Batch& batch, const Kernels& kernels, int threads,
+               const ParallelFor& parallel_for);
 
 // Bytes of workspace and scratch one thread needs for maps of this size.
 size_t thread_bytes(const Plan& plan, const Kernels& kernels);

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-// A scale's second pass: block by block of rows, the adjoint of its windows, the gradients of coarser scales, and the stencil,
-// which adds its own part and finishes the rows.
+// A scale's second pass: block by block of rows, the adjoint of its windows, the gradients of coarser scales, and the
+// stencil, which adds its own part and finishes the rows.
 #pragma once
 
 struct GradientScratch {
-  float *base, *out;          // kBlock rows each
-  float *g_rc, *g_cc, *g_c;   // one row each
-  float* zeros;               // one row
+  float *base, *out;         // kBlock rows each
+  float *g_rc, *g_cc, *g_c;  // one row each
+  float* zeros;              // one row
   char* windows;
 
   GradientScratch(const Scale& s, char* scratch) {
@@ -36,9 +36,14 @@ inline void write_rows(const Image& im, int y0, int y1, const float* rows, int p
   const int w = im.plan->w;
   for (int y = y0; y < y1; y++, rows += pitch) {
     switch (im.plan->element) {
-      case Element::kFloat32: break;  // written in place
-      case Element::kFloat16: write_row<Float16>(reinterpret_cast<uint16_t*>(im.grad) + int64_t(y) * w, rows, w); break;
-      case Element::kBFloat16: write_row<BFloat16>(reinterpret_cast<uint16_t*>(im.grad) + int64_t(y) * w, rows, w); break;
+      case Element::kFloat32:
+        break;  // written in place
+      case Element::kFloat16:
+        write_row<Float16>(reinterpret_cast<uint16_t*>(im.grad) + int64_t(y) * w, rows, w);
+        break;
+      case Element::kBFloat16:
+        write_row<BFloat16>(reinterpret_cast<uint16_t*>(im.grad) + int64_t(y) * w, rows, w);
+        break;
     }
   }
 }

@@ -9,9 +9,17 @@
 #include "layout.h"
 
 // Standard headers come before the pragma: their functions are shared by the whole library and must stay baseline.
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c"))), \
+                             apply_to = function)
+#else
 #pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")
+#endif
 #define MLR_LEVEL avx512
 #define MLR_NAME "avx512"
 #define MLR_SIMD 512
 #include "kernels.inc"
+#if defined(__clang__)
+#pragma clang attribute pop
+#endif
 #endif

@@ -35,14 +35,15 @@ enum class Element { kFloat32, kFloat16, kBFloat16 };
 
 struct Scale {
   int h = 0, w = 0;
-  int pitch = 0;       // floats of a row of a float map, bytes of a row of a sign map
-  bool collapsed = false;  // shorter than 2^k along a side: one pixel from the middle (bicubic only)
-  unsigned kinds = 0;  // selected kinds
-  bool exists = false;   // something is computed on this scale (or, for the area pyramid, passes through it)
-  bool target = false;   // its target map is needed
-  int strip_rows = 0, strips = 0;  // the unit of work and of summation: fixed by the size alone, so that neither the number of
-                                   // threads nor the batch can change a sum
-  size_t error = 0, target_map = 0, grad = 0, sums = 0, sign[kWindows] = {};  // offsets in bytes in an image's workspace
+  int pitch = 0;                   // floats of a row of a float map, bytes of a row of a sign map
+  bool collapsed = false;          // shorter than 2^k along a side: one pixel from the middle (bicubic only)
+  unsigned kinds = 0;              // selected kinds
+  bool exists = false;             // something is computed on this scale (or, for the area pyramid, passes through it)
+  bool target = false;             // its target map is needed
+  int strip_rows = 0, strips = 0;  // the unit of work and of summation: fixed by the size alone, so that neither the
+                                   // number of threads nor the batch can change a sum
+  size_t error = 0, target_map = 0, grad = 0, sums = 0,
+         sign[kWindows] = {};  // offsets in bytes in an image's workspace
 };
 
 struct Plan {
@@ -53,9 +54,9 @@ struct Plan {
   std::vector<int64_t> terms;
   Scale scale[kScales];
   int cells = 0;
-  uint32_t needed_rows = 0;      // rows of a cell that anything reads, bit by bit
-  size_t cell_sums = 0;          // offset in an image's workspace
-  size_t image_bytes = 0;        // workspace of one image
+  uint32_t needed_rows = 0;       // rows of a cell that anything reads, bit by bit
+  size_t cell_sums = 0;           // offset in an image's workspace
+  size_t image_bytes = 0;         // workspace of one image
   std::vector<size_t> red_zones;  // offsets behind its maps, only under AddressSanitizer
 };
 
@@ -68,11 +69,11 @@ struct StripSums {
 // One image of the batch on its way through the phases.
 struct Image {
   const Plan* plan;
-  const char *pred, *target;  // first pixel
+  const char *pred, *target;           // first pixel
   int64_t pred_stride, target_stride;  // of rows, in elements
-  char* grad;                 // contiguous, or null
-  char* work;                 // plan->image_bytes
-  double* cell_sums;          // [kScales][cells]: sums of E, per cell
+  char* grad;                          // contiguous, or null
+  char* work;                          // plan->image_bytes
+  double* cell_sums;                   // [kScales][cells]: sums of E, per cell
   StripSums* strip_sums[kScales];
   float weight[kScales][kKinds];  // weight / (h w) of the scale, 0 where not selected
   float mean[kScales];            // mean of E

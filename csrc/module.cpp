@@ -29,15 +29,17 @@ static py::dict build_info() {
   return info;
 }
 
-static size_t workspace_bytes(int h, int w, const std::vector<int64_t>& terms, const std::string& downsample, bool gradient) {
+static size_t workspace_bytes(int h, int w, const std::vector<int64_t>& terms, const std::string& downsample,
+                              bool gradient) {
   const mlr::Plan plan = mlr::make_plan(h, w, downsample == "area", gradient, mlr::Element::kFloat32, terms);
   return mlr::thread_bytes(plan, mlr::current_kernels());
 }
 
 PYBIND11_MODULE(_C, m) {
   m.doc() = "The C++ engine of mlr: all losses and their gradient in one pass on the CPU.";
-  m.def("capability", [] { return std::string(mlr::current_kernels().name); },
-        "Instruction set whose kernels run: 'default', 'avx2' or 'avx512'.");
+  m.def(
+      "capability", [] { return std::string(mlr::current_kernels().name); },
+      "Instruction set whose kernels run: 'default', 'avx2' or 'avx512'.");
   m.def("capabilities", &mlr::capabilities, "Instruction sets that this CPU has, narrowest first.");
   m.def("set_capability", &mlr::set_capability, py::arg("name"),
         "Run another instruction set's kernels; '' restores the natural choice.");

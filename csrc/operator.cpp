@@ -66,18 +66,27 @@ std::tuple<Tensor, Tensor> multi_loss(const Tensor& pred_in, const Tensor& targe
 
   mlr::Element element;
   switch (pred_in.scalar_type()) {
-    case ScalarType::Float: element = mlr::Element::kFloat32; break;
-    case ScalarType::Half: element = mlr::Element::kFloat16; break;
-    case ScalarType::BFloat16: element = mlr::Element::kBFloat16; break;
-    case ScalarType::Double: return reference(pred_in, target_in, weights_in, terms, downsample);
-    default: STD_TORCH_CHECK(false, "mlr::multi_loss: pred must be float32, float16, bfloat16 or float64");
+    case ScalarType::Float:
+      element = mlr::Element::kFloat32;
+      break;
+    case ScalarType::Half:
+      element = mlr::Element::kFloat16;
+      break;
+    case ScalarType::BFloat16:
+      element = mlr::Element::kBFloat16;
+      break;
+    case ScalarType::Double:
+      return reference(pred_in, target_in, weights_in, terms, downsample);
+    default:
+      STD_TORCH_CHECK(false, "mlr::multi_loss: pred must be float32, float16, bfloat16 or float64");
   }
 
   const Tensor pred = with_dense_rows(pred_in), target = with_dense_rows(target_in);
   std::optional<Tensor> weights;
   if (weights_in) {
-    weights = torch::stable::contiguous(
-        weights_in->scalar_type() == ScalarType::Float ? *weights_in : torch::stable::to(*weights_in, ScalarType::Float));
+    weights = torch::stable::contiguous(weights_in->scalar_type() == ScalarType::Float
+                                            ? *weights_in
+                                            : torch::stable::to(*weights_in, ScalarType::Float));
   }
   const Tensor values = torch::stable::new_empty(pred_in, {images, n}, ScalarType::Float);
   const std::vector<int64_t> none = {0}, shape(pred_in.sizes().begin(), pred_in.sizes().end());

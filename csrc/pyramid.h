@@ -102,8 +102,8 @@ MLR_INLINE void area_rows(const Scale& above, const Scale& s, int first, int las
     if (right) {
       for (int x = 0; x < s.w; x += Vec::N) {
         Vec even, odd;
-        deinterleave(Vec::load(a + 2 * x) + Vec::load(b + 2 * x), Vec::load(a + 2 * x + Vec::N) + Vec::load(b + 2 * x + Vec::N),
-                     even, odd);
+        deinterleave(Vec::load(a + 2 * x) + Vec::load(b + 2 * x),
+                     Vec::load(a + 2 * x + Vec::N) + Vec::load(b + 2 * x + Vec::N), even, odd);
         ((even + odd) * Vec(0.25f)).store(o + x);
       }
     } else {
@@ -214,9 +214,12 @@ void pyramid_cell(const Image& im, int cell, char* scratch) {
 
 inline void pyramid(const Image& im, int cell, char* scratch) {
   switch (im.plan->element) {
-    case Element::kFloat32: return pyramid_cell<Float32>(im, cell, scratch);
-    case Element::kFloat16: return pyramid_cell<Float16>(im, cell, scratch);
-    case Element::kBFloat16: return pyramid_cell<BFloat16>(im, cell, scratch);
+    case Element::kFloat32:
+      return pyramid_cell<Float32>(im, cell, scratch);
+    case Element::kFloat16:
+      return pyramid_cell<Float16>(im, cell, scratch);
+    case Element::kBFloat16:
+      return pyramid_cell<BFloat16>(im, cell, scratch);
   }
 }
 
@@ -250,7 +253,8 @@ inline void collapsed(const Image& im) {
       for (int i = 0; i < 4; i++)
         for (int j = 0; j < 4; j++)
           if (rows.weight[i] != 0 && columns.weight[j] != 0)
-            sum += rows.weight[i] * columns.weight[j] * in[int64_t(rows.position[i]) * plan.scale[0].pitch + columns.position[j]];
+            sum += rows.weight[i] * columns.weight[j] *
+                   in[int64_t(rows.position[i]) * plan.scale[0].pitch + columns.position[j]];
       out[0] = sum;
       replicate_border(out, 1, s.pitch);
       replicate_last_row(out, 1, s.pitch);

@@ -83,7 +83,8 @@ MLR_INLINE void cells_row(const CellRow& row, int w, float* out) {
 }
 
 // Scales 1 and 2, which reach every row, in one pass: row = base + both.
-MLR_INLINE void fine_adjoint_row(const Scale* scale, const float* half_grad, const CellRow& quarter, int y, float* out) {
+MLR_INLINE void fine_adjoint_row(const Scale* scale, const float* half_grad, const CellRow& quarter, int y,
+                                 float* out) {
   HalfAdjoint half(scale[0], scale[1], half_grad, y);
   alignas(64) float pattern[Vec::N];
   for (int i = 0; i < Vec::N; i++) pattern[i] = quarter.tap * (i % 4 == 0 || i % 4 == 3 ? kOuterTap : kInnerTap);
@@ -91,7 +92,9 @@ MLR_INLINE void fine_adjoint_row(const Scale* scale, const float* half_grad, con
   const int w = scale[2].w;
   for (int x = 0; 4 * x < scale[0].w; x += Vec::N) {
     Vec v[4], a[4];
-    spread<2>(x + Vec::N <= w ? Vec::load(quarter.grad + x) : Vec::load(quarter.grad + x) & lane_mask(clamp(w - x, 0, Vec::N)), v);
+    spread<2>(x + Vec::N <= w ? Vec::load(quarter.grad + x)
+                              : Vec::load(quarter.grad + x) & lane_mask(clamp(w - x, 0, Vec::N)),
+              v);
     half.step(2 * x, a[0], a[1]);
     half.step(2 * x + Vec::N, a[2], a[3]);
     float* o = out + 4 * x;

@@ -85,7 +85,8 @@ MLR_INLINE void replicate_border(float* row, int w, int pitch) {
 // Repeats the last row of a float map, borders and all, in the kBelow rows under it.
 MLR_INLINE void replicate_last_row(float* map, int h, int pitch) {
   const float* last = map + int64_t(h - 1) * pitch - kPad;
-  for (int i = 1; i <= kBelow; i++) __builtin_memcpy(const_cast<float*>(last) + int64_t(i) * pitch, last, pitch * sizeof(float));
+  for (int i = 1; i <= kBelow; i++)
+    __builtin_memcpy(const_cast<float*>(last) + int64_t(i) * pitch, last, pitch * sizeof(float));
 }
 
 MLR_INLINE int clamp(int i, int lo, int hi) { return i < lo ? lo : i > hi ? hi : i; }

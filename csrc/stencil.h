@@ -3,15 +3,15 @@
 // (eq. 7, 8), with their gradient and the last sum of the whole gradient of a scale.
 //
 // Loop: a vector of columns marches down a block of rows, so that everything that reaches one row up or down
-// (the derivatives of the row below, the cotangents of the row above) stays in registers; what reaches to the left comes from
-// the vector before, kept for the whole block. Between blocks three rows of cotangents are kept.
+// (the derivatives of the row below, the cotangents of the row above) stays in registers; what reaches to the left
+// comes from the vector before, kept for the whole block. Between blocks three rows of cotangents are kept.
 //
 // Clamped reads make a derivative 0 in the last column or row by themselves, and the cotangent of a zero derivative
-// is zero (sign(0) = 0; for the normals both products vanish), so only the first differences that do not exist, r in the last column and c
-// in the last row, must be masked where second differences lean on them.
+// is zero (sign(0) = 0; for the normals both products vanish), so only the first differences that do not exist, r in
+// the last column and c in the last row, must be masked where second differences lean on them.
 //
-// Adjoints, with a cotangent written g: g_r[x] += g_rr[x-1] - g_rr[x] and g_rc[y-1] - g_rc[y] (rc = c(r)), g_c[y] += g_cc[y-1] - g_cc[y],
-// then grad[y, x] = g_r[x-1] - g_r[x] + g_c[y-1] - g_c[y].
+// Adjoints, with a cotangent written g: g_r[x] += g_rr[x-1] - g_rr[x] and g_r[y] += g_rc[y-1] - g_rc[y] (rc = c(r)),
+// g_c[y] += g_cc[y-1] - g_cc[y]; then grad[y, x] = g_r[x-1] - g_r[x] + g_c[y-1] - g_c[y].
 #pragma once
 
 struct NormalValue {
@@ -20,9 +20,10 @@ struct NormalValue {
 };
 
 // 1 - cos of a = (b1 + e1, b2 + e2, 1) and b = (b1, b2, 1) by v = |a x b|^2 / (|a||b| (|a||b| + |a.b|)), where
-// a x b = (e2, -e1, e1 b2 - e2 b1): nothing cancels. 1 - cos = v where a.b >= 0, else 2 - v. |a|^2 |b|^2 = (a.b)^2 + |a x b|^2.
+// a x b = (e2, -e1, e1 b2 - e2 b1): nothing cancels. 1 - cos = v where a.b >= 0, else 2 - v.
+// |a|^2 |b|^2 = (a.b)^2 + |a x b|^2.
 // Gradient: (e1 + a2 c3) t and (e2 - a1 c3) t with t = |b|^2 / (|a||b|)^3.
-// Square root and divisions are the hardware's: they are exact and run beside the multipliers, which are what is short here.
+// Root and divisions are the hardware's: they are exact and run beside the multipliers, which are what is short here.
 // Products of the second slope come first in each sum, so that two normals with a common slope share them.
 template <bool kGradient>
 MLR_INLINE NormalValue normal_distance(Vec e1, Vec e2, Vec b1, Vec b2, Vec a1, Vec a2, Vec weight) {
@@ -62,13 +63,13 @@ struct Stencil {
   const float *error, *target;
   const float* base;  // gradient so far, kBlock rows, or one row of zeros with base_pitch 0
   int base_pitch;
-  float* out;         // finished gradient, kBlock rows
+  float* out;  // finished gradient, kBlock rows
   int out_pitch;
   // whole vectors, so that each is the memory operand of one instruction
-  Vec weight[kKinds];  // of the normals; of the other kinds per unit_sign
-  Vec mean, constant;  // mean E; what M adds to every pixel, -weight mean sign(E - mean E)
+  Vec weight[kKinds];        // of the normals; of the other kinds per unit_sign
+  Vec mean, constant;        // mean E; what M adds to every pixel, -weight mean sign(E - mean E)
   float *g_rc, *g_cc, *g_c;  // cotangents of the last row of the block above
-  double (*sums)[Vec::N];      // [kKinds]
+  double (*sums)[Vec::N];    // [kKinds]
 };
 
 template <unsigned kMask, bool kGradient>
@@ -87,7 +88,7 @@ void stencil_block(const Stencil& s, int y0, int y1, bool count) {
   constexpr int kFlush = 4;  // columns of vectors whose sums run on in float
   int until_flush = kFlush;
   for (int x = 0; x < s.w; x += Vec::N) {
-    const int left = s.w - x;  // pixels from here to the edge
+    const int left = s.w - x;                                     // pixels from here to the edge
     const Vec has_right = lane_mask(clamp(left - 1, 0, Vec::N));  // pixels with a neighbour to the right
     const float* e = s.error + y0 * pitch + x;
     const float* t = s.target + y0 * pitch + x;
@@ -138,8 +139,8 @@ void stencil_block(const Stencil& s, int y0, int y1, bool count) {
             tcc = tc1 - tc0;
           }
         }
-        // Losses, and the cotangent of each derivative: the normals' first, which take longest; the sign of a derivative is
-        // one operation and is made when it is added.
+        // Losses, and the cotangent of each derivative: the normals' first, which take longest; the sign of a
+        // derivative is one operation and is made when it is added.
         Vec gr = Vec::zero(), gc = gr, grr = gr, grc = gr, gcc = gr;
         if constexpr (n1) {
           const NormalValue v = normal_distance<kGradient>(r0, c0, tr0, tc0, tr0 + r0, tc0 + c0, wt[N]);

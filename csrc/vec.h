@@ -3,7 +3,8 @@
 //
 // The file is included once per instruction set inside `namespace mlr::MLR_LEVEL`, after <immintrin.h> and under that
 // set's `#pragma GCC target`. Nothing here has external linkage outside the namespace, so the linker can never pick an
-// AVX-512 copy of a function for a machine that lacks it.
+// AVX-512 copy of a function for a machine that lacks it. One thing the pragma misses: constructors that the compiler
+// writes itself; a struct with members of type Vec that are initialised needs a constructor of its own.
 #pragma once
 
 #define MLR_INLINE inline __attribute__((always_inline))
@@ -56,11 +57,11 @@ MLR_INLINE void interleave(Vec even, Vec odd, Vec& a, Vec& b) {
   a = _mm512_permutex2var_ps(even.v, lo, odd.v);
   b = _mm512_permutex2var_ps(even.v, _mm512_add_epi32(lo, _mm512_set1_epi32(8)), odd.v);
 }
-// sum of the four lanes of each quarter of (a, b, c, d), in order: one row of four-pixel cells
+// sums[i] += lane i
 MLR_INLINE void add_to_doubles(double* sums, Vec a) {
   __m512d lo = _mm512_cvtps_pd(_mm512_castps512_ps256(a.v));
-  __m512d hi = _mm512_cvtps_pd(_mm512_castps512_ps256(_mm512_castsi512_ps(
-      _mm512_shuffle_i64x2(_mm512_castps_si512(a.v), _mm512_castps_si512(a.v), 0x4e))));
+  __m512d hi = _mm512_cvtps_pd(_mm512_castps512_ps256(
+      _mm512_castsi512_ps(_mm512_shuffle_i64x2(_mm512_castps_si512(a.v), _mm512_castps_si512(a.v), 0x4e))));
   _mm512_storeu_pd(sums, _mm512_add_pd(_mm512_loadu_pd(sums), lo));
   _mm512_storeu_pd(sums + 8, _mm512_add_pd(_mm512_loadu_pd(sums + 8), hi));
 }
@@ -175,9 +176,7 @@ struct Vec {
     for (int i = 0; i < n; i++) r.v[i] = p[i];
     return r;
   }
-  static MLR_INLINE Vec load_i8(const int8_t* p) {
-    return Floats{float(p[0]), float(p[1]), float(p[2]), float(p[3])};
-  }
+  static MLR_INLINE Vec load_i8(const int8_t* p) { return Floats{float(p[0]), float(p[1]), float(p[2]), float(p[3])}; }
   MLR_INLINE void store(float* p) const { __builtin_memcpy(p, &v, 16); }
   MLR_INLINE void store_first(float* p, int n) const {
     for (int i = 0; i < n; i++) p[i] = v[i];
@@ -243,12 +242,11 @@ MLR_INLINE void store_signs(int8_t* p, Vec a, Vec b, Vec c, Vec d) {
 constexpr float kUnit = 0x1p-100f, kPerUnit = 0x1p100f;
 MLR_INLINE Vec unit_sign(Vec a) { return clamp_to(a, Vec(kUnit)); }
 
-// the first n lanes all ones, the others zero, as an operand of &
+// the first n lanes all ones, the others zero, as an operand of &; 0 <= n <= N
+alignas(64) constexpr int32_t kLaneMasks[32] = {-1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1};
 MLR_INLINE Vec lane_mask(int n) {
-  alignas(64) int32_t bits[Vec::N];
-  for (int i = 0; i < Vec::N; i++) bits[i] = i < n ? -1 : 0;
   Vec r;
-  __builtin_memcpy(&r.v, bits, sizeof bits);
+  __builtin_memcpy(&r.v, kLaneMasks + 16 - n, sizeof r.v);
   return r;
 }
 

@@ -39,8 +39,8 @@ MLR_INLINE void add_bytes(int8_t* __restrict__ c, const int8_t* __restrict__ a, 
     for (int x = 0; x < n; x++) c[x] = int8_t(c[x] - b[x]);
 }
 
-// The three signs of a pixel as one number, s5 + 3 s17 + 9 s65 + 13 in 0 .. 26: its own part of the gradient is then one
-// look-up instead of three products.
+// The three signs of a pixel as one number, s5 + 3 s17 + 9 s65 + 13 in 0 .. 26: its own part of the gradient is then
+// one look-up instead of three products.
 MLR_INLINE void combine_signs(int8_t* __restrict__ out, const int8_t* __restrict__ s5, const int8_t* __restrict__ s17,
                               const int8_t* __restrict__ s65, int n) {
   for (int x = 0; x < n; x++) out[x] = int8_t(s5[x] + 3 * s17[x] + 9 * s65[x] + 13);
@@ -183,7 +183,8 @@ void window_adjoint_step(WindowAdjoint& a, int y, float* out) {
     if (!used[i]) continue;
     AdjointWindow& v = a.win[i];
     const int enter = y + v.radius, leave = y - v.radius - 1;
-    add_bytes(v.columns, enter < a.h ? v.signs + enter * pitch : nullptr, leave >= 0 ? v.signs + leave * pitch : nullptr, a.w);
+    add_bytes(v.columns, enter < a.h ? v.signs + enter * pitch : nullptr,
+              leave >= 0 ? v.signs + leave * pitch : nullptr, a.w);
     if (edge) fold_edge(v, y, a.h, a.w, a.pitch);
   }
   if constexpr (kLookUp && k5 && k17 && k65)

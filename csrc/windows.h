@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Losses M and Mn (eq. 4 and 5): mean |E - mean E| and mean |E - box_n E|, n = 5, 17, 65, and the sign maps of the latter.
+// Losses M and Mn (eq. 4 and 5): mean |E - mean E| and mean |E - box_n E|, n = 5, 17, 65, and the sign maps of the
+// latter.
 //
 // box_n is separable. Across a row the three window sums share one doubling chain, s2 = e + e[+1], s4 = s2 + s2[+2], ..
 // s64 = s32 + s32[+32], and s5 = s4 + e[+4], s17 = s16 + e[+16], s65 = s64 + e[+64]; it walks from right to left, so
@@ -8,8 +9,8 @@
 // its own centre row as soon as its last row is there, so a ring of n + 1 rows is all that is kept.
 #pragma once
 
-// The vector K pixels to the right, walking right to left: a short shift is made of two registers, a longer one is an older
-// register, and where registers are short an older entry of a ring that the nearest cache holds.
+// The vector K pixels to the right, walking right to left: a short shift is made of two registers, a longer one is an
+// older register, and where registers are short an older entry of a ring that the nearest cache holds.
 template <int K>
 struct Ahead {
   static constexpr int kDepth = K < Vec::N ? 1 : K / Vec::N;
@@ -166,7 +167,8 @@ MLR_INLINE Vec finish_row(const Window& win, const float* error, int8_t* signs, 
   Vec total = Vec::zero();
   int x = 0;
   for (; x + 4 * Vec::N <= w; x += 4 * Vec::N) {
-    const Vec a = difference(x), b = difference(x + Vec::N), c = difference(x + 2 * Vec::N), d = difference(x + 3 * Vec::N);
+    const Vec a = difference(x), b = difference(x + Vec::N), c = difference(x + 2 * Vec::N),
+              d = difference(x + 3 * Vec::N);
     if constexpr (kSigns) store_signs(signs + x, a, b, c, d);
     total = total + ((abs(a) + abs(b)) + (abs(c) + abs(d)));
   }
@@ -183,7 +185,8 @@ MLR_INLINE Vec finish_row(const Window& win, const float* error, int8_t* signs, 
 }
 
 template <bool kSigns>
-MLR_INLINE Vec finish_row(const Window& win, const float* error, int8_t* signs, int w, int pitch, int y, int h, bool restart) {
+MLR_INLINE Vec finish_row(const Window& win, const float* error, int8_t* signs, int w, int pitch, int y, int h,
+                          bool restart) {
   if (!restart) return finish_row<kSigns, true>(win, error, signs, w, pitch, y, h);
   sum_window(win, w, pitch, y, h);
   return finish_row<kSigns, false>(win, error, signs, w, pitch, y, h);
@@ -252,8 +255,9 @@ inline void windows(const Image& im, int k, int first, int last, char* scratch) 
       if (y < begin || y >= end) continue;
       const bool restart = y % s.strip_rows == 0;
       const float* const e = error + int64_t(y) * pitch;
-      v.total.block = v.total.block + (v.signs ? finish_row<true>(v, e, v.signs + int64_t(y) * pitch, w, pitch, y, h, restart)
-                                               : finish_row<false>(v, e, nullptr, w, pitch, y, h, restart));
+      v.total.block =
+          v.total.block + (v.signs ? finish_row<true>(v, e, v.signs + int64_t(y) * pitch, w, pitch, y, h, restart)
+                                   : finish_row<false>(v, e, nullptr, w, pitch, y, h, restart));
       v.total.end_of_row(y, (y + 1) % s.strip_rows == 0 || y + 1 == h, im.strip_sums[k][y / s.strip_rows].kind[v.kind]);
     }
   }
