@@ -96,6 +96,13 @@ def test_sources_and_sizes_may_be_mixed(tmp_path):
         np.testing.assert_array_equal(train[i]["image"].permute(1, 2, 0), image)
 
 
+def test_each_source_takes_the_options_it_knows(tmp_path):
+    files.write_folder(tmp_path / "shots", range(11))
+    sources, out = ["rooms", f"folder:{tmp_path / 'shots'}"], tmp_path / "x.h5"
+    assert prepare(sources, out, options="length=2,height=48,width=64,unit=mm", workers=0, quiet=True) == 0
+    assert (len(Packed(out)), len(Packed(out, "val"))) == (2 + 9, 2 + 2)
+
+
 def test_frames_may_be_resized_and_holes_kept(tmp_path):
     files.write_nyu_sync(tmp_path)
     packed = Packed(pack(f"nyu-sync:{tmp_path}", tmp_path / "x.h5", size="24x32", holes="keep"))
@@ -268,6 +275,7 @@ def test_an_earlier_file_is_not_overwritten(tmp_path):
         ("rooms", {"holes": "error"}, "--holes must be"),
         ("rooms", {"compression": "zip"}, "--compression must be one of none, lzf, gzip"),
         ("rooms", {"options": "length=many"}, "must be int"),
+        ("rooms", {"options": "lenght=3"}, "none of the data sets has the option 'lenght'; they take height, length"),
         ("rooms", {"options": "length=1", "workers": -2}, "--workers must be"),
     ],
 )

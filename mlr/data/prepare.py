@@ -27,7 +27,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from mlr.data.depth_io import DataError
 from mlr.data.fill import fill_sample
 from mlr.data.packed import COMPRESSIONS, Frame, join, open_packed, write_frames
-from mlr.data.registry import SOURCES, check_source, open_dataset, parse_options
+from mlr.data.registry import SOURCES, check_source, open_dataset, parse_options, source_options
 from mlr.data.source import Source
 from mlr.data.transforms import resize_sample
 
@@ -76,7 +76,7 @@ def prepare(
         holes: how pixels without depth are filled: "colorize" along the image (Levin et al.), "nearest" with the
             nearest depth, "keep" leaves them 0. They stay marked as not measured.
         size: HxW in pixels to resize every frame to; by default frames keep their own.
-        options: of the readers, e.g. kb_crop=true,list_file=mine.txt.
+        options: of the readers, e.g. kb_crop=true,list_file=mine.txt; each takes those it knows.
         compression: "lzf" is fast, "gzip" smaller, "none" fastest to read.
         workers: processes; -1 = one a core, 0 = this one.
         strict: stop at the first broken frame and refuse listed pairs that are missing.
@@ -182,12 +182,17 @@ def plan(
     """Open every split of every source and divide its frames into parts; also what their lists miss."""
     if not sources:
         raise ValueError("no data set was named: mlr prepare NAME:PATH --out FILE")
+    named = [(text, *parse_source(text)) for text in sources]
+    known = {option for _, name, _ in named for option in source_options(name)}
+    if not set(options) <= known:
+        raise ValueError(
+            f"none of the data sets has the option {min(set(options) - known)!r}; they take {', '.join(sorted(known))}"
+        )
     parts: list[Part] = []
     missing: list[str] = []
-    for text in sources:
-        name, root = parse_source(text)
+    for text, name, root in named:
+        choice = tuple(sorted((key, value) for key, value in options.items() if key in source_options(name)))
         for split in splits:
-            choice = tuple(sorted(options.items()))
             opened = _opened(name, root, split, choice)
             if opened.note():
                 missing.append(f"{text} {split}: {opened.note()}")
