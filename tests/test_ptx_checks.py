@@ -92,6 +92,12 @@ def test_read_of_what_nobody_wrote(sm_90: int) -> None:
         copy_kernel[(4,)](middle, out, 1000, BLOCK=256)
 
 
+def test_nothing_may_be_read_of_an_empty_tensor(sm_90: int) -> None:
+    storage = torch.zeros(256)
+    with fault(Kind.READ_OUTSIDE):
+        copy_kernel[(1,)](storage[:0], storage, 256, BLOCK=256)
+
+
 # --- programs ---------------------------------------------------------------------------------------------------------
 
 

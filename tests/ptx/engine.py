@@ -97,8 +97,11 @@ class _Arena:
             ctypes.memmove(copy.base, copy.start, copy.end - copy.start)
             free = copy.base + copy.end - copy.start + zone
 
-    def address(self, original: int) -> int:
-        """Where a pointer points to now."""
+    def address(self, tensor: Tensor) -> int:
+        """Where a tensor is now; an empty one is in the first red zone."""
+        original = tensor.data_ptr()
+        if self.copies and tensor.numel() == 0:
+            return int(self._memory.ctypes.data)
         return next((c.moved(original) for c in self.copies if c.start <= original < c.end), original)
 
     def original(self, address: int) -> int:
@@ -209,7 +212,7 @@ def _parameter_buffer(
     for parameter, value in zip(program.parameters, arguments, strict=True):
         size = parameter.size
         if isinstance(value, Tensor):
-            content = arena.address(value.data_ptr()).to_bytes(8, "little")
+            content = arena.address(value).to_bytes(8, "little")
         elif isinstance(value, float):
             content = np.array(value, f"f{size}").tobytes()
         elif isinstance(value, bytes):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fixtures for tests that run compiled kernels: ``from ptx.fixtures import sm_90  # noqa: F401``."""
+"""Fixtures for tests that run compiled kernels; tests/conftest.py imports them, so that every test may ask for them."""
 
 from __future__ import annotations
 
