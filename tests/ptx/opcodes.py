@@ -251,6 +251,8 @@ def comparison(opcode: str) -> Comparison:
             condition = f"!{_UNORDERED[relation]}"
     if not condition or not (floating or t in INTEGERS) or not set(modifiers) <= {join, "ftz"}:
         raise PtxError(f"unknown instruction {opcode}")
+    if not floating and relation in ("eq", "ne"):
+        t = f"u{bits_of(t)}"  # signed or not, it is one operation
     if t in HALVES or "ftz" in modifiers:
         function = HALVES[t][0] if t in HALVES else "flush"
         condition = re.sub(r"\b[ab]\b", lambda m: f"{function}({m[0]})", condition)
