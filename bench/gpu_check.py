@@ -26,11 +26,11 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 import triton
-
-from mlr import reference
 from mlr.kernels import phases
 from mlr.kernels.configs import Shapes, shapes_for
 from mlr.kernels.launch import multi_loss
+
+from mlr import reference
 from mlr.space import term_name
 
 ALL = tuple(range(78))
@@ -39,33 +39,28 @@ KERNELS = ("pyramid_kernel", "losses_kernel", "columns_kernel", "gradient_kernel
 TERMS, GRADIENT = 1e-5, 1e-3
 #: Alternatives tried by --sweep, one field (or several that belong together) at a time.
 ALTERNATIVES: dict[str, list[dict[str, int]]] = {
-    "column_rows": [{"column_rows": n} for n in (8, 16, 24, 48)],
+    "column_rows": [{"column_rows": n} for n in (8, 24, 32)],
     "pyramid": [
-        {"quad_rows": 2, "pyramid_warps": 2, "block": 256},
         {"quad_rows": 2, "pyramid_warps": 2},
-        {"quad_rows": 4, "pyramid_warps": 4, "block": 128},
+        {"quad_rows": 4, "pyramid_warps": 4, "block": 256},
+        {"quad_rows": 8, "pyramid_warps": 8, "block": 256},
     ],
-    "window_rows": [{"window_rows": n} for n in (8, 16, 64)],
-    "coarse_window_rows": [{"coarse_window_rows": n} for n in (4, 8, 32)],
-    "strip_rows": [{"strip_rows": n} for n in (8, 12, 16, 32, 48)],
+    "window_rows": [{"window_rows": n} for n in (4, 16)],
+    "coarse_window_rows": [{"coarse_window_rows": n} for n in (8, 32)],
+    "strip_rows": [{"strip_rows": n} for n in (16, 32, 48)],
     "losses": [
         {"unroll": 1},
-        {"unroll": 1, "losses_warps": 1, "window_tile": 1},
-        {"unroll": 1, "losses_warps": 4, "window_tile": 4, "window_columns": 512},
-        {"losses_warps": 1, "window_tile": 1},
-        {"losses_warps": 1, "window_tile": 2},
-        {"losses_warps": 4, "window_tile": 4},
-        {"window_tile": 4},
+        {"window_columns": 512},
+        {"losses_warps": 8, "window_tile": 8, "window_columns": 512},
     ],
-    "sign_rows": [{"sign_rows": n} for n in (8, 16, 64)],
-    "coarse_rows": [{"coarse_rows": n} for n in (4, 8, 32)],
+    "sign_rows": [{"sign_rows": n} for n in (16, 64)],
+    "coarse_rows": [{"coarse_rows": n} for n in (4, 16)],
     "columns": [
-        {"columns_warps": 1, "sign_tile": 1, "sign_words": 32},
-        {"columns_warps": 4, "sign_tile": 4, "sign_words": 128},
-        {"columns_warps": 4, "sign_tile": 4},
+        {"columns_warps": 8, "sign_tile": 8, "sign_words": 128},
+        {"columns_warps": 4, "sign_tile": 8, "sign_words": 128},
+        {"columns_warps": 4, "sign_tile": 4, "sign_words": 64},
     ],
-    "gradient_rows": [{"gradient_rows": n} for n in (4, 8, 32)],
-    "gradient": [{"gradient_warps": 2, "gradient_tile": 2}, {"gradient_warps": 8, "gradient_tile": 8}],
+    "gradient_rows": [{"gradient_rows": n} for n in (8, 32)],
 }
 
 
@@ -87,8 +82,8 @@ def parity(
     weights = torch.rand(batch, 78, device="cuda", generator=torch.Generator("cuda").manual_seed(1)) + 0.1
     values, grad = multi_loss(pred, target, weights, ALL, downsample, shapes=shapes)
     true, true_grad = reference.multi_loss(pred.double(), target.double(), weights.double(), ALL, downsample)
-    # Means and derivatives that vanish on maps of a few pixels are rounding, whose size is that of E at their scale (D):
-    # a sum over 65 x 65 pixels for M65, a difference for the derivatives.
+    # Means and derivatives that vanish on maps of a few pixels are rounding, of the size of E at their scale (D): a
+    # sum over 65 x 65 pixels for M65, a difference for the derivatives.
     units = torch.tensor([0.0] + 4 * [2e-6] + 5 * [3e-7] + 3 * [0.0], device=true.device, dtype=true.dtype)
     rounding = (true[:, 0::13, None] * units).flatten(1)
     errors = ((values.double() - true).abs() - rounding).clamp(min=0) / true.abs().clamp(min=1e-30)

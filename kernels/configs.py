@@ -40,7 +40,7 @@ class Shapes:
         gradient_warps: phase 4, warps of a program (compiled).
     """
 
-    column_rows: int = 32
+    column_rows: int = 16
     block: int = 128
     quad_rows: int = 4
     pyramid_warps: int = 4
@@ -52,7 +52,7 @@ class Shapes:
     unroll: int = 2
     losses_warps: int = 4
     sign_rows: int = 32
-    coarse_rows: int = 4
+    coarse_rows: int = 8
     sign_words: int = 128
     sign_tile: int = 4
     columns_warps: int = 4

@@ -171,11 +171,11 @@ def test_the_step_stays_within_its_budget_of_instructions_and_traffic(sm_90):
     ptx.counts.clear()
     with ptx.options(count=True):
         kernels.multi_loss(pred, target, torch.ones(batch, 78), ALL)
-    pixels = batch * sum(h * w for h, w in (reference.scale_size(height, width, k) for k in range(6)))
+    pixels = batch * height * width
     lanes = sum(sum(ptx.counts[k.fn.__name__].lane_instructions.values()) for k in KERNELS)
     moved = 32 * sum(
         ptx.counts[k.fn.__name__].reads.program_sectors + ptx.counts[k.fn.__name__].writes.program_sectors
         for k in KERNELS
     )
-    assert lanes / pixels < 1300
-    assert moved / batch < 30e6
+    assert lanes / pixels < 1350
+    assert moved / batch < 172e6 / 8

@@ -48,7 +48,10 @@ class RandomLossWeighting(LossBalancer):
         if record is None and self.started:
             means = self.memory["previous"]
             with torch.no_grad():
-                self.weights.copy_(self._draw(self.memory["start"], means, usable(means)))
+                drawn = self._draw(self.memory["start"], means, usable(means))
+                # a copy from pageable memory would wait for the device
+                drawn = drawn.pin_memory() if self.weights.is_cuda else drawn
+                self.weights.copy_(drawn, non_blocking=True)
         return record
 
     def _draw(self, start: Tensor, means: Tensor, active: Tensor) -> Tensor:
