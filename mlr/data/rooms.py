@@ -118,12 +118,13 @@ def _window(scene: Scene, shape: Shape, height: int, width: int) -> tuple[slice,
 
 def shade(scene: Scene, rays: Array, depth: Array, hit: np.ndarray) -> Array:
     """Linear colours [H, W, 3]: ambient light, and the lamp where nothing stands between."""
-    points = scene.eye + rays * depth[..., None]
-    colours = np.zeros_like(points)
-    for number in np.unique(hit):
+    points = (scene.eye + rays * depth[..., None]).reshape(-1, 3)
+    colours = np.empty_like(points)
+    owner = hit.ravel()
+    for number in np.flatnonzero(np.bincount(owner)):
         shape, paint = scene.solids[number]
-        where = hit == number
-        at = points[where]
+        where = np.flatnonzero(owner == number)
+        at = points.take(where, axis=0)
         normal, uv, face = shape.surface(at)
         colour, glow = paint.shade(uv.astype(np.float32), face)
         to_lamp = scene.lamp - at
@@ -132,20 +133,26 @@ def shade(scene: Scene, rays: Array, depth: Array, hit: np.ndarray) -> Array:
         lit = facing / (0.5 + distance * distance) * ~_shadowed(scene, at, to_lamp)
         up = 0.75 + 0.25 * normal[:, 1]  # light bounced off the ceiling is a little stronger from above
         light = scene.ambient * up[:, None] + scene.lamp_power * lit[:, None]
-        colours[where] = colour * (light * (1 - glow[:, None]) + 1.2 * glow[:, None])
-    return colours
+        if glow.any():
+            light = light * (1 - glow[:, None]) + 1.2 * glow[:, None]
+        colours[where] = colour * light
+    return colours.reshape(rays.shape)
 
 
 def _shadowed(scene: Scene, points: Array, to_lamp: Array) -> np.ndarray:
     """Whether a solid stands between points and the lamp."""
     dark = np.zeros(len(points), bool)
     squared = dot(to_lamp, to_lamp)
+    # Only points whose way to the lamp passes the sphere around a shape are cast. With the lamp as origin, the point
+    # q and the centre c, the way comes nearest at f q, f = c.q / |q|^2 in [0, 1], where |c - f q|^2 is
+    # |c|^2 + f (f |q|^2 - 2 c.q): scalars, no vectors.
     for shape, _ in scene.solids[1:]:
-        # only points whose way to the lamp passes the sphere around the shape
-        offset = shape.centre - points
-        along = np.clip(dot(offset, to_lamp) / squared, 0, 1)
-        miss = offset - along[:, None] * to_lamp
-        near = np.flatnonzero((dot(miss, miss) < shape.radius**2) & ~dark)
+        centre = shape.centre - scene.lamp
+        lift = -(to_lamp @ centre)
+        foot = np.clip(lift / squared, 0, 1)
+        miss = dot(centre, centre) + foot * (foot * squared - 2 * lift)
+        # a millimetre more, so that rounding drops no shadow
+        near = np.flatnonzero((miss < np.float32((shape.radius + 1e-3) ** 2)) & ~dark)
         if len(near):
             t = shape.intersect(points[near], to_lamp[near])
             dark[near[t < 1]] = True

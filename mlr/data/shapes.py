@@ -74,17 +74,16 @@ class Box:
     def surface(self, points: Array) -> tuple[Array, Array, NDArray[np.int64]]:
         """Outward normals [n, 3], surface coordinates [n, 2] in metres and the face 0-5 of points on it."""
         p = self._local(points - self.centre)
-        x, y, z = np.abs(p / self.half).T
-        axis = np.where(x >= y, np.where(x >= z, 0, 2), np.where(y >= z, 1, 2))
-        rows = np.arange(len(p))
-        sign = np.sign(p[rows, axis]).astype(np.float32)
-        normal = np.zeros_like(p)
-        normal[rows, axis] = -sign if self.inward else sign
-        u = np.where(axis == 0, p[:, 2], p[:, 0])
-        v = np.where(axis == 1, p[:, 2], p[:, 1])
+        x, y, z = np.ascontiguousarray(p.T)
+        ax, ay, az = (np.abs(value / half) for value, half in zip((x, y, z), self.half, strict=True))
+        on_x, on_y = (ax >= ay) & (ax >= az), ay >= az
+        axis = np.where(on_x, 0, np.where(on_y, 1, 2))
+        face = 2 * axis + (np.where(on_x, x, np.where(on_y, y, z)) > 0)
+        u, v = np.where(on_x, z, x), np.where(axis == 1, z, y)
         c, s = np.float32(np.cos(self.yaw)), np.float32(np.sin(self.yaw))
-        world = np.stack([c * normal[:, 0] + s * normal[:, 2], normal[:, 1], -s * normal[:, 0] + c * normal[:, 2]], -1)
-        return world, np.stack([u, v], -1), 2 * axis + (sign > 0)
+        outward = np.array([[-c, 0, s], [c, 0, -s], [0, -1, 0], [0, 1, 0], [-s, 0, -c], [s, 0, c]], np.float32)
+        normal = (-outward if self.inward else outward).take(face, axis=0)
+        return normal, np.stack([u, v], -1), face
 
 
 @dataclass(frozen=True)
