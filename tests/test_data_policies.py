@@ -70,7 +70,7 @@ def test_image_and_depth_move_together_and_the_crop_hides_most_uncovered_pixels(
         out = finish(geometry((228, 304))(coordinates()))
         where = out["valid"][0]
         difference = (out["image"][0] - (out["depth"][0] - 1))[where].abs()
-        assert difference.quantile(0.97) < 2 / 300
+        assert difference.max() < 2 / 300
         assert (out["depth"] > 0).all()
         uncovered.append(1 - float(where.float().mean()))
         turned += bool((out["depth"][0, :, 150].diff().abs() > 0).any())

@@ -87,19 +87,32 @@ class UnclampedJitter(v2.Transform):
 
 
 class FillUncovered(torch.nn.Module):
-    """Give pixels that geometry uncovered the image and depth of the nearest one that was there; they are not valid."""
+    """Move a sample, then fill what that uncovered from the nearest pixel that was there; filled pixels are not valid.
+
+    Interpolation blends the outermost pixels of a turned image with the black beyond it. Coverage, an image of ones,
+    goes through the same geometry and tells them apart; they are filled too, lest black spread over the corners.
+
+    Args:
+        geometry: transforms that move pixels.
+    """
+
+    def __init__(self, *geometry: v2.Transform) -> None:
+        super().__init__()
+        self.geometry = v2.Compose(geometry)
 
     def forward(self, sample: Sample) -> Sample:
-        """Fill a sample."""
-        known = sample["depth"][0] > 0
+        """Move and fill a sample."""
+        whole = tv_tensors.Image(torch.ones_like(sample["image"][:1], dtype=torch.float32))
+        moved, coverage = self.geometry(sample, whole)
+        known = (moved["depth"][0] > 0) & (coverage[0] > 0.999)
         if known.all():
-            return sample
+            return moved
         rows, columns = (torch.from_numpy(i) for i in nearest_known(known.numpy()))
         fill: dict[str, Any] = {
-            name: tv_tensors.wrap(sample[name][:, rows, columns], like=sample[name]) for name in ("image", "depth")
+            name: tv_tensors.wrap(moved[name][:, rows, columns], like=moved[name]) for name in ("image", "depth")
         }
-        valid = tv_tensors.wrap(sample["valid"] * known, like=sample["valid"])
-        return {"image": fill["image"], "depth": fill["depth"], "valid": valid, "id": sample["id"]}
+        valid = tv_tensors.wrap(moved["valid"] * known, like=moved["valid"])
+        return {"image": fill["image"], "depth": fill["depth"], "valid": valid, "id": moved["id"]}
 
 
 def _to_size(size: tuple[int, int]) -> list[torch.nn.Module]:
@@ -113,8 +126,7 @@ def eccv2020(size: tuple[int, int]) -> v2.Transform:
         [
             *_to_size(size),
             v2.RandomHorizontalFlip(0.5),
-            v2.RandomRotation(5, interpolation=v2.InterpolationMode.BILINEAR, fill=0),
-            FillUncovered(),
+            FillUncovered(v2.RandomRotation(5, interpolation=v2.InterpolationMode.BILINEAR, fill=0)),
             Lighting(0.1),
             v2.ColorJitter(brightness=0.4, contrast=0.4, saturation=0.4),
         ]
@@ -128,9 +140,9 @@ def hu2019(size: tuple[int, int]) -> v2.Transform:
         [
             *_to_size(larger),
             v2.RandomHorizontalFlip(0.5),
-            v2.RandomRotation(5, interpolation=v2.InterpolationMode.BILINEAR, fill=0),
-            v2.CenterCrop(size),
-            FillUncovered(),
+            FillUncovered(
+                v2.RandomRotation(5, interpolation=v2.InterpolationMode.BILINEAR, fill=0), v2.CenterCrop(size)
+            ),
             Lighting(0.1, clamp=False),
             UnclampedJitter(0.4),
         ]
