@@ -9,7 +9,7 @@ ENGINE := $(wildcard csrc/*)
 
 # a small encoder with ImageNet weights on small images; five epochs are the paper's whole staircase of lambda
 DEMO := --backbone tf_efficientnet_lite0 --pretrained true --decoder-channels 256 --size 96x128 \
-        --train-length 480 --val-length 48 --epochs 5 --learning-rate 5e-4
+        --train-length 400 --val-length 48 --epochs 5 --learning-rate 5e-4
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-long lint format bench bench-report bench-compare sanitize clean
@@ -47,6 +47,18 @@ lint: $(READY) ## ruff and mypy
 format: $(READY) ## let ruff rewrite the formatting
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+bench: $(READY) ## measure the losses on this machine: runs/bench.json and tables
+	$(BIN)/python bench/loss_speed.py --out runs/bench.json
+
+bench-report: $(READY) ## write docs/performance.md and the README's table from bench/results
+	$(BIN)/python bench/report.py
+
+bench-compare: $(READY) ## time the working tree against BASE=<commit>
+	$(BIN)/python bench/compare.py --base $(BASE)
+
+sanitize: $(READY) ## the C++ engine's tests under AddressSanitizer and UBSan (minutes)
+	tests/sanitize.sh $(BIN)/python
 
 clean: ## remove what was built, not .venv and not runs/
 	rm -rf build dist *.egg-info mlr/*.so

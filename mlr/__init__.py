@@ -20,10 +20,17 @@ from mlr.engine import backend, backend_report
 from mlr.space import LossSpace
 
 if TYPE_CHECKING:
+    from mlr.checkpoints import load_checkpoint, save_checkpoint
     from mlr.evaluation import DepthMetrics, depth_metrics
     from mlr.model import DepthModel
 
-_LAZY = {"DepthModel": "mlr.model", "DepthMetrics": "mlr.evaluation", "depth_metrics": "mlr.evaluation"}
+_LAZY = {
+    "DepthModel": "mlr.model",
+    "DepthMetrics": "mlr.evaluation",
+    "depth_metrics": "mlr.evaluation",
+    "load_checkpoint": "mlr.checkpoints",
+    "save_checkpoint": "mlr.checkpoints",
+}
 
 __all__ = [
     "DepthMetrics",
@@ -40,8 +47,10 @@ __all__ = [
     "backend_report",
     "depth_metrics",
     "lambda_staircase",
+    "load_checkpoint",
     "multi_loss",
     "multi_loss_terms",
+    "save_checkpoint",
 ]
 
 
