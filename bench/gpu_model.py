@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A PREDICTION of the Triton engine's time on GPUs from counted instructions and bytes; nothing here was timed.
 
-    python bench/gpu_model.py --out bench/results/gpu_model.json
+    python bench/gpu_model.py --out bench/results/triton/model.json
 
 The compiled PTX of the four kernels is run on the CPU (tests/ptx), which counts executed instructions by class and the
 32-byte sectors that each program touches. From these counts a launch takes the longest of

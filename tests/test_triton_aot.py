@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The kernels compiled ahead of time for four GPUs: registers, spills, shared memory, width of the loads.
 
-The limits are asserted; the numbers of the compiler at hand go to bench/results/triton_resources.json with
+The limits are asserted; the numbers of the compiler at hand go to bench/results/triton/resources.json with
 ``python tests/test_triton_aot.py``.
 """
 
@@ -25,7 +25,7 @@ from triton.compiler import ASTSource
 
 import mlr
 
-RESULT = Path(__file__).parent.parent / "bench" / "results" / "triton_resources.json"
+RESULT = Path(__file__).parent.parent / "bench" / "results" / "triton" / "resources.json"
 TARGETS = {
     "sm_80": GPUTarget("cuda", 80, 32),
     "sm_90": GPUTarget("cuda", 90, 32),
