@@ -47,11 +47,20 @@ def sign_columns(signs, column_sums, borders, r, y0, y1, word0, h, w, WORDS: tl.
     acc = tl.zeros([WORDS], tl.int32)
     for y in tl.range(y0 - r, y0 + r + 1, loop_unroll_factor=8):
         acc += sign_row(signs, y, h, pitch, lane, inside)
-    for y in range(y0, y1):
-        new = sign_row(signs, y + r + 1, h, pitch, lane, inside)
-        old = sign_row(signs, y - r, h, pitch, lane, inside)
-        tl.store(column_sums + y * (pitch // 4) + lane, acc, mask=store)
-        acc += new - old
+    for y in range(y0, y1, 4):  # the loads of four rows before their stores, as in windows
+        d0 = sign_row(signs, y + r + 1, h, pitch, lane, inside) - sign_row(signs, y - r, h, pitch, lane, inside)
+        d1 = sign_row(signs, y + r + 2, h, pitch, lane, inside) - sign_row(signs, y + 1 - r, h, pitch, lane, inside)
+        d2 = sign_row(signs, y + r + 3, h, pitch, lane, inside) - sign_row(signs, y + 2 - r, h, pitch, lane, inside)
+        d3 = sign_row(signs, y + r + 4, h, pitch, lane, inside) - sign_row(signs, y + 3 - r, h, pitch, lane, inside)
+        at = column_sums + y * (pitch // 4) + lane
+        tl.store(at, acc, mask=store)
+        acc += d0
+        tl.store(at + pitch // 4, acc, mask=store & (y + 1 < y1))
+        acc += d1
+        tl.store(at + 2 * (pitch // 4), acc, mask=store & (y + 2 < y1))
+        acc += d2
+        tl.store(at + 3 * (pitch // 4), acc, mask=store & (y + 3 < y1))
+        acc += d3
     for side in tl.static_range(2):
         if (y0 == 0) if side == 0 else (y1 == h):
             b0 = tl.zeros([WORDS], tl.int32)
@@ -60,7 +69,7 @@ def sign_columns(signs, column_sums, borders, r, y0, y1, word0, h, w, WORDS: tl.
             b3 = tl.zeros([WORDS], tl.int32)
             first = 0 if side == 0 else tl.maximum(h - 1 - r, 0)
             last = tl.minimum(r + 1, h) if side == 0 else h
-            for i in range(first, last):
+            for i in tl.range(first, last, loop_unroll_factor=4):
                 count = border_count(i, h, r, side == 0)
                 row = sign_row(signs, i, h, pitch, lane, inside)
                 b0 += count * ((row & 255) - 1)

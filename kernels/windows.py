@@ -29,6 +29,31 @@ def row_error(e_ptr, t_ptr, stride, y, h, x, mask, PAIR: tl.constexpr):
 
 
 @triton.jit
+def moving_rows(e_ptr, t_ptr, stride, y, h, x, mask, PAIR: tl.constexpr):
+    """The rows that leave and enter the windows of 5, 17 and 65 rows as their centre moves from y to y + 1."""
+    return (
+        row_error(e_ptr, t_ptr, stride, y - 2, h, x, mask, PAIR),
+        row_error(e_ptr, t_ptr, stride, y + 3, h, x, mask, PAIR),
+        row_error(e_ptr, t_ptr, stride, y - 8, h, x, mask, PAIR),
+        row_error(e_ptr, t_ptr, stride, y + 9, h, x, mask, PAIR),
+        row_error(e_ptr, t_ptr, stride, y - 32, h, x, mask, PAIR),
+        row_error(e_ptr, t_ptr, stride, y + 33, h, x, mask, PAIR),
+    )
+
+
+@triton.jit
+def move_down(at, plane_size, mask, s5, s17, s65, total, rows, y, y1):
+    """Store the sums of row y and move on to those of row y + 1."""
+    old5, new5, old17, new17, old65, new65 = rows
+    store = mask & (y < y1)
+    tl.store(at, s5, mask=store)
+    tl.store(at + plane_size, s17, mask=store)
+    tl.store(at + 2 * plane_size, s65, mask=store)
+    total += tl.where((y >= 2) & (y < y1), old5, 0.0)
+    return s5 + (new5 - old5), s17 + (new17 - old17), s65 + (new65 - old65), total
+
+
+@triton.jit
 def column_sums(e_ptr, t_ptr, stride, sums, plane_size, y0, y1, x, h, w, PAIR: tl.constexpr, MEANS: tl.constexpr):
     """Column sums over 5, 17 and 65 rows for rows y0 .. y1 - 1 and the columns ``x``.
 
@@ -50,22 +75,21 @@ def column_sums(e_ptr, t_ptr, stride, sums, plane_size, y0, y1, x, h, w, PAIR: t
         for d in tl.range(9, 33, loop_unroll_factor=4):
             s65 += row_error(e_ptr, t_ptr, stride, y0 + d, h, x, mask, PAIR)
             s65 += row_error(e_ptr, t_ptr, stride, y0 - d, h, x, mask, PAIR)
-        for y in range(y0, y1):
-            # loads come first: none of them may pass a store
-            old5 = row_error(e_ptr, t_ptr, stride, y - 2, h, x, mask, PAIR)
-            new5 = row_error(e_ptr, t_ptr, stride, y + 3, h, x, mask, PAIR)
-            old17 = row_error(e_ptr, t_ptr, stride, y - 8, h, x, mask, PAIR)
-            new17 = row_error(e_ptr, t_ptr, stride, y + 9, h, x, mask, PAIR)
-            old65 = row_error(e_ptr, t_ptr, stride, y - 32, h, x, mask, PAIR)
-            new65 = row_error(e_ptr, t_ptr, stride, y + 33, h, x, mask, PAIR)
+        # The loads of four rows come first: none of them may pass a store, so that rows one by one would wait for memory
+        # once each.
+        for y in range(y0, y1, 4):
+            rows0 = moving_rows(e_ptr, t_ptr, stride, y, h, x, mask, PAIR)
+            rows1 = moving_rows(e_ptr, t_ptr, stride, y + 1, h, x, mask, PAIR)
+            rows2 = moving_rows(e_ptr, t_ptr, stride, y + 2, h, x, mask, PAIR)
+            rows3 = moving_rows(e_ptr, t_ptr, stride, y + 3, h, x, mask, PAIR)
             at = sums + y * pitch + PAD + x
-            tl.store(at, s5, mask=mask)
-            tl.store(at + plane_size, s17, mask=mask)
-            tl.store(at + 2 * plane_size, s65, mask=mask)
-            total += tl.where(y >= 2, old5, 0.0)
-            s5 += new5 - old5
-            s17 += new17 - old17
-            s65 += new65 - old65
+            s5, s17, s65, total = move_down(at, plane_size, mask, s5, s17, s65, total, rows0, y, y1)
+            at += pitch
+            s5, s17, s65, total = move_down(at, plane_size, mask, s5, s17, s65, total, rows1, y + 1, y1)
+            at += pitch
+            s5, s17, s65, total = move_down(at, plane_size, mask, s5, s17, s65, total, rows2, y + 2, y1)
+            at += pitch
+            s5, s17, s65, total = move_down(at, plane_size, mask, s5, s17, s65, total, rows3, y + 3, y1)
     else:
         for y in range(y0, y1):
             total += tl.where(y >= 2, row_error(e_ptr, t_ptr, stride, y - 2, h, x, mask, PAIR), 0.0)
