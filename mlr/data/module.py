@@ -116,7 +116,7 @@ class DepthData(L.LightningDataModule):
 
     Args:
         data: a key of :data:`mlr.data.registry.SOURCES`.
-        root: folder or file of the data set; "rooms" needs none.
+        root: folder or file of the data set; "rooms" takes none.
         size: (height, width) of the batches.
         batch_size: images in a batch.
         workers: processes that load; -1 = one less than the cores, at most 8.
@@ -173,13 +173,15 @@ class DepthData(L.LightningDataModule):
     def open(self, split: str) -> Source:
         """The frames of a split, at their own size and without transforms."""
         options: dict[str, Any] = dict(parse_options(self.options))
-        if check_source(self.data) == "rooms":
-            height, width = self.size
-            options = {"length": self.lengths[split], "seed": self.seed, "height": height, "width": width} | options
-        elif self.depth_unit is not None:
+        if self.depth_unit is not None:
             if "unit" not in source_options(self.data):
                 raise ValueError(f"--depth-unit is not for --data {self.data}, whose unit is known")
             options["unit"] = self.depth_unit
+        if check_source(self.data) == "rooms":
+            if self.root is not None:
+                raise ValueError(f"--data rooms needs no files: say what --root {self.root} holds, e.g. --data folder")
+            height, width = self.size
+            options = {"length": self.lengths[split], "seed": self.seed, "height": height, "width": width} | options
         return open_dataset(self.data, self.root, split, **options)
 
     def describe(self) -> str:
