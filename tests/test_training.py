@@ -128,8 +128,9 @@ def test_settings_work_together(changes, tmp_path):
 
 
 def test_training_lowers_the_loss(tmp_path):
-    config = replace(TINY, out=tmp_path / "run", epochs=6, balancer="fixed", losses="depth", learning_rate=3e-3)
-    result = quiet_train(config)
+    # a narrower decoder ends in one channel, which may die, and then nothing is learned from some seeds
+    wide = {"decoder_channels": 512, "batch_size": 1, "epochs": 6, "learning_rate": 2e-3}
+    result = quiet_train(replace(TINY, out=tmp_path / "run", balancer="fixed", losses="depth", **wide))
     with (result.path / "metrics.csv").open() as file:
         losses = [float(r["train/loss_epoch"]) for r in csv.DictReader(file) if r["train/loss_epoch"]]
     assert losses[-1] < 0.8 * losses[0]
