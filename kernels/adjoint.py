@@ -12,7 +12,6 @@ therefore the true one plus 2 r + 1 everywhere. The first and last row do not fi
 
 import triton
 import triton.language as tl
-
 from mlr.kernels.geometry import PAD, TILE, pitch_of
 
 #: Four pixels of sign 0.
@@ -85,7 +84,7 @@ def sign_columns(signs, column_sums, borders, r, y0, y1, word0, h, w, WORDS: tl.
 
 @triton.jit
 def border_rows(borders, boxes, r, y0, y1, h, w, COLUMNS: tl.constexpr):
-    """The finished box^T in the first and last row, if they are among the rows y0 .. y1 - 1; their columns are known."""
+    """The finished box^T in the first and last row, if they are among the rows y0 .. y1 - 1."""
     pitch = pitch_of(w)
     for side in tl.static_range(2):
         if (y0 == 0) if side == 0 else (y1 == h):

@@ -58,7 +58,8 @@ def locate(rest, batch, height, width, scales, rows, columns, group, FIRST: tl.c
     """Scale, image and part of program number ``rest`` of a list: scales ascending, in each all images, all parts.
 
     A scale is listed if its bit in ``scales`` is set. Its maps are cut into tiles of ``rows`` x ``columns``, of which a
-    part is a ``group``; tiles of one column cover whole quads. Returns (scale, image, part, rest): past the end of the list the scale is -1 and ``rest`` the
+    part is a ``group``; tiles of one column cover whole quads. Returns (scale, image, part,
+    rest): past the end of the list the scale is -1 and ``rest`` the
     number of the program in the list that follows.
     """
     scale = rest * 0 - 1

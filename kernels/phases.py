@@ -13,7 +13,6 @@ two directions in turn it owns whole rows, writes them, and passes a barrier of 
 
 import triton
 import triton.language as tl
-
 from mlr.kernels.adjoint import border_columns, border_rows, quad, sign_columns, windows_gradient
 from mlr.kernels.geometry import PAD, SCALES, SLOTS, TILE, locate, pitch_of, plane_offset, quads_of, scale_size
 from mlr.kernels.pyramid import gather_area, gather_bicubic, gather_collapsed, reduce_maps, reduce_quads
@@ -25,8 +24,10 @@ KINDS = tl.constexpr(13)
 SIGN_SLOT = tl.constexpr(13)
 
 _RUN_TIME = [
-    "batch", "height", "width", "terms01", "terms23", "terms45", "count", "column_rows", "window_rows", "coarse_window_rows", "strip_rows", "reps",
-    "column_tiles", "quad_partials", "block", "errors_partials", "strip_partials", "row_partials", "stencils", "windows", "gradient_rows", "coarse_rows", "sign_rows",
+    "batch", "height", "width", "terms01", "terms23", "terms45", "count", "column_rows", "window_rows",
+    "coarse_window_rows", "strip_rows", "reps",
+    "column_tiles", "quad_partials", "block", "errors_partials", "strip_partials", "row_partials", "stencils",
+    "windows", "gradient_rows", "coarse_rows", "sign_rows",
 ]  # fmt: skip
 
 
@@ -109,7 +110,8 @@ def pyramid_kernel(pred, target, weights, errors, targets, sums, table, partials
     else:
         second = 0
     if pid < first:
-        fine_columns(pred, target, sums, partials, pid, column_tiles, batch, height, width, column_rows, errors_partials, MEANS,
+        fine_columns(pred, target, sums, partials, pid, column_tiles, batch, height, width, column_rows,
+                     errors_partials, MEANS,
                      AREA, BLOCK)
     elif pid < first + second:
         if ALIGNED and not AREA:
@@ -120,7 +122,8 @@ def pyramid_kernel(pred, target, weights, errors, targets, sums, table, partials
                          (part // across) * QUAD_ROWS, (part % across) * TILE, stencils | windows, image, batch, height,
                          width, QUAD_ROWS)
     else:
-        scale, image, part, rest = locate(pid - first - second, batch, height, width, scales, 1, 1, BLOCK * reps, 1, AREA)
+        scale, image, part, rest = locate(pid - first - second, batch, height, width, scales, 1, 1, BLOCK * reps, 1,
+                                          AREA)
         if scale > 0:
             reduce_maps(pred, target, errors, targets, partials + (image * SCALES + scale) * errors_partials, part,
                         scale, image, batch, height, width, reps, AREA, BLOCK)
@@ -174,9 +177,10 @@ def mean_error(partials, image, scale, count, errors_partials, h, w):
 
 @triton.jit
 def coarse_windows(errors, sums, signs, centre, table, partials, row_sums, scale, image, part, batch, height, width,
-                   coarse_window_rows, block, quad_partials, errors_partials, row_partials, MEANS: tl.constexpr, GRAD: tl.constexpr,
+                   coarse_window_rows, block, quad_partials, errors_partials, row_partials, MEANS: tl.constexpr,
+                   GRAD: tl.constexpr,
                    AREA: tl.constexpr, COLUMNS: tl.constexpr, ROWS: tl.constexpr):
-    """Windows in both directions on some whole coarse_window_rows of a coarse map."""
+    """Windows in both directions on some whole rows of a coarse map."""
     h, w = scale_size(height, width, scale, AREA)
     pitch = pitch_of(w)
     y0 = part * coarse_window_rows
@@ -256,18 +260,21 @@ def strips(pred, target, errors, targets, local, table, strip_sums, scale, image
 
 @triton.jit(do_not_specialize=_RUN_TIME)
 def losses_kernel(pred, target, errors, targets, sums, signs, local, centre, table, partials, strip_sums, row_sums,
-                  batch, height, width, stencils, windows, column_rows, window_rows, coarse_window_rows, strip_rows, block, column_tiles, quad_partials,
+                  batch, height, width, stencils, windows, column_rows, window_rows, coarse_window_rows, strip_rows,
+                  block, column_tiles, quad_partials,
                   errors_partials, strip_partials, row_partials,
                   MEANS: tl.constexpr, NORMALS: tl.constexpr, GRAD: tl.constexpr, AREA: tl.constexpr,
-                  ALIGNED: tl.constexpr, COLUMNS: tl.constexpr, ROWS: tl.constexpr, WARPS: tl.constexpr, UNROLL: tl.constexpr):
-    """Phase 2. A program is some coarse_window_rows of a coarse map (windows), some strips of a map (stencils) or a tile of scale 0."""
+                  ALIGNED: tl.constexpr, COLUMNS: tl.constexpr, ROWS: tl.constexpr, WARPS: tl.constexpr,
+                  UNROLL: tl.constexpr):
+    """Phase 2. A program is windows on rows of a coarse map, stencils on some strips, or windows on a tile of scale 0."""
     pid = tl.program_id(0)
     if ALIGNED:
         width = (width // 4) * 4
     scale, image, part, rest = locate(pid, batch, height, width, windows, coarse_window_rows, 1 << 30, 1, 1, AREA)
     if scale > 0:
         coarse_windows(errors, sums, signs, centre, table, partials, row_sums, scale, image, part, batch, height, width,
-                       coarse_window_rows, block, quad_partials, errors_partials, row_partials, MEANS, GRAD, AREA, COLUMNS, ROWS)
+                       coarse_window_rows, block, quad_partials, errors_partials, row_partials, MEANS, GRAD, AREA,
+                       COLUMNS, ROWS)
     else:
         scale, image, part, rest = locate(rest, batch, height, width, stencils, strip_rows, STRIP, WARPS, 0, AREA)
         if scale >= 0:
@@ -304,8 +311,10 @@ def sign_sums(signs, column_sums, borders, boxes, folds, r, y0, y1, h, w, WORDS:
 
 
 @triton.jit
-def coarse_gradient(signs, column_signs, borders, boxes, folds, local, centre, table, row_sums, scale, image, part, batch, height,
-                    width, stencils, windows, coarse_window_rows, coarse_rows, row_partials, MEANS: tl.constexpr, AREA: tl.constexpr,
+def coarse_gradient(signs, column_signs, borders, boxes, folds, local, centre, table, row_sums, scale, image, part,
+                    batch, height,
+                    width, stencils, windows, coarse_window_rows, coarse_rows, row_partials, MEANS: tl.constexpr,
+                    AREA: tl.constexpr,
                     WORDS: tl.constexpr, ROWS: tl.constexpr):
     """The finished gradient of some whole rows of a coarse map, into ``local``."""
     h, w = scale_size(height, width, scale, AREA)
@@ -347,7 +356,8 @@ def coarse_gradient(signs, column_signs, borders, boxes, folds, local, centre, t
 
 
 @triton.jit(do_not_specialize=_RUN_TIME)
-def columns_kernel(signs, column_signs, borders, boxes, folds, local, centre, table, row_sums, batch, height, width, stencils,
+def columns_kernel(signs, column_signs, borders, boxes, folds, local, centre, table, row_sums, batch, height, width,
+                   stencils,
                    windows, coarse_window_rows, sign_rows, coarse_rows, row_partials,
                    MEANS: tl.constexpr, AREA: tl.constexpr, WORDS: tl.constexpr, ROWS: tl.constexpr):
     """Phase 3. A program is some rows of a coarse map, or of one sign map of scale 0.
@@ -357,8 +367,10 @@ def columns_kernel(signs, column_signs, borders, boxes, folds, local, centre, ta
     pid = tl.program_id(0)
     scale, image, part, rest = locate(pid, batch, height, width, stencils | windows, coarse_rows, 1 << 30, 1, 1, AREA)
     if scale > 0:
-        coarse_gradient(signs, column_signs, borders, boxes, folds, local, centre, table, row_sums, scale, image, part, batch, height,
-                        width, stencils, windows, coarse_window_rows, coarse_rows, row_partials, MEANS, AREA, WORDS, ROWS)
+        coarse_gradient(signs, column_signs, borders, boxes, folds, local, centre, table, row_sums, scale, image,
+                        part, batch, height,
+                        width, stencils, windows, coarse_window_rows, coarse_rows, row_partials, MEANS, AREA, WORDS,
+                        ROWS)
     else:
         pitch = pitch_of(width)
         per_map = tl.cdiv(height, sign_rows)
@@ -373,7 +385,8 @@ def columns_kernel(signs, column_signs, borders, boxes, folds, local, centre, ta
 
 
 @triton.jit
-def term_values(terms, strip_sums, row_sums, image, scale, height, width, terms01, terms23, terms45, count, window_rows, coarse_window_rows,
+def term_values(terms, strip_sums, row_sums, image, scale, height, width, terms01, terms23, terms45, count,
+                window_rows, coarse_window_rows,
                 strip_rows, strip_partials, row_partials, AREA: tl.constexpr):
     """The losses of an image and scale: partial sums added in double precision and in a fixed order."""
     h, w = scale_size(height, width, scale, AREA)
@@ -462,7 +475,8 @@ def fine_gradient(grad, local, column_signs, boxes, folds, centre, table, row_su
 
 @triton.jit(do_not_specialize=_RUN_TIME)
 def gradient_kernel(grad, terms, local, column_signs, boxes, folds, centre, table, strip_sums, row_sums, batch, height,
-                    width, terms01, terms23, terms45, count, stencils, windows, window_rows, coarse_window_rows, strip_rows, strip_partials,
+                    width, terms01, terms23, terms45, count, stencils, windows, window_rows, coarse_window_rows,
+                    strip_rows, strip_partials,
                     row_partials, gradient_rows,
                     MEANS: tl.constexpr, GRAD: tl.constexpr, AREA: tl.constexpr, ALIGNED: tl.constexpr,
                     ROWS: tl.constexpr):
@@ -472,7 +486,8 @@ def gradient_kernel(grad, terms, local, column_signs, boxes, folds, centre, tabl
         width = (width // 4) * 4
     if pid < batch * SCALES:
         term_values(terms, strip_sums, row_sums, (pid // SCALES).to(tl.int64), pid % SCALES, height, width, terms01,
-                    terms23, terms45, count, window_rows, coarse_window_rows, strip_rows, strip_partials, row_partials, AREA)
+                    terms23, terms45, count, window_rows, coarse_window_rows, strip_rows, strip_partials,
+                    row_partials, AREA)
     elif GRAD:
         fine_gradient(grad, local, column_signs, boxes, folds, centre, table, row_sums, pid - batch * SCALES, batch,
                       height, width, stencils, windows, window_rows, row_partials, gradient_rows, MEANS, AREA, ROWS)

@@ -8,7 +8,6 @@ the prediction: subtracting two resampled depths would lose the digits that deci
 
 import triton
 import triton.language as tl
-
 from mlr.kernels.geometry import PAD, TILE, pitch_of, plane_offset, quads_of, scale_size
 
 
@@ -147,12 +146,12 @@ def reduce_quads(pred, target, errors, targets, partial1, partial2, y0, x0, scal
     pred += source
     target += source
     i = y0 + tl.arange(0, ROWS)[:, None]
-    a0, b0, c0, p0, q0, r0 = quad_row(pred, target, 4 * i - 1, x0, height, width, ROWS)
+    a0, b0, _c0, p0, q0, _r0 = quad_row(pred, target, 4 * i - 1, x0, height, width, ROWS)
     a1, b1, c1, p1, q1, r1 = quad_row(pred, target, 4 * i, x0, height, width, ROWS)
     a2, b2, c2, p2, q2, r2 = quad_row(pred, target, 4 * i + 1, x0, height, width, ROWS)
     a3, b3, c3, p3, q3, r3 = quad_row(pred, target, 4 * i + 2, x0, height, width, ROWS)
     a4, b4, c4, p4, q4, r4 = quad_row(pred, target, 4 * i + 3, x0, height, width, ROWS)
-    a5, b5, c5, p5, q5, r5 = quad_row(pred, target, 4 * i + 4, x0, height, width, ROWS)
+    a5, b5, _c5, p5, q5, _r5 = quad_row(pred, target, 4 * i + 4, x0, height, width, ROWS)
     q = x0 // 4 + tl.arange(0, 32)[None, :]
     first = plane_offset(1, batch, height, width, False)
     if (scales >> 1) & 1 != 0:

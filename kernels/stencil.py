@@ -3,7 +3,8 @@
 
 A warp walks down a strip of 32 columns, one lane a column; what the rows above contributed stays in registers and what
 the neighbouring columns hold comes by a shuffle (``tl.gather`` inside the warp). The two lanes at either end are there
-for their neighbours only, so a strip yields 28 columns. Row n completes the row n - 2, whose second derivatives need it.
+for their neighbours only, so a strip yields 28 columns. Row n completes the row n - 2,
+whose second derivatives need it.
 
 Loads are clamped to the map, so derivatives vanish by themselves in the last column and row (replicate padding). The
 adjoint needs masks where a derivative is the constant 0 (first differences, last column or row) and outside the map.
@@ -11,7 +12,6 @@ adjoint needs masks where a derivative is the constant 0 (first differences, las
 
 import triton
 import triton.language as tl
-
 from mlr.kernels.geometry import quads_of
 from mlr.kernels.windows import sign
 
@@ -52,8 +52,8 @@ def walk(e_ptr, t_ptr, minus, stride, weights, local, pitch, y0, rows, x0, h, w,
     x = x0 - HALO + lane
     right = tl.minimum(lane + 1, LANES - 1) + tl.zeros([WARPS, LANES], tl.int32)
     left = tl.maximum(lane - 1, 0) + tl.zeros([WARPS, LANES], tl.int32)
-    # The hint, which is not true where columns are clamped, only tells the compiler to lay the lanes along the row: a lane
-    # loads one number. Without it Triton 3.6 shuffles every row through shared memory.
+    # The hint, which is not true where columns are clamped, only tells the compiler to lay the lanes along the row: a
+    # lane loads one number. Without it Triton 3.6 shuffles every row through shared memory.
     column = tl.max_contiguous(tl.minimum(tl.maximum(x, 0), w - 1), [1, LANES])
     stored = (lane >= HALO) & (lane < HALO + STRIP) & (x < quads_of(w))
     owned = stored & (x < w)
@@ -79,9 +79,9 @@ def walk(e_ptr, t_ptr, minus, stride, weights, local, pitch, y0, rows, x0, h, w,
     nr = zero
     nc = zero
 
-    # Rows n - 1 and n - 2 of E and of the target's derivatives. What a value and the value one row older start from must
-    # differ: where both are the same constant, Triton 3.8 takes the older one for a constant (the first rows' results
-    # are not used, so any number will do).
+    # Rows n - 1 and n - 2 of E and of the target's derivatives. What a value and the value one row older start from
+    # must differ: where both are the same constant, Triton 3.8 takes the older one for a constant (the first rows'
+    # results are not used, so any number will do).
     older = zero + 1.0
     e1 = zero
     e2 = older

@@ -14,7 +14,6 @@ therefore written into the padding.
 
 import triton
 import triton.language as tl
-
 from mlr.kernels.geometry import PAD, TILE, pitch_of, quads_of
 
 
@@ -75,8 +74,8 @@ def column_sums(e_ptr, t_ptr, stride, sums, plane_size, y0, y1, x, h, w, PAIR: t
         for d in tl.range(9, 33, loop_unroll_factor=4):
             s65 += row_error(e_ptr, t_ptr, stride, y0 + d, h, x, mask, PAIR)
             s65 += row_error(e_ptr, t_ptr, stride, y0 - d, h, x, mask, PAIR)
-        # The loads of four rows come first: none of them may pass a store, so that rows one by one would wait for memory
-        # once each.
+        # The loads of four rows come first: none of them may pass a store, so that rows one by one would wait for
+        # memory once each.
         for y in range(y0, y1, 4):
             rows0 = moving_rows(e_ptr, t_ptr, stride, y, h, x, mask, PAIR)
             rows1 = moving_rows(e_ptr, t_ptr, stride, y + 1, h, x, mask, PAIR)
