@@ -266,7 +266,7 @@ def losses_kernel(pred, target, errors, targets, sums, signs, local, centre, tab
                   MEANS: tl.constexpr, NORMALS: tl.constexpr, GRAD: tl.constexpr, AREA: tl.constexpr,
                   ALIGNED: tl.constexpr, COLUMNS: tl.constexpr, ROWS: tl.constexpr, WARPS: tl.constexpr,
                   UNROLL: tl.constexpr):
-    """Phase 2. A program is windows on rows of a coarse map, stencils on some strips, or windows on a tile of scale 0."""
+    """Phase 2. A program is windows on rows of a coarse map, stencils on strips, or windows on a tile of scale 0."""
     pid = tl.program_id(0)
     if ALIGNED:
         width = (width // 4) * 4
