@@ -26,8 +26,13 @@ from mlr.space import KINDS, SCALES
 KERNELS = (phases.pyramid_kernel, phases.losses_kernel, phases.columns_kernel, phases.gradient_kernel)
 #: Types of the pointers that do not point to float32 numbers; those to the maps of the caller have their type.
 MAPS = ("pred", "target", "grad")
-POINTERS = {"signs": torch.uint8, "column_signs": torch.uint8, "borders": torch.int32, "boxes": torch.int32,
-            "folds": torch.int32}
+POINTERS = {
+    "signs": torch.uint8,
+    "column_signs": torch.uint8,
+    "borders": torch.int32,
+    "boxes": torch.int32,
+    "folds": torch.int32,
+}
 
 
 def multi_loss(
@@ -173,8 +178,9 @@ def _launch(pred: Tensor, target: Tensor, weights: Tensor | None, p: Plan, shape
          shapes.gradient_rows),
     )  # fmt: skip
     if not isinstance(KERNELS[0], JITFunction):  # Triton's interpreter
-        for kernel, programs, values, constants in zip(KERNELS, p.grids, run_time, constants_of(p, shapes),
-                                                       strict=True):
+        for kernel, programs, values, constants in zip(
+            KERNELS, p.grids, run_time, constants_of(p, shapes), strict=True
+        ):
             if programs:
                 kernel[(programs,)](*values, **constants)
         return terms, grad

@@ -112,9 +112,7 @@ def plan(
     if width % 4 == 0 and downsample == "bicubic" and min(height, width) >= 4:
         quad_programs = cdiv(width, TILE) * cdiv(cdiv(height, 4), shapes.quad_rows)
     strips = [cdiv(w, STRIP) * cdiv(h, strip_rows) for h, w in sizes]
-    tiles = [
-        cdiv(w, TILE) * cdiv(h, coarse_window_rows if k else window_rows) for k, (h, w) in enumerate(sizes)
-    ]
+    tiles = [cdiv(w, TILE) * cdiv(h, coarse_window_rows if k else window_rows) for k, (h, w) in enumerate(sizes)]
     grids = (
         (column_programs if windows & 1 else 0)
         + (quad_programs if (stencils | windows) & 6 else 0)
