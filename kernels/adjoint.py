@@ -29,7 +29,7 @@ def border_count(i, n, r, START: tl.constexpr):
 @triton.jit
 def sign_row(signs, y, h, width, word, inside):
     """Row y of a sign map as words of four pixels; a negative number is a large one without its sign."""
-    known = y.to(tl.uint32, bitcast=True) < h.to(tl.uint32, bitcast=True)
+    known = tl.cast(y, tl.uint32, bitcast=True) < tl.cast(h, tl.uint32, bitcast=True)
     return tl.load(signs + y * (width // 4) + word, mask=inside & known, other=ZEROS)
 
 
