@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
+
 from mlr.balancing import LossBalancer, lambda_staircase, make_balancer
 from mlr.reference import DOWNSAMPLE
 from mlr.space import LossSpace
@@ -151,6 +153,12 @@ class TrainingConfig:
                 raise ValueError(f"{flag(name)} must be a positive number, got {value}")
         if self.downsample not in DOWNSAMPLE:
             raise ValueError(f"--downsample must be one of {', '.join(DOWNSAMPLE)}, got {self.downsample!r}")
+        if self.device == "gpu" and not (torch.cuda.is_available() or torch.backends.mps.is_available()):
+            raise ValueError(
+                "--device gpu: PyTorch sees no GPU here; choose --device cpu, or auto for whatever is there"
+            )
+        if self.device == "gpu" and self.devices > max(torch.cuda.device_count(), 1):
+            raise ValueError(f"--devices {self.devices}: there are {torch.cuda.device_count()} GPUs here")
         _ = self.height_width
         self.make_balancer()
         check_options(self.data, parse_options(self.data_options))

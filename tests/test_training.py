@@ -165,6 +165,12 @@ def test_two_ranks_train_together(tmp_path):
         (["--learning-rate", "0"], 1, "--learning-rate must be a positive number"),
         (["--pretrained", "missing.pth"], 1, "no such file"),
         (["--resume", "nowhere"], 1, "no run folder"),
+        pytest.param(
+            ["--device", "gpu"],
+            1,
+            "sees no GPU",
+            marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU"),
+        ),
         (["--config", "missing.yaml"], 2, "--config"),
         (["--data", "nyu", "--root", "nowhere"], 1, "nowhere"),
         (["--data", "nyu"], 1, "--root"),
