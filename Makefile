@@ -9,7 +9,7 @@ ENGINE := $(wildcard csrc/*)
 
 # a small encoder with ImageNet weights on small images; five epochs are the paper's whole staircase of lambda
 DEMO := --backbone tf_efficientnet_lite0 --pretrained true --decoder-channels 256 --size 96x128 \
-        --train-length 400 --val-length 48 --epochs 5 --learning-rate 5e-4
+        --train-length 480 --val-length 48 --epochs 5 --learning-rate 5e-4
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-long lint format bench bench-report bench-compare sanitize clean
