@@ -154,9 +154,7 @@ class TrainingConfig:
         if self.downsample not in DOWNSAMPLE:
             raise ValueError(f"--downsample must be one of {', '.join(DOWNSAMPLE)}, got {self.downsample!r}")
         if self.device == "gpu" and not (torch.cuda.is_available() or torch.backends.mps.is_available()):
-            raise ValueError(
-                "--device gpu: PyTorch sees no GPU here; choose --device cpu, or auto"
-            )
+            raise ValueError("--device gpu: PyTorch sees no GPU here; choose --device cpu, or auto")
         if self.device == "gpu" and self.devices > max(torch.cuda.device_count(), 1):
             raise ValueError(f"--devices {self.devices}: there are {torch.cuda.device_count()} GPUs here")
         _ = self.height_width
