@@ -26,11 +26,11 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 import triton
+
+from mlr import reference
 from mlr.kernels import phases
 from mlr.kernels.configs import Shapes, shapes_for
 from mlr.kernels.launch import multi_loss
-
-from mlr import reference
 from mlr.space import term_name
 
 ALL = tuple(range(78))

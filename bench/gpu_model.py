@@ -25,9 +25,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mlr.kernels.launch import KERNELS
 
 from mlr import kernels
+from mlr.kernels.launch import KERNELS
 from mlr.space import LossSpace
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))

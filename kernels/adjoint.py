@@ -12,6 +12,7 @@ therefore the true one plus 2 r + 1 everywhere. The first and last row do not fi
 
 import triton
 import triton.language as tl
+
 from mlr.kernels.geometry import PAD, TILE, pitch_of
 
 #: Four pixels of sign 0.

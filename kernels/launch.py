@@ -15,12 +15,12 @@ from typing import Any
 
 import torch
 import triton
-from mlr.kernels import phases
-from mlr.kernels.configs import Shapes, shapes_for
-from mlr.kernels.plan import Plan, plan
 from torch import Tensor
 from triton.runtime.jit import JITFunction
 
+from mlr.kernels import phases
+from mlr.kernels.configs import Shapes, shapes_for
+from mlr.kernels.plan import Plan, plan
 from mlr.space import KINDS, SCALES
 
 KERNELS = (phases.pyramid_kernel, phases.losses_kernel, phases.columns_kernel, phases.gradient_kernel)

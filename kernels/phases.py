@@ -13,6 +13,7 @@ two directions in turn it owns whole rows, writes them, and passes a barrier of 
 
 import triton
 import triton.language as tl
+
 from mlr.kernels.adjoint import border_columns, border_rows, quad, sign_columns, windows_gradient
 from mlr.kernels.geometry import PAD, SCALES, SLOTS, TILE, locate, pitch_of, plane_offset, quads_of, scale_size
 from mlr.kernels.pyramid import gather_area, gather_bicubic, gather_collapsed, reduce_maps, reduce_quads

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from mlr.kernels.configs import Shapes
-
 from mlr.reference import scale_size
 from mlr.space import FAMILIES, KINDS, SCALES, WINDOWS
 

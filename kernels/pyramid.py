@@ -8,6 +8,7 @@ the prediction: subtracting two resampled depths would lose the digits that deci
 
 import triton
 import triton.language as tl
+
 from mlr.kernels.geometry import PAD, TILE, pitch_of, plane_offset, quads_of, scale_size
 
 

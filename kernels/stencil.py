@@ -12,6 +12,7 @@ adjoint needs masks where a derivative is the constant 0 (first differences, las
 
 import triton
 import triton.language as tl
+
 from mlr.kernels.geometry import quads_of
 from mlr.kernels.windows import sign
 

@@ -14,6 +14,7 @@ therefore written into the padding.
 
 import triton
 import triton.language as tl
+
 from mlr.kernels.geometry import PAD, TILE, pitch_of, quads_of
 
 

@@ -17,13 +17,13 @@ from typing import Any
 import pytest
 import torch
 import triton
-from mlr.kernels.configs import TABLE
-from mlr.kernels.launch import KERNELS, MAPS, POINTERS, constants_of
-from mlr.kernels.plan import plan
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 import mlr
+from mlr.kernels.configs import TABLE
+from mlr.kernels.launch import KERNELS, MAPS, POINTERS, constants_of
+from mlr.kernels.plan import plan
 
 RESULT = Path(__file__).parent.parent / "bench" / "results" / "triton" / "resources.json"
 TARGETS = {

@@ -11,11 +11,11 @@ import ptx
 import pytest
 import torch
 from depth_maps import depth_pair, relative_l2, term_errors
-from mlr.kernels.launch import KERNELS, constants_of, shapes_for
-from mlr.kernels.plan import plan
 
 import mlr
 from mlr import kernels, reference
+from mlr.kernels.launch import KERNELS, constants_of, shapes_for
+from mlr.kernels.plan import plan
 
 ALL = mlr.LossSpace("all").terms
 SMALL = [(1, 1), (1, 40), (7, 1), (33, 47), (40, 56), (45, 61)]
