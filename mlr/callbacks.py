@@ -50,9 +50,10 @@ class BalancingLog(RebalanceListener):
     @rank_zero_only
     def on_rebalance(self, trainer: L.Trainer, record: RebalanceRecord) -> None:
         """Append a period."""
+        losses = list(zip(record.names, record.means, record.weights, record.contributions, strict=True))
         with self.file.open("a", newline="") as out:
             writer = csv.writer(out)
-            for name, *values in zip(record.names, record.means, record.weights, record.contributions, strict=True):
+            for name, *values in losses:
                 flags = int(name in record.clipped), int(name in record.held)
                 writer.writerow(
                     [record.period, record.step, trainer.current_epoch, record.lam, name, *map(repr, values), *flags]
@@ -60,10 +61,8 @@ class BalancingLog(RebalanceListener):
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 scalars = {"balancing/lambda": record.lam or 0.0, "balancing/dropped_images": float(record.dropped)}
-                for name, *values in zip(record.names, record.means, record.weights, record.contributions, strict=True):
-                    scalars |= dict(
-                        zip((f"mean/{name}", f"weight/{name}", f"contribution/{name}"), values, strict=True)
-                    )
+                for name, mean, weight, contribution in losses:
+                    scalars |= {f"mean/{name}": mean, f"weight/{name}": weight, f"contribution/{name}": contribution}
                 logger.log_metrics(scalars, record.step)
 
 
@@ -119,15 +118,14 @@ class EpochReport(RebalanceListener):
     def on_rebalance(self, trainer: L.Trainer, record: RebalanceRecord) -> None:
         """What the rebalancing did."""
         names = sorted(zip(record.contributions, record.names, strict=True), reverse=True)[:3]
-        what = (
-            "weights initialised" if record.lam is None else f"lambda {record.lam:+.1f}, {len(record.clipped)} clipped"
-        )
+        # the period that initialises has no lambda, and balancers other than the paper's never have one
+        what = "" if record.lam is None else f"lambda {record.lam:+.1f}, {len(record.clipped)} clipped; "
         top = ", ".join(f"{name} {100 * share:.1f}%" for share, name in names)
         notes = f", {record.dropped} images dropped" if record.dropped else ""
         notes += f", {len(record.held)} losses held" if record.held else ""
         self._print(
             trainer,
-            f"  [dim]step {record.step:>6}  period {record.period:>2}: {what}; largest shares {top}{notes}[/dim]",
+            f"  [dim]step {record.step:>6}  period {record.period:>2}: {what}largest shares {top}{notes}[/dim]",
         )
 
     @rank_zero_only
@@ -146,13 +144,9 @@ class EpochReport(RebalanceListener):
 
 
 def _duration(seconds: float) -> str:
-    return (
-        f"{seconds:.0f} s"
-        if seconds < 100
-        else f"{seconds / 60:.0f} min"
-        if seconds < 6000
-        else f"{seconds / 3600:.1f} h"
-    )
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 class ModelFiles(Callback):

@@ -45,7 +45,8 @@ class TrainingConfig:
             "true" insists, "false" starts from random weights, anything else is a weights file.
         losses: selection from the 78 losses, e.g. "all", "depth+gradient", "*/3-5", "D/0+r/0+c/0".
         downsample: how depth is brought to coarser scales: "bicubic" (the authors' program) or "area" (2x2 means).
-        balancer: "rebalancing" is the paper's algorithm, "equal" only its initialisation, "fixed" equal weights.
+        balancer: "rebalancing" is the paper's algorithm, "equal" only its initialisation, "fixed" equal weights; its
+            rivals are uncertainty, cov, random, dwa and relobralo.
         lambda_start: rebalancing parameter of the first epoch.
         lambda_slope: its change per epoch.
         lambda_floor: its last value.

@@ -93,12 +93,12 @@ def contributions(run: Path, columns: int = 5) -> Path | None:
         contributions.png, or None if the balancer never took a step.
     """
     shares: dict[int, dict[str, float]] = defaultdict(dict)
-    epochs: dict[int, str] = {}
+    titles: dict[int, str] = {}
     for row in read_balancing(run / "balancing.csv"):
         period = int(row["period"])
         shares[period][row["term"]] = float(row["contribution"])
-        lam = f", λ = {float(row['lambda']):+.1f}" if row["lambda"] else ", initial"
-        epochs[period] = f"period {period}{lam}"
+        note = f", λ = {float(row['lambda']):+.1f}" if row["lambda"] else ", initial" if period == 0 else ""
+        titles[period] = f"period {period}{note}"
     if not shares:
         return None
     periods = sorted(shares)
@@ -118,7 +118,7 @@ def contributions(run: Path, columns: int = 5) -> Path | None:
         axis.set_xticks(range(SCALES))
         axis.set_yticks(range(len(KINDS)), KINDS)
         axis.set_xlabel("scale")
-        axis.set_title(epochs[period], fontsize=9)
+        axis.set_title(titles[period], fontsize=9)
         axis.grid(alpha=0.15)
     figure.suptitle("Contributions of the losses: radius by share; red grew, blue shrank, green unchanged", fontsize=9)
     return _save(figure, run / "contributions.png")

@@ -203,7 +203,6 @@ def train(config: TrainingConfig, resume: Path | None = None, console: Console |
         gradient_clip_val=config.clip_gradient or None,
         num_sanity_val_steps=0,
         use_distributed_sampler=False,  # the data shares itself out
-        inference_mode=False,  # the metric's sums are added to in training runs and in plain validation alike
         logger=[
             metrics_logger(run.path, 0 if resume is None else run.steps()),
             TensorBoardLogger(run.path, name="", version="", sub_dir="tensorboard"),

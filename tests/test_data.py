@@ -49,14 +49,14 @@ def test_scenes_have_the_range_and_variety_of_rooms():
 
 
 @pytest.mark.parametrize(
-    ("shape", "inside"),
+    "shape",
     [
-        (Box(np.array([0.2, -0.1, 4], np.float32), np.array([0.5, 0.7, 0.4], np.float32), 0.6), None),
-        (Sphere(np.array([-0.2, 0.3, 3], np.float32), 0.6), None),
-        (Cylinder(np.array([0.1, 0.2, 3.5], np.float32), 0.4, 0.8), None),
+        Box(np.array([0.2, -0.1, 4], np.float32), np.array([0.5, 0.7, 0.4], np.float32), 0.6),
+        Sphere(np.array([-0.2, 0.3, 3], np.float32), 0.6),
+        Cylinder(np.array([0.1, 0.2, 3.5], np.float32), 0.4, 0.8),
     ],
 )
-def test_depth_is_exact_by_dense_marching_along_each_ray(shape, inside):
+def test_depth_is_exact_by_dense_marching_along_each_ray(shape):
     """Where the ray enters a solid, found by stepping through space in 1 mm, is what the formula says."""
     height, width = 15, 20
     scene = Scene([(shape, None)], np.zeros(3, np.float32), np.eye(3, dtype=np.float32), *[np.zeros(3)] * 3)
