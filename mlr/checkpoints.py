@@ -31,6 +31,9 @@ FORMAT_VERSION = 1
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
+#: Size the authors train and predict at.
+AUTHORS_SIZE = "288x384"
+
 
 class CheckpointError(ValueError):
     """A file that cannot be used as a checkpoint; the message says what it is and what to do."""
@@ -53,6 +56,15 @@ class Checkpoint:
     versions: dict[str, str] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
     origin: str = "mlr"
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """Height and width in pixels that the network was trained at; None if the writer did not record them."""
+        size = self.config.get("size")
+        if size is None:
+            return None
+        height, width = size.lower().split("x") if isinstance(size, str) else size
+        return int(height), int(width)
 
 
 def save_checkpoint(
@@ -160,7 +172,25 @@ def _authors(state: dict[str, Tensor]) -> Checkpoint:
     model["pixel_mean"] = torch.tensor(IMAGENET_MEAN).view(3, 1, 1)
     model["pixel_std"] = torch.tensor(IMAGENET_STD).view(3, 1, 1)
     config = {"backbone": "pnasnet", "decoder_channels": state["conv_d32.weight"].shape[0]}
-    return Checkpoint(model, {"model": config}, origin="authors")
+    return Checkpoint(model, {"model": config, "size": AUTHORS_SIZE}, origin="authors")
+
+
+def checkpoint_file(source: str | Path) -> Path:
+    """The file that holds a network: a checkpoint itself, or the best one of a run's folder.
+
+    Raises:
+        FileNotFoundError: there is nothing of that name, or the folder has no best.pt.
+    """
+    path = Path(source)
+    if not path.exists():
+        raise FileNotFoundError(f"there is no checkpoint {path}: give best.pt or last.pt of a run, or the run's folder")
+    if path.is_dir():
+        path /= "best.pt"
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"{source} has no best.pt: it is no run's folder, or the run was stopped before its first validation"
+            )
+    return path
 
 
 def load_exactly(model: nn.Module, state: Mapping[str, Tensor], path: str | Path) -> None:

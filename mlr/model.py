@@ -6,13 +6,13 @@ from __future__ import annotations
 import math
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mlr.checkpoints import CheckpointError, load_checkpoint, load_exactly
+from mlr.checkpoints import Checkpoint, CheckpointError, checkpoint_file, load_checkpoint, load_exactly
 from mlr.encoder import build_encoder, check_backbone, encode, pretrained_config
 from mlr.weights import Weights, WeightsNotFoundError, file_weights, find_weights
 
@@ -181,7 +181,10 @@ class DepthModel(nn.Module):
         Example:
             >>> model = DepthModel.from_checkpoint("PNAS_model.pth")  # doctest: +SKIP
         """
-        checkpoint = load_checkpoint(path)
+        return cls._restored(load_checkpoint(path), path)
+
+    @classmethod
+    def _restored(cls, checkpoint: Checkpoint, path: str | Path) -> DepthModel:
         config = dict(checkpoint.config.get("model") or {})
         if "backbone" not in config:
             raise CheckpointError(f"{path} does not say which network it holds: its config has no model.backbone")
@@ -193,6 +196,56 @@ class DepthModel(nn.Module):
         load_exactly(model, checkpoint.model, path)
         model.weights_source = f"checkpoint: {path}"
         return model.eval()
+
+
+class TrainedModel(NamedTuple):
+    """A network that was trained, and where it comes from.
+
+    Attributes:
+        model: the network in evaluation mode, on its device.
+        path: its file.
+        checkpoint: what else the file holds; ``checkpoint.size`` is the size the network was trained at.
+        device: where the network is.
+    """
+
+    model: DepthModel
+    path: Path
+    checkpoint: Checkpoint
+    device: torch.device
+
+
+def open_model(source: str | Path, device: str = "auto") -> TrainedModel:
+    """Open a trained network for use.
+
+    Args:
+        source: a checkpoint of ours (best.pt, last.pt), a run's folder (its best.pt) or the authors' PNAS_model.pth.
+        device: "auto" (a GPU if there is one), "cpu" or "gpu".
+
+    Raises:
+        FileNotFoundError: there is no checkpoint of that name.
+        CheckpointError: the file is foreign or damaged.
+        ValueError: there is no such device.
+    """
+    place, path = choose_device(device), checkpoint_file(source)
+    checkpoint = load_checkpoint(path)
+    return TrainedModel(DepthModel._restored(checkpoint, path).to(place), path, checkpoint, place)
+
+
+def choose_device(name: str) -> torch.device:
+    """The device that "auto", "cpu" or "gpu" means on this machine.
+
+    Raises:
+        ValueError: "gpu" where PyTorch sees none, or another name.
+    """
+    if name not in ("auto", "cpu", "gpu"):
+        raise ValueError(f"--device must be auto, cpu or gpu, got {name!r}")
+    if name != "cpu":
+        for kind, there in (("cuda", torch.cuda.is_available()), ("mps", torch.backends.mps.is_available())):
+            if there:
+                return torch.device(kind)
+    if name == "gpu":
+        raise ValueError("--device gpu: PyTorch sees no GPU here; choose --device cpu, or auto")
+    return torch.device("cpu")
 
 
 def _choose_weights(name: str, backbone: str, pretrained: bool | str | Path) -> tuple[Weights | None, str]:
