@@ -110,6 +110,7 @@ COMMANDS: dict[str, Command] = {
     "train": Command("mlr.cli:train_command", "train a depth network with the 78 losses and their rebalancing"),
     "prepare": Command("mlr.data.prepare:prepare", "pack data sets into one file, holes filled", ("source",)),
     "check-data": Command("mlr.data.check:check_data", "look for what is wrong with a data set", ("source",)),
+    "evaluate": Command("mlr.evaluation.evaluate:evaluate", "score a network or predictions of another", ("source",)),
 }
 
 

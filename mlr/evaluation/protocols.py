@@ -45,6 +45,7 @@ class Protocol:
         inclusive: delta compares by <= instead of <.
         flip_average: the prediction is the mean with that of the mirrored image.
         input_size: (height, width) the network's input is resized to; None = left to the model.
+        data: data sets that hold this ground truth, by the names of ``--data``; empty = any.
     """
 
     name: str
@@ -70,6 +71,7 @@ class Protocol:
     inclusive: bool = False
     flip_average: bool = False
     input_size: tuple[int, int] | None = None
+    data: tuple[str, ...] = ()
 
     def record(self) -> dict[str, Any]:
         """Every choice as plain values, to be stored with the numbers."""
@@ -205,8 +207,10 @@ def _median_ratio(pred: Tensor, target: Tensor, valid: Tensor) -> Tensor:
 
 
 _NYU = (480, 640)
+_NYU_FILLED = ("nyu", "nyu-zip", "nyu-h5")
 _MAKE3D_GRID = (55, 305)
 _KITTI = {
+    "data": ("kitti",),
     "ground_truth": "projected LiDAR, 0 = unknown; say whether raw (697 images) or improved (652)",
     "paste": (352, 1216),
     "min_depth": 1e-3,
@@ -238,6 +242,7 @@ PROTOCOLS: dict[str, Protocol] = {
             resize="bicubic",
             inclusive=True,
             input_size=(288, 384),
+            data=_NYU_FILLED,
         ),
         Protocol(
             "nyu-toolbox",
@@ -250,6 +255,7 @@ PROTOCOLS: dict[str, Protocol] = {
             clamp_min=1e-4,
             resize="bicubic",
             aggregation="pixels",
+            data=_NYU_FILLED,
         ),
         Protocol(
             "bts",
@@ -263,6 +269,7 @@ PROTOCOLS: dict[str, Protocol] = {
             clamp_max=10.0,
             nan_is_min=True,
             flip_average=True,
+            data=("nyu", "nyu-sync"),
         ),
         Protocol(
             "kitti-garg",
@@ -284,6 +291,7 @@ PROTOCOLS: dict[str, Protocol] = {
             "Make3D, supervised, pixels nearer than 70 m, at the laser's 55 x 305 grid",
             "Make3D Test134, channel 3 of Position3DGrid (ray distance)",
             frame=_MAKE3D_GRID,
+            data=("make3d",),
             max_depth=70.0,
         ),
         Protocol(
@@ -292,6 +300,7 @@ PROTOCOLS: dict[str, Protocol] = {
             "Make3D, supervised, all pixels, at the laser's 55 x 305 grid",
             "Make3D Test134, channel 3 of Position3DGrid (ray distance)",
             frame=_MAKE3D_GRID,
+            data=("make3d",),
         ),
         Protocol(
             "make3d-md2",
@@ -300,6 +309,7 @@ PROTOCOLS: dict[str, Protocol] = {
             "its authors print as rmse_log is in log10, that is, ours divided by ln 10",
             "Make3D Test134, channel 3 of Position3DGrid (ray distance)",
             frame=_MAKE3D_GRID,
+            data=("make3d",),
             crop=(17, 38, 0, 305),
             image_rows=(710, 1562),
             image_height=2272,

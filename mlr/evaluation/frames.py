@@ -1,0 +1,210 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The frames of a data set under protocols: which apply, which depth they score, and the scoring itself."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import track
+from torch import Tensor
+
+from mlr.data.depth_io import DataError
+from mlr.data.registry import check_source, open_dataset, source_options
+from mlr.data.sample import Sample
+from mlr.data.source import Source
+from mlr.evaluation.predictor import Predictor
+from mlr.evaluation.protocols import PROTOCOLS, Protocol, get_protocol
+from mlr.evaluation.scoring import Scores
+
+#: Data sets that may hold frames of any other. What they are, and so which protocols are meant, only the user knows.
+ANY_FRAMES = ("folder", "packed", "rooms")
+#: (data set, protocol) -> options that choose the depth that the protocol scores, where the set ships several.
+DEPTH_OPTIONS = {("nyu", "bts"): {"depth": "rawDepths"}}
+
+
+@dataclass
+class Evaluation:
+    """What scoring a data set came to.
+
+    Attributes:
+        frames: in the data set.
+        scores: of each protocol that scored the frames.
+        refused: protocol -> why it cannot score them.
+        broken: frames left out because their files are broken, each with the reason.
+        sizes: sizes of images and depth, and how many frames have them.
+    """
+
+    frames: int
+    scores: dict[str, Scores] = field(default_factory=dict)
+    refused: dict[str, str] = field(default_factory=dict)
+    broken: list[str] = field(default_factory=list)
+    sizes: Counter[str] = field(default_factory=Counter)
+
+
+def choose_protocols(text: str, data: str) -> tuple[list[Protocol], dict[str, str]]:
+    """Protocols by name, or all that are defined on a data set.
+
+    Args:
+        text: a name, several separated by commas, or "all".
+        data: the data set's name.
+
+    Returns:
+        The protocols, and for those that "all" does not mean here, why.
+
+    Raises:
+        ValueError: a name is unknown, or the protocol is defined on another data set.
+    """
+    check_source(data)
+    if text != "all":
+        chosen = [get_protocol(name.strip()) for name in text.split(",")]
+        for protocol in chosen:
+            if protocol.data and data not in (*protocol.data, *ANY_FRAMES):
+                raise ValueError(f"{_elsewhere(protocol)}, not on {data}: its numbers would not be comparable")
+        return list(dict.fromkeys(chosen)), {}
+    chosen = [p for p in PROTOCOLS.values() if not p.data or data in p.data]
+    left_out = {p.name: _elsewhere(p) for p in PROTOCOLS.values() if p not in chosen}
+    if data in ANY_FRAMES:
+        left_out = {name: f"{reason}; name it if {data} holds such frames" for name, reason in left_out.items()}
+    return chosen, left_out
+
+
+def _elsewhere(protocol: Protocol) -> str:
+    return f"protocol {protocol.name!r} is defined on {', '.join(protocol.data)} ({protocol.ground_truth})"
+
+
+def open_frames(
+    protocols: list[Protocol], data: str, root: Path | None, options: dict[str, str], depth_unit: str | None = None
+) -> tuple[dict[str, Source], dict[str, str]]:
+    """Open the validation split with the depth that each protocol scores.
+
+    Args:
+        protocols: what will be scored.
+        data: the data set's name.
+        root: its folder or file.
+        options: of its reader.
+        depth_unit: unit of integer depth of "folder" whose files do not declare it.
+
+    Returns:
+        Protocol -> source, the same object for protocols that score the same depth; and why others are refused.
+
+    Raises:
+        ValueError, DataError: the data set cannot be opened.
+    """
+    if data == "rooms" and root is not None:
+        raise ValueError(f"--data rooms needs no files: say what --root {root} holds, e.g. --data folder")
+    opened: dict[tuple[tuple[str, str], ...], Source] = {}
+    sources: dict[str, Source] = {}
+    refused: dict[str, str] = {}
+    for protocol in protocols:
+        extra = DEPTH_OPTIONS.get((data, protocol.name), {})
+        clashes = [f"{key}={options[key]}" for key in extra if options.get(key, extra[key]) != extra[key]]
+        if clashes:
+            refused[protocol.name] = f"it scores {protocol.ground_truth}: leave out the option {', '.join(clashes)}"
+            continue
+        key = tuple(sorted({**options, **extra}.items()))
+        try:
+            if key not in opened:
+                opened[key] = _open(data, root, dict(key), depth_unit)
+        except DataError as error:
+            if not extra:
+                raise
+            refused[protocol.name] = str(error)
+            continue
+        sources[protocol.name] = opened[key]
+    if not sources:
+        raise DataError("; ".join(f"{name}: {reason}" for name, reason in refused.items()))
+    return sources, refused
+
+
+def _open(data: str, root: Path | None, options: dict[str, str], depth_unit: str | None) -> Source:
+    source = open_dataset(data, root, "val", **options)
+    if depth_unit is not None and "unit" in source_options(data) and "unit" not in options:
+        try:
+            source.read(0)
+        except DataError:  # integers that declare no unit; any other fault shows again when the frame's turn comes
+            return open_dataset(data, root, "val", **options, unit=depth_unit)
+    return source
+
+
+def score_frames(
+    sources: dict[str, Source], predictor: Predictor, refused: dict[str, str], console: Console
+) -> Evaluation:
+    """Score every frame, one at a time, under every protocol.
+
+    Args:
+        sources: protocol -> frames with the depth it scores.
+        predictor: predicted depth.
+        refused: protocols that are refused already.
+        console: shows the progress.
+
+    Returns:
+        Scores, and what was refused or left out.
+
+    Raises:
+        DataError: a frame or a prediction is broken, in a set where none is known to be; or nothing can be scored.
+    """
+    first = next(iter(sources.values()))
+    result = Evaluation(len(first), {name: Scores(name) for name in sources}, dict(refused))
+    for index in track(range(len(first)), "scoring", console=console, transient=True):
+        samples: dict[Source, Sample] = {}
+        try:
+            for source in {sources[name] for name in result.scores}:
+                samples[source] = source[index]
+        except DataError as error:
+            if not first.tolerant:
+                raise
+            result.broken.append(f"{first.name(index)}: {error}")
+            continue
+        sample = next(iter(samples.values()))
+        result.sizes[_sizes(sample)] += 1
+        image = sample["image"].as_subclass(Tensor).float()[None] / 255
+        depths: dict[tuple, Tensor] = {}
+        for name, scores in list(result.scores.items()):
+            try:
+                _score(index, image, samples[sources[name]], scores, predictor, depths)
+            except DataError as error:
+                raise DataError(f"{sample['id']}: {error}") from error
+            except ValueError as error:
+                result.refused[name] = str(error)
+                del result.scores[name]
+        if not result.scores:
+            break
+    for name, scores in list(result.scores.items()):
+        if not (scores.pixels > 0).any():
+            result.refused[name] = f"none of the {len(first)} frames has a pixel to score"
+            del result.scores[name]
+    if not result.scores:
+        raise DataError("nothing can be scored. " + "; ".join(f"{k}: {v}" for k, v in result.refused.items()))
+    return result
+
+
+def _score(
+    index: int,
+    image: Tensor,
+    sample: Sample,
+    scores: Scores,
+    predictor: Predictor,
+    depths: dict[tuple, Tensor],
+) -> None:
+    """Score a frame; its predictions are shared by the protocols through ``depths``."""
+    protocol, target = scores.protocol, sample["depth"].as_subclass(Tensor)[None]
+    if tuple(target.shape[-2:]) == protocol.paste:
+        raise ValueError(
+            f"{sample['id']} is KITTI's bottom-centre crop of {target.shape[-2]} x {target.shape[-1]} pixels, and "
+            f"protocol {protocol.name!r} is defined on whole frames: leave out kb_crop"
+        )
+    key = predictor.key(protocol)
+    if key not in depths:
+        depths[key] = predictor.predict(index, image, protocol)
+    predictor.check(index, depths[key], image, target, protocol)
+    # a protocol of filled depth scores what was filled too; others take what was measured alone
+    mask = None if protocol.needs_full else sample["valid"].as_subclass(Tensor)[None]
+    scores.add([sample["id"]], depths[key], target, mask)
+
+
+def _sizes(sample: Sample) -> str:
+    image, depth = ("x".join(map(str, sample[name].shape[-2:])) for name in ("image", "depth"))
+    return image if image == depth else f"{image}, depth {depth}"

@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Scores as people and programs read them: a table on the screen, a folder of JSON and CSV."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from mlr.evaluation.frames import Evaluation
+from mlr.evaluation.metrics import METRICS
+
+#: The file that holds everything but the single frames' scores.
+SUMMARY = "scores.json"
+CAPTION = "below each mean the ends of its 95 % bootstrap interval over the images"
+
+
+def require_new_folder(path: Path) -> None:
+    """See that a folder can be made, before the work whose results it is to hold.
+
+    Raises:
+        FileExistsError: there is something of that name already; an empty folder will do.
+        OSError: its place cannot be written.
+    """
+    if path.is_file() or (path.is_dir() and any(path.iterdir())):
+        raise FileExistsError(f"{path} is there already and is not overwritten: choose another --out, or remove it")
+    parent = next(folder for folder in path.absolute().parents if folder.exists())
+    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
+        raise OSError(
+            f"cannot make the folder {path}: {parent} is no folder that you may write to; choose another --out"
+        )
+
+
+def save(path: Path, record: dict[str, Any], evaluation: Evaluation) -> None:
+    """Write a folder of scores.json, and of <protocol>.csv with a row a frame; it appears complete or not at all.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        partial.mkdir(parents=True)
+        for name, scores in evaluation.scores.items():
+            scores.save_csv(partial / f"{name}.csv")
+        (partial / SUMMARY).write_text(dumps(record) + "\n")
+        os.replace(partial, path)
+    except OSError as error:
+        raise OSError(f"cannot write the scores to {path}: {error.strerror or error}; choose another --out") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def dumps(record: Any) -> str:
+    """JSON as every program reads it: a score that does not exist is null."""
+    return json.dumps(_without_nan(record), indent=2, allow_nan=False)
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _without_nan(item) for key, item in value.items()}
+    return [_without_nan(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def show(record: dict[str, Any], console: Console) -> None:
+    """Print a protocol a row with its means, and below them, dim, the ends of their intervals."""
+    table = Table(box=box.SIMPLE_HEAD, padding=0, show_edge=False, caption=CAPTION)
+    table.add_column("protocol", no_wrap=True)
+    for name in METRICS:
+        table.add_column(name, justify="right", no_wrap=True)
+    for name, scores in record["protocols"].items():
+        cells = (scores["metrics"][metric] for metric in METRICS)
+        rows = [f"{_number(c['mean'])}\n[dim]{_number(c['low'])}\n{_number(c['high'])}[/dim]" for c in cells]
+        table.add_row(f"{name}\n[dim]{scores['images']} images[/dim]", *rows)
+    console.print(table)
+    data = record["data"]
+    for name, scores in record["protocols"].items():
+        if excluded := scores["excluded"]:
+            console.print(Text(f"{name}: {len(excluded)} frames without a pixel to score left out", "yellow"))
+    if broken := data["broken"]:
+        console.print(Text(f"{len(broken)} of {data['frames']} frames are broken and left out:", "yellow"))
+        for line in broken[:20]:
+            console.print(Text(f"  {line}", "yellow"), soft_wrap=True)
+    for name, reason in record["refused"].items():
+        console.print(Text(f"refused {name}: {reason}", "red"), soft_wrap=True)
+    for reason in record["left_out"].values():
+        console.print(Text(f"left out: {reason}", "dim"), soft_wrap=True)
+
+
+def _number(value: float) -> str:
+    return f"{value:.4f}" if abs(value) < 10 else f"{value:.3f}"
