@@ -62,17 +62,18 @@ def choose_protocols(text: str, data: str) -> tuple[list[Protocol], dict[str, st
         chosen = [get_protocol(name.strip()) for name in text.split(",")]
         for protocol in chosen:
             if protocol.data and data not in (*protocol.data, *ANY_FRAMES):
-                raise ValueError(f"{_elsewhere(protocol)}, not on {data}: its numbers would not be comparable")
+                raise ValueError(
+                    f"protocol {protocol.name!r} is {_elsewhere(protocol)}, not on {data}: its numbers would not be "
+                    "comparable"
+                )
         return list(dict.fromkeys(chosen)), {}
     chosen = [p for p in PROTOCOLS.values() if not p.data or data in p.data]
-    left_out = {p.name: _elsewhere(p) for p in PROTOCOLS.values() if p not in chosen}
-    if data in ANY_FRAMES:
-        left_out = {name: f"{reason}; name it if {data} holds such frames" for name, reason in left_out.items()}
-    return chosen, left_out
+    advice = f"; name it if {data} holds such frames" if data in ANY_FRAMES else ""
+    return chosen, {p.name: _elsewhere(p) + advice for p in PROTOCOLS.values() if p not in chosen}
 
 
 def _elsewhere(protocol: Protocol) -> str:
-    return f"protocol {protocol.name!r} is defined on {', '.join(protocol.data)} ({protocol.ground_truth})"
+    return f"defined on {', '.join(protocol.data)}"
 
 
 def open_frames(

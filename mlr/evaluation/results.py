@@ -92,8 +92,11 @@ def show(record: dict[str, Any], console: Console) -> None:
             console.print(Text(f"  {line}", "yellow"), soft_wrap=True)
     for name, reason in record["refused"].items():
         console.print(Text(f"refused {name}: {reason}", "red"), soft_wrap=True)
-    for reason in record["left_out"].values():
-        console.print(Text(f"left out: {reason}", "dim"), soft_wrap=True)
+    left_out: dict[str, list[str]] = {}
+    for name, reason in record["left_out"].items():
+        left_out.setdefault(reason, []).append(name)
+    for reason, names in left_out.items():
+        console.print(Text(f"left out {', '.join(names)}: {reason}", "dim"), soft_wrap=True)
 
 
 def _number(value: float) -> str:
