@@ -1,0 +1,24 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Packages that only some commands need."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from types import ModuleType
+
+
+def require(module: str, extra: str, purpose: str) -> ModuleType:
+    """Import a package of an extra.
+
+    Args:
+        module: its name for ``import``.
+        extra: the extra of pyproject.toml that brings it.
+        purpose: what needs it, plural, to begin the error with.
+
+    Raises:
+        ImportError: it is not installed; the message says how to install it.
+    """
+    try:
+        return import_module(module)
+    except ImportError as error:
+        raise ImportError(f'{purpose} need {module}: pip install "mlr-depth[{extra}]" ({error})') from error
