@@ -111,6 +111,7 @@ COMMANDS: dict[str, Command] = {
     "prepare": Command("mlr.data.prepare:prepare", "pack data sets into one file, holes filled", ("source",)),
     "check-data": Command("mlr.data.check:check_data", "look for what is wrong with a data set", ("source",)),
     "evaluate": Command("mlr.evaluation.evaluate:evaluate", "score a network or predictions of another", ("source",)),
+    "report": Command("mlr.report:report", "draw the figures of a run anew and sum it up on a page", ("run",)),
     "predict": Command("mlr.predict.command:predict", "depth files of images and videos", ("checkpoint", "inputs")),
 }
 

@@ -31,11 +31,12 @@ def curves(run: Path) -> Path:
     """Loss of the training and scores of the validation by epoch, from metrics.csv; returns curves.png."""
     series: dict[str, list[tuple[float, float]]] = defaultdict(list)
     with (run / "metrics.csv").open(newline="") as file:
-        for row in csv.DictReader(file):
+        for number, row in enumerate(csv.DictReader(file)):
+            # the first row is the validation before training; one of epoch e describes the network after e + 1 epochs
+            epochs = float(row["epoch"]) + 1 if number else 0.0
             for name, value in row.items():
                 if value and name not in ("epoch", "step"):
-                    # a value logged at the end of epoch e describes the network after e + 1 epochs
-                    series[name].append((float(row["epoch"]) + 1, float(value)))
+                    series[name].append((epochs, float(value)))
     panels = {
         "training loss": {"total": "train/loss_epoch"},
         "accuracy (higher is better)": {f"delta_{k}": f"val/delta{k}" for k in (1, 2, 3)},

@@ -8,6 +8,7 @@ balancing.csv      mean, weight and contribution of every loss at every rebalanc
 best.pt, last.pt   the model by best delta_1 and after the last epoch (`DepthModel.from_checkpoint`)
 resume.ckpt        everything that --resume needs
 *.png              curves, samples, contributions
+report.md          the run on a page, of `mlr report`
 tensorboard/       the same for TensorBoard
 """
 
@@ -74,14 +75,24 @@ class Run:
         Raises:
             FileNotFoundError: it is no run folder, or it was stopped before its first checkpoint.
         """
-        run = cls(path)
-        if not run.config_file.is_file():
-            raise FileNotFoundError(f"--resume {path}: no run folder, it has no config.yaml")
+        run = cls.read(path)
         if not run.state_file.is_file():
             raise FileNotFoundError(
                 f"--resume {path}: this run was stopped before its first checkpoint, there is nothing to continue; "
                 "start a new run with its settings: --config " + str(run.config_file)
             )
+        return run
+
+    @classmethod
+    def read(cls, path: Path) -> Run:
+        """Open the folder of an earlier run, to look at it.
+
+        Raises:
+            FileNotFoundError: it is no run folder.
+        """
+        run = cls(path)
+        if not run.config_file.is_file():
+            raise FileNotFoundError(f"{path} is no run folder: it has no config.yaml")
         return run
 
     @property
@@ -102,6 +113,20 @@ class Run:
     def config(self) -> dict[str, Any]:
         """The settings that the run was started with."""
         return yaml.safe_load(self.config_file.read_text())
+
+    def training_config(self) -> TrainingConfig:
+        """The same as :class:`TrainingConfig`.
+
+        Raises:
+            ValueError: the file holds something else, or another version's settings.
+        """
+        try:
+            return TrainingConfig(**self.config())
+        except (TypeError, yaml.YAMLError) as error:
+            raise ValueError(
+                f"{self.config_file} does not hold the settings of mlr {__version__}: {error}; it is damaged or of "
+                "another version"
+            ) from error
 
     def steps(self) -> int:
         """Optimizer steps in the state that --resume continues from."""

@@ -160,20 +160,7 @@ def train(config: TrainingConfig, resume: Path | None = None, console: Console |
     if config.threads:
         torch.set_num_threads(config.threads)
     L.seed_everything(config.seed, verbose=False)
-    data = DepthData(
-        data=config.data,
-        root=config.root,
-        size=config.height_width,
-        batch_size=config.batch_size,
-        workers=config.workers,
-        seed=config.seed,
-        augment=config.augment,
-        holes=config.holes,
-        depth_unit=config.depth_unit,
-        options=config.data_options,
-        train_length=config.train_length,
-        val_length=config.val_length,
-    )
+    data = DepthData.from_config(config)
     data.setup("fit")
     run = Run.create(config) if resume is None else Run.open(resume)
     _introduce(console, config, run, data)

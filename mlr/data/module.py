@@ -11,7 +11,7 @@ import os
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as L
 import torch
@@ -24,6 +24,9 @@ from mlr.data.registry import check_source, open_dataset, parse_options, source_
 from mlr.data.sample import Sample
 from mlr.data.source import Source
 from mlr.data.transforms import POLICIES, finish, resize_only
+
+if TYPE_CHECKING:
+    from mlr.config import TrainingConfig
 
 #: So many broken frames in a row are no broken frames but a broken set.
 BROKEN_IN_A_ROW = 20
@@ -153,6 +156,24 @@ class DepthData(L.LightningDataModule):
         self.lengths = {"train": train_length, "val": val_length}
         self.workers = min(max((os.cpu_count() or 2) - 1, 1), 8) if workers < 0 else workers
         self.sources: dict[str, Source] = {}
+
+    @classmethod
+    def from_config(cls, config: TrainingConfig) -> DepthData:
+        """The data that the settings of a run name."""
+        return cls(
+            data=config.data,
+            root=config.root,
+            size=config.height_width,
+            batch_size=config.batch_size,
+            workers=config.workers,
+            seed=config.seed,
+            augment=config.augment,
+            holes=config.holes,
+            depth_unit=config.depth_unit,
+            options=config.data_options,
+            train_length=config.train_length,
+            val_length=config.val_length,
+        )
 
     def setup(self, stage: str) -> None:
         """Open the source and look at its first frames, so that what is wrong with it shows before training."""
