@@ -116,7 +116,7 @@ def test_a_checkpoint_runs_at_the_size_it_was_trained_at_or_another(checkpoint, 
     record = run(capsys, checkpoint, *ROOMS)
     assert means(record) == pytest.approx(expected(checkpoint, (64, 96)), rel=1e-4)
     assert record["protocols"]["full"]["prediction"] == {
-        "input_size": [64, 96], "flip_average": False, "precision": "float32", "device": "cpu",
+        "part": None, "input_size": [64, 96], "flip_average": False, "precision": "float32", "device": "cpu",
     }  # fmt: skip
     assert record["source"]["backbone"] == "test_resnet"
     assert len(record["source"]["sha256"]) == 64
@@ -243,8 +243,35 @@ def test_kitti_is_scored_on_whole_frames_and_a_crop_is_pasted_back(tmp_path, cap
     assert means(record, "kitti-garg")["rmse"] == pytest.approx(0, abs=1 / 256)
     assert "352 x 1216 pixels, which is not the shape of the 375 x 1242" in record["refused"]["full"]
     assert record["data"]["missing"] == [f"line 2: {frame['id'][:-14]}0000000070.png has no ground truth"]
-    cropped = [*on(tmp_path / "kitti", "kitti"), "--data-options", "kb_crop=true", "--protocol", "kitti-garg"]
-    assert "leave out kb_crop" in refusal(capsys, folder, *cropped)
+    cropped = run(capsys, folder, *on(tmp_path / "kitti", "kitti"), "--data-options", "kb_crop=true")
+    assert means(cropped, "full")["rmse"] == pytest.approx(0, abs=1 / 256)
+    assert means(cropped, "kitti-garg") == means(record, "kitti-garg")
+
+
+def test_a_network_of_kittis_crop_sees_the_crop_and_is_scored_on_whole_frames(checkpoint, tmp_path, capsys):
+    files.write_kitti(tmp_path)
+    model, scores = mlr.DepthModel.from_checkpoint(checkpoint), Scores("kitti-garg")
+    frame = open_dataset("kitti", tmp_path, "val")[0]
+    crop = frame["image"].as_subclass(torch.Tensor)[None, :, 23:, 13 : 13 + 1216] / 255
+    small = predict(model, torch.nn.functional.interpolate(crop, (64, 96), mode="bicubic"), "full")
+    depth = torch.nn.functional.interpolate(small, (352, 1216), mode="bilinear", align_corners=True)
+    scores.add(["frame"], depth, frame["depth"].as_subclass(torch.Tensor))
+    flags = [*on(tmp_path, "kitti"), "--data-options", "kb_crop=true"]
+    record = run(capsys, checkpoint, *flags)
+    assert means(record, "kitti-garg") == pytest.approx(scores.means(), rel=1e-4)
+    assert record["protocols"]["kitti-garg"]["prediction"]["part"] == [352, 1216]
+    assert record["data"]["sizes"] == {"352x1216": 1, "375x1242": 1}
+    whole = run(capsys, checkpoint, *on(tmp_path, "kitti"), "--protocol", "kitti-garg")
+    assert whole["protocols"]["kitti-garg"]["prediction"]["part"] is None
+    assert means(whole, "kitti-garg")["rmse"] != means(record, "kitti-garg")["rmse"]
+
+
+def test_cropped_frames_of_unknown_origin_are_refused_by_kittis_protocols(tmp_path, capsys):
+    files.write_folder(tmp_path / "frames" / "val", range(1), size=(352, 1216))
+    (tmp_path / "pred").mkdir()
+    np.save(tmp_path / "pred" / "000.npy", files.frame(0, (352, 1216))[1])
+    flags = [*on(tmp_path / "frames"), "--protocol", "kitti-garg"]
+    assert "defined on whole frames" in refusal(capsys, tmp_path / "pred", *flags)
 
 
 def test_broken_frames_of_a_set_that_has_some_are_named_and_left_out(tmp_path, capsys):
@@ -262,6 +289,9 @@ def test_broken_frames_of_a_set_that_has_some_are_named_and_left_out(tmp_path, c
     assert list(record["protocols"]) == ["full", "make3d-c1", "make3d-c2"]
     assert means(record, "make3d-c2")["rmse"] == pytest.approx(0, abs=1e-5)
     assert "defined on images of 2272 rows" in record["refused"]["make3d-md2"]
+    for picture in (tmp_path / "Test134").iterdir():
+        picture.write_bytes(b"no picture")
+    assert "all 2 frames are broken; the first: " in refusal(capsys, folder, *on(tmp_path, "make3d"))
 
 
 def test_a_broken_frame_of_any_other_set_is_an_error(shots, tmp_path, capsys):

@@ -14,13 +14,13 @@ from rich.console import Console
 from mlr._version import __version__
 from mlr.data.depth_io import units_per_metre
 from mlr.data.prepare import parse_size
-from mlr.data.registry import parse_options, source_options
+from mlr.data.registry import check_options, parse_options, source_options
 from mlr.evaluation.frames import choose_protocols, open_frames, score_frames
 from mlr.evaluation.prediction_files import PredictionFiles
 from mlr.evaluation.predictor import Network, Predictor
 from mlr.evaluation.protocols import Protocol
 from mlr.evaluation.results import dumps, require_new_folder, save, show
-from mlr.model import MIN_SIDE, open_model
+from mlr.model import MIN_SIDE, TrainedModel, open_model
 
 
 def evaluate(
@@ -87,18 +87,30 @@ def evaluate(
     if out:
         require_new_folder(out)
     protocols, left_out = choose_protocols(protocol, data)
-    sources, refused = open_frames(protocols, data, root, parse_options(data_options), depth_unit)
+    options = parse_options(data_options)
+    sources, refused = open_frames(protocols, data, root, options, depth_unit)
     frames = next(iter(sources.values()))
     if note := frames.note():
         console.print(note, style="yellow", highlight=False, soft_wrap=True)
 
     predictor: Predictor
+    described: dict[str, Any]
     if from_files:
         names = [frames.name(index) for index in range(len(frames))]
-        predictor, described = PredictionFiles(source, names, match, depth_unit), {"predictions": str(source)}
+        predictor = PredictionFiles(source, names, match, depth_unit)
+        described = {"predictions": str(source)}
     else:
         averaged = flip if flip or no_flip else None
-        predictor, described = _network(source, protocols, size, averaged, half, device)
+        cropped = bool(check_options(data, options).get("kb_crop"))
+        trained, input_size = _open_network(source, protocols, size, device)
+        predictor = Network(trained.model, input_size, averaged, half, cropped)
+        described = {
+            "checkpoint": str(trained.path),
+            "sha256": _sha256(trained.path),
+            "origin": trained.checkpoint.origin,
+            **trained.model.config,
+            "versions": trained.checkpoint.versions,
+        }
     result = score_frames(sources, predictor, refused, console)
     record = {
         "source": described,
@@ -130,10 +142,10 @@ def evaluate(
     return 1 if result.refused and protocol != "all" else 0
 
 
-def _network(
-    source: Path, protocols: list[Protocol], size: str | None, flip: bool | None, half: bool, device: str
-) -> tuple[Network, dict[str, Any]]:
-    """The network of a checkpoint, and what identifies it."""
+def _open_network(
+    source: Path, protocols: list[Protocol], size: str | None, device: str
+) -> tuple[TrainedModel, tuple[int, int] | None]:
+    """The network of a checkpoint, and the size of its input where a protocol has none."""
     given = parse_size(size)
     if given is not None and min(given) < MIN_SIDE:
         raise ValueError(f"--size must be at least {MIN_SIDE}x{MIN_SIDE}, got {size}")
@@ -141,14 +153,7 @@ def _network(
         fixed = ", ".join(f"{p.name} takes {p.input_size[0]}x{p.input_size[1]}" for p in protocols if p.input_size)
         raise ValueError(f"--size {size} has no use here: {fixed}")
     trained = open_model(source, device)
-    described = {
-        "checkpoint": str(trained.path),
-        "sha256": _sha256(trained.path),
-        "origin": trained.checkpoint.origin,
-        **trained.model.config,
-        "versions": trained.checkpoint.versions,
-    }
-    return Network(trained.model, given or trained.checkpoint.size, flip, half), described
+    return trained, given or trained.checkpoint.size
 
 
 def _sha256(path: Path) -> str:

@@ -105,12 +105,14 @@ def open_frames(
         if clashes:
             refused[protocol.name] = f"it scores {protocol.ground_truth}: leave out the option {', '.join(clashes)}"
             continue
+        if data == "kitti" and protocol.paste:  # scored on whole frames, whatever part of them the network sees
+            extra = {"kb_crop": "false"}
         key = tuple(sorted({**options, **extra}.items()))
         try:
             if key not in opened:
                 opened[key] = _open(data, root, dict(key), depth_unit)
         except DataError as error:
-            if not extra:
+            if (data, protocol.name) not in DEPTH_OPTIONS:
                 raise
             refused[protocol.name] = str(error)
             continue
@@ -159,20 +161,22 @@ def score_frames(
                 raise
             result.broken.append(f"{first.name(index)}: {error}")
             continue
-        sample = next(iter(samples.values()))
-        result.sizes[_sizes(sample)] += 1
-        image = sample["image"].as_subclass(Tensor).float()[None] / 255
+        result.sizes.update({_sizes(sample) for sample in samples.values()})
+        images = {source: sample["image"].as_subclass(Tensor).float()[None] / 255 for source, sample in samples.items()}
         depths: dict[tuple, Tensor] = {}
         for name, scores in list(result.scores.items()):
+            source = sources[name]
             try:
-                _score(index, image, samples[sources[name]], scores, predictor, depths)
+                _score(index, images[source], samples[source], scores, predictor, depths)
             except DataError as error:
-                raise DataError(f"{sample['id']}: {error}") from error
+                raise DataError(f"{source.name(index)}: {error}") from error
             except ValueError as error:
                 result.refused[name] = str(error)
                 del result.scores[name]
         if not result.scores:
             break
+    if len(result.broken) == len(first):
+        raise DataError(f"all {len(first)} frames are broken; the first: {result.broken[0]}")
     for name, scores in list(result.scores.items()):
         if not (scores.pixels > 0).any():
             result.refused[name] = f"none of the {len(first)} frames has a pixel to score"
@@ -195,7 +199,7 @@ def _score(
     if tuple(target.shape[-2:]) == protocol.paste:
         raise ValueError(
             f"{sample['id']} is KITTI's bottom-centre crop of {target.shape[-2]} x {target.shape[-1]} pixels, and "
-            f"protocol {protocol.name!r} is defined on whole frames: leave out kb_crop"
+            f"protocol {protocol.name!r} is defined on whole frames"
         )
     key = predictor.key(protocol)
     if key not in depths:

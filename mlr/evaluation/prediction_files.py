@@ -134,10 +134,16 @@ def match_names(folder: Path, files: list[Path], names: list[str]) -> list[Path]
     ]  # fmt: skip
     if any(faults):
         raise DataError(
-            f"{folder}: {'; '.join(filter(None, faults))}. Files are matched to frames by name; "
-            "--match order takes them in their order"
+            f"{folder}: {'; '.join(filter(None, faults))}. Files are matched to frames by name"
+            f"{_subfolders(folder, files)}; --match order takes them in their order"
         )
     return [paths[0] for paths in found]
+
+
+def _subfolders(folder: Path, files: list[Path]) -> str:
+    """Advice for a folder of several forms of the same predictions."""
+    first = sorted({file.relative_to(folder).parts[0] for file in files if file.parent != folder})
+    return f" (if {', '.join(first)} hold the same in several forms, give one of them)" if 1 < len(first) < 5 else ""
 
 
 def _some(things: list[Any], limit: int = 3) -> str:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from mlr.data.depth_io import DataError
@@ -69,12 +70,19 @@ class Network(Predictor):
         size: (height, width) of its input where the protocol has none of its own; None = the image's.
         flip: average with the mirrored image; None = as the protocol says.
         half: run the network in half precision; colours are normalised in float32 all the same.
+        pasted: show the network only the part of an image that the protocol pastes back, as for networks that were
+            trained on KITTI's bottom-centre crop.
     """
 
     def __init__(
-        self, model: DepthModel, size: tuple[int, int] | None = None, flip: bool | None = None, half: bool = False
+        self,
+        model: DepthModel,
+        size: tuple[int, int] | None = None,
+        flip: bool | None = None,
+        half: bool = False,
+        pasted: bool = False,
     ) -> None:
-        self.size, self.flip, self.half = size, flip, half
+        self.size, self.flip, self.half, self.pasted = size, flip, half, pasted
         self.device = model.pixel_mean.device
         self.model = model.eval().to(memory_format=torch.channels_last)  # faster by far on CPUs and tensor cores
         if half:
@@ -86,23 +94,33 @@ class Network(Predictor):
         flip = protocol.flip_average if self.flip is None else self.flip
         return replace(protocol, input_size=protocol.input_size or self.size, flip_average=flip)
 
+    def _part(self, protocol: Protocol) -> tuple[int, int] | None:
+        return protocol.paste if self.pasted else None
+
     def key(self, protocol: Protocol) -> tuple[Any, ...]:
-        """Rows of the image, size of the input, mirrored or not."""
+        """Part of the image, size of the input, mirrored or not."""
         prepared = self._prepared(protocol)
-        return prepared.image_rows, prepared.input_size, prepared.flip_average
+        return self._part(protocol), prepared.image_rows, prepared.input_size, prepared.flip_average
 
     def predict(self, index: int, image: Tensor, protocol: Protocol) -> Tensor:
         """Run the network."""
+        part = self._part(protocol)
+        if part:
+            left = (image.shape[-1] - part[1]) // 2
+            image = image[..., image.shape[-2] - part[0] :, left : left + part[1]]
         depth = predict(self.model, image.to(self.device), self._prepared(protocol)).cpu()
+        if part:
+            depth = F.interpolate(depth, size=part, mode="bilinear", align_corners=True)
         if not depth.isfinite().all():
             hint = "; half precision may overflow: leave out --half" if self.half else ""
             raise DataError(f"the network predicts NaN or infinite depth{hint}")
         return depth
 
     def record(self, protocol: Protocol) -> dict[str, Any]:
-        """Size of the input (None = the image's), flip average, precision, device."""
+        """Part of the image (None = whole), size of the input (None = the image's), flip average, precision, device."""
         prepared = self._prepared(protocol)
         return {
+            "part": self._part(protocol),
             "input_size": prepared.input_size,
             "flip_average": prepared.flip_average,
             "precision": "half" if self.half else "float32",
