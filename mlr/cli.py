@@ -113,6 +113,7 @@ COMMANDS: dict[str, Command] = {
     "evaluate": Command("mlr.evaluation.evaluate:evaluate", "score a network or predictions of another", ("source",)),
     "report": Command("mlr.report:report", "draw the figures of a run anew and sum it up on a page", ("run",)),
     "predict": Command("mlr.predict.command:predict", "depth files of images and videos", ("checkpoint", "inputs")),
+    "export": Command("mlr.export:export", "a network as ONNX or torch.export file", ("checkpoint",)),
 }
 
 
