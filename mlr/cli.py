@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from rich.console import Console
+from rich.markup import escape
 
 from mlr._version import __version__
 from mlr.config import TrainingConfig, flag
@@ -87,7 +88,7 @@ def _continued(parser: Parser, values: dict, resume: Path) -> dict:
 
 
 def _explain(error: Exception) -> int:
-    Console(stderr=True).print(f"[bold red]error:[/bold red] {error}", highlight=False, soft_wrap=True)
+    Console(stderr=True).print(f"[bold red]error:[/bold red] {escape(str(error))}", highlight=False, soft_wrap=True)
     return 1
 
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -88,7 +89,7 @@ def export(
         except Exception as error:  # the exporters' errors have no common base
             raise ValueError(f"this network cannot be exported as {out.suffix}: {_first_line(error)}") from error
         if opset and (got := _opset(partial)) != opset:
-            raise ValueError(f"--opset {opset}: PyTorch can write this network with opset {got} only; ask for that")
+            raise ValueError(f"--opset {opset}: PyTorch could write opset {got} only; ask for that, or for none")
         for line in compare(network.model, load(partial), (height, width), (1, 3) if dynamic_batch else (1, 1)):
             console.print(line)
     console.print(f"{out}, {out.stat().st_size / 1e6:,.1f} MB")
@@ -172,6 +173,7 @@ def _require_small(model: DepthModel) -> None:
 def _write_onnx(
     path: Path, model: DepthModel, example: Tensor, shapes: Shapes, opset: int | None, metadata: dict[str, str]
 ) -> None:
+    logging.getLogger("onnxscript").setLevel(logging.CRITICAL)  # prints tracebacks for opsets that are refused later
     program = torch.onnx.export(
         model, (example,), dynamo=True, dynamic_shapes=shapes, opset_version=opset, verbose=False,
         input_names=["image"], output_names=["depth"],
