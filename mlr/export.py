@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 from collections.abc import Callable
@@ -203,8 +204,10 @@ def _write_pt2(
     path: Path, model: DepthModel, example: Tensor, shapes: Shapes, opset: int | None, metadata: dict[str, str]
 ) -> None:
     program = torch.export.export(model, (example,), dynamic_shapes=shapes)
-    with path.open("wb") as file:  # by name it would insist on .pt2
-        torch.export.save(program, file, extra_files={METADATA_FILE: json.dumps(metadata)})
+    # torch's own writer insists on the name .pt2 and reports a full disk as an error of the network
+    buffer = io.BytesIO()
+    torch.export.save(program, buffer, extra_files={METADATA_FILE: json.dumps(metadata)})
+    path.write_bytes(buffer.getbuffer())
 
 
 def _load_pt2(path: Path) -> Runner:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """mlr export: files that other programs run, equal to PyTorch, or no file."""
 
+import errno
 import json
 import re
 import sys
@@ -110,6 +111,18 @@ def test_file_that_computes_something_else_is_not_left(checkpoint, tmp_path, mon
     monkeypatch.setattr(mlr.export, "_load_pt2", load_wrongly)
     assert run(checkpoint, "--out", tmp_path / "model.pt2") == 1
     assert "no file was written" in capsys.readouterr().err
+    assert [p.name for p in tmp_path.iterdir()] == ["best.pt"]
+
+
+def test_full_disk(checkpoint, tmp_path, monkeypatch, capsys):
+    def full(path, content):
+        with path.open("wb") as file:
+            file.write(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    assert run(checkpoint, "--out", tmp_path / "model.pt2") == 1
+    assert "model.pt2: No space left on device" in capsys.readouterr().err
     assert [p.name for p in tmp_path.iterdir()] == ["best.pt"]
 
 
