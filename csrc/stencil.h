@@ -16,30 +16,28 @@
 
 struct NormalValue {
   Vec value;
-  Vec g1, g2;  // cotangents of the two slopes, times the weight
+  Vec g1, g2, t;  // the cotangents of the two slopes are g1 t and g2 t
 };
 
 // 1 - cos of a = (b1 + e1, b2 + e2, 1) and b = (b1, b2, 1) by v = |a x b|^2 / (|a||b| (|a||b| + |a.b|)), where
 // a x b = (e2, -e1, e1 b2 - e2 b1): nothing cancels. 1 - cos = v where a.b >= 0, else 2 - v.
 // |a|^2 |b|^2 = (a.b)^2 + |a x b|^2.
-// Gradient: (e1 + a2 c3) t and (e2 - a1 c3) t with t = |b|^2 / (|a||b|)^3.
+// Gradient: (e1 + a2 c3) t and (e2 - a1 c3) t with t = weight |b|^2 / (|a||b|)^3.
 // Root and divisions are the hardware's: they are exact and run beside the multipliers, which are what is short here.
 // Products of the second slope come first in each sum, so that two normals with a common slope share them.
 template <bool kGradient>
 MLR_INLINE NormalValue normal_distance(Vec e1, Vec e2, Vec b1, Vec b2, Vec a1, Vec a2, Vec weight) {
-  const Vec one(1.0f), two(2.0f);
+  const Vec one(1.0f);
   const Vec dot = fma(a1, b1, fma(a2, b2, one));
   const Vec c3 = fnma(e2, b1, e1 * b2);
   const Vec cross = fma(c3, c3, fma(e1, e1, e2 * e2));
   const Vec square = fma(dot, dot, cross), root = sqrt(square);
-  const Vec v = cross / fma(abs(dot), root, square);
   NormalValue r;
-  r.value = where_negative(dot, two - v, v);
+  r.value = two_minus_where_negative(dot, cross / fma(abs(dot), root, square));
   if constexpr (kGradient) {
-    const Vec bb = fma(b1, b1, fma(b2, b2, one));
-    const Vec t = (bb * weight) / (root * square);
-    r.g1 = fma(a2, c3, e1) * t;
-    r.g2 = fnma(a1, c3, e2) * t;
+    r.t = fma(b1, b1, fma(b2, b2, one)) * weight / (root * square);
+    r.g1 = fma(a2, c3, e1);
+    r.g2 = fnma(a1, c3, e2);
   }
   return r;
 }
@@ -139,13 +137,24 @@ void stencil_block(const Stencil& s, int y0, int y1, bool count) {
             tcc = tc1 - tc0;
           }
         }
-        // Losses, and the cotangent of each derivative: the normals' first, which take longest; the sign of a
-        // derivative is one operation and is made when it is added.
+        // Losses, and the cotangent of each derivative.
         Vec gr = Vec::zero(), gc = gr, grr = gr, grc = gr, gcc = gr;
+        if constexpr (first && kGradient) {
+          gr = unit_sign(r0) * wt[R];
+          gc = unit_sign(c0) * wt[C];
+        }
+        if constexpr (second && kGradient) {
+          grr = unit_sign(rr) * wt[RR];
+          grc = unit_sign(rc) * wt[RC];
+          gcc = unit_sign(cc) * wt[CC];
+        }
         if constexpr (n1) {
           const NormalValue v = normal_distance<kGradient>(r0, c0, tr0, tc0, tr0 + r0, tc0 + c0, wt[N]);
           sum.n = sum.n + v.value;
-          if constexpr (kGradient) gr = v.g1, gc = v.g2;
+          if constexpr (kGradient) {
+            gr = fma(v.g1, v.t, gr);
+            gc = fma(v.g2, v.t, gc);
+          }
         }
         if constexpr (n2) {
           const Vec prc = trc + rc;
@@ -153,25 +162,20 @@ void stencil_block(const Stencil& s, int y0, int y1, bool count) {
           const NormalValue u = normal_distance<kGradient>(cc, rc, tcc, trc, tcc + cc, prc, wt[NC]);
           sum.nr = sum.nr + v.value;
           sum.nc = sum.nc + u.value;
-          if constexpr (kGradient) grr = v.g1, grc = v.g2 + u.g2, gcc = u.g1;
+          if constexpr (kGradient) {
+            grr = fma(v.g1, v.t, grr);
+            grc = fma(v.g2, v.t, fma(u.g2, u.t, grc));
+            gcc = fma(u.g1, u.t, gcc);
+          }
         }
         if constexpr (first) {
           sum.r = sum.r + abs(r0);
           sum.c = sum.c + abs(c0);
-          if constexpr (kGradient) {
-            gr = fma(unit_sign(r0), wt[R], gr);
-            gc = fma(unit_sign(c0), wt[C], gc);
-          }
         }
         if constexpr (second) {
           sum.rr = sum.rr + abs(rr);
           sum.rc = sum.rc + abs(rc);
           sum.cc = sum.cc + abs(cc);
-          if constexpr (kGradient) {
-            grr = fma(unit_sign(rr), wt[RR], grr);
-            grc = fma(unit_sign(rc), wt[RC], grc);
-            gcc = fma(unit_sign(cc), wt[CC], gcc);
-          }
         }
         if constexpr (kGradient) {
           if constexpr (curves) {
