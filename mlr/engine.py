@@ -85,13 +85,19 @@ def check_operands(pred: Tensor, target: Tensor, weights: Tensor | None, terms: 
         )
     if downsample not in reference.DOWNSAMPLE:
         raise ValueError(f"downsample must be one of {', '.join(reference.DOWNSAMPLE)}, got {downsample!r}")
-    if not terms or len(set(terms)) != len(terms) or not all(0 <= t < len(KINDS) * SCALES for t in terms):
+    if not _meaningful(tuple(terms)):
         raise ValueError(f"terms must be distinct indices 13 * scale + kind in 0..77, at least one, got {list(terms)}")
     if weights is not None and (weights.shape != (pred.shape[0], len(terms)) or weights.device != pred.device):
         raise ValueError(
             f"weights must be [B, n] = [{pred.shape[0]}, {len(terms)}] on {pred.device}, "
             f"got {list(weights.shape)} on {weights.device}"
         )
+
+
+@functools.lru_cache
+def _meaningful(terms: tuple[int, ...]) -> bool:
+    """Whether terms are distinct indices of losses, at least one; a loop asks this with the same ones every step."""
+    return 0 < len(terms) == len(set(terms)) and all(0 <= t < len(KINDS) * SCALES for t in terms)
 
 
 # --- engines ----------------------------------------------------------------------------------------------------------
@@ -261,6 +267,13 @@ def _first_order(backward: Callable[..., Any]) -> Callable[..., Any]:
     return checked
 
 
+def _scaled(grad: Tensor, factor: Tensor) -> Tensor:
+    """``factor * grad``; on the CPU, where looking costs nothing, a factor of 1 saves the pass over new memory."""
+    if factor.device.type == "cpu" and not torch.compiler.is_compiling() and factor.item() == 1:
+        return grad
+    return (grad * factor).to(grad.dtype)
+
+
 class _WeightedTotal(torch.autograd.Function):
     """``total = sum_bi weights[b, i] terms[b, i]`` with the gradient that came out of the same evaluation.
 
@@ -279,7 +292,8 @@ class _WeightedTotal(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         # a float16 gradient of 1 / HW would be subnormal: keep it per pixel and divide once the upstream scale is known
         ctx.gain = pred.shape[-2] * pred.shape[-1] if pred.dtype == torch.float16 else 1
-        values, grad = torch.ops.mlr.multi_loss(pred, target, weights * ctx.gain, terms, downsample)
+        evaluated = weights if ctx.gain == 1 else weights * ctx.gain
+        values, grad = torch.ops.mlr.multi_loss(pred, target, evaluated, terms, downsample)
         ctx.terms, ctx.downsample, ctx.differentiable_terms = terms, downsample, differentiable_terms
         ctx.set_materialize_grads(False)
         if differentiable_terms:
@@ -301,7 +315,7 @@ class _WeightedTotal(torch.autograd.Function):
             grad = torch.ops.mlr.multi_loss(*maps, upstream, ctx.terms, ctx.downsample)[1]
             grad_pred = grad if ctx.gain == 1 else (grad.float() / ctx.gain).to(grad.dtype)
         else:
-            grad_pred = (grad * (grad_total / ctx.gain)).to(grad.dtype)
+            grad_pred = _scaled(grad, grad_total / ctx.gain)
         grad_weights = grad_total * values if ctx.needs_input_grad[2] else None
         return grad_pred, None, grad_weights, None, None, None
 
