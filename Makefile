@@ -48,8 +48,10 @@ format: $(READY) ## let ruff rewrite the formatting
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(READY) ## measure the losses on this machine: runs/bench.json and tables
-	$(BIN)/python bench/loss_speed.py --out runs/bench.json
+# torch.compile and the training steps take most of the time: `make bench BENCH=--quick` is done in a minute
+BENCH ?= --compile --instructions --step tf_efficientnet_lite0,resnet50
+bench: $(READY) ## measure the losses on this machine (half an hour): runs/bench.json and tables
+	$(BIN)/python -W ignore bench/loss_speed.py $(BENCH) --out runs/bench.json
 
 bench-report: $(READY) ## write docs/performance.md and the README's table from bench/results
 	$(BIN)/python bench/report.py

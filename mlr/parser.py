@@ -32,6 +32,11 @@ class Parser(ArgumentParser):
         """One line that names the flag, without the list of all of them."""
         text = " ".join(message.split())
         text = re.sub(r'Parser key "(\w+)":', lambda match: f"{self._typed(match[1])}:", text)
+        text = re.sub(
+            r"(arguments are required: )(.+)",
+            lambda match: match[1] + ", ".join(map(self._typed, match[2].split(", "))),
+            text,
+        )
         text = (
             re.sub(r"<class '(\w+)'>", r"\1", text)
             .replace("typing.Literal", "one of ")

@@ -176,7 +176,7 @@ def test_people_get_a_table(tmp_path, capsys):
         (["rooms", "--sample=0"], 1, "--sample must be at least 1"),
         (["rooms", "--splits=test"], 1, "--splits must be"),
         (["rooms", "--smaple=3"], 2, "did you mean --sample"),
-        ([], 2, "arguments are required: source"),
+        ([], 2, "arguments are required: SOURCE"),
     ],
 )
 def test_what_is_wrong_with_the_command_is_said(arguments, code, message, capsys):
