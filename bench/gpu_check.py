@@ -39,14 +39,14 @@ KERNELS = ("pyramid_kernel", "losses_kernel", "columns_kernel", "gradient_kernel
 TERMS, GRADIENT = 1e-5, 1e-3
 #: Alternatives tried by --sweep, one field (or several that belong together) at a time.
 ALTERNATIVES: dict[str, list[dict[str, int]]] = {
-    "column_rows": [{"column_rows": n} for n in (8, 24, 32)],
+    "column_rows": [{"column_rows": n} for n in (32, 48)],
     "pyramid": [
         {"quad_rows": 2, "pyramid_warps": 2},
         {"quad_rows": 4, "pyramid_warps": 4, "block": 256},
         {"quad_rows": 8, "pyramid_warps": 8, "block": 256},
     ],
     "window_rows": [{"window_rows": n} for n in (4, 16)],
-    "coarse_window_rows": [{"coarse_window_rows": n} for n in (8, 32)],
+    "coarse_window_rows": [{"coarse_window_rows": 32}],
     "strip_rows": [{"strip_rows": n} for n in (16, 32, 48)],
     "losses": [
         {"unroll": 1},

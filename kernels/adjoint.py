@@ -28,39 +28,64 @@ def border_count(i, n, r, START: tl.constexpr):
 
 
 @triton.jit
-def sign_row(signs, y, h, width, word, inside):
-    """Row y of a sign map as words of four pixels; a negative number is a large one without its sign."""
-    known = tl.cast(y, tl.uint32, bitcast=True) < tl.cast(h, tl.uint32, bitcast=True)
-    return tl.load(signs + y * (width // 4) + word, mask=inside & known, other=ZEROS)
+def sign_row(signs, y, h, words, INSIDE: tl.constexpr):
+    """Row y of a sign map in words of four pixels; rows outside the map, of which there are none if INSIDE, are 0."""
+    if INSIDE:
+        return tl.load(signs + y * words)
+    else:
+        # a negative number is a large one without its sign
+        known = tl.cast(y, tl.uint32, bitcast=True) < tl.cast(h, tl.uint32, bitcast=True)
+        return tl.load(signs + y * words, mask=known, other=ZEROS)
+
+
+@triton.jit
+def four_rows(signs, at, acc, r, y, h, words, inside, store, INSIDE: tl.constexpr):
+    """Store the column sums ``acc`` of row y and those of the next three; returns those of the fourth.
+
+    The loads of all come before the stores, as in ``windows``.
+    """
+    d0 = sign_row(signs, y + r + 1, h, words, INSIDE) - sign_row(signs, y - r, h, words, INSIDE)
+    d1 = sign_row(signs, y + r + 2, h, words, INSIDE) - sign_row(signs, y + 1 - r, h, words, INSIDE)
+    d2 = sign_row(signs, y + r + 3, h, words, INSIDE) - sign_row(signs, y + 2 - r, h, words, INSIDE)
+    d3 = sign_row(signs, y + r + 4, h, words, INSIDE) - sign_row(signs, y + 3 - r, h, words, INSIDE)
+    padding = (2 * r + 1) * ZEROS
+    tl.store(at, tl.where(inside, acc, padding), mask=store)
+    acc += d0
+    at += words
+    tl.store(at, tl.where(inside, acc, padding), mask=store if INSIDE else store & (y + 1 < h))
+    acc += d1
+    at += words
+    tl.store(at, tl.where(inside, acc, padding), mask=store if INSIDE else store & (y + 2 < h))
+    acc += d2
+    at += words
+    tl.store(at, tl.where(inside, acc, padding), mask=store if INSIDE else store & (y + 3 < h))
+    return acc + d3
 
 
 @triton.jit
 def sign_columns(signs, column_sums, borders, r, y0, y1, word0, h, w, WORDS: tl.constexpr):
-    """Column sums of a sign map over 2 r + 1 rows, rows y0 .. y1 - 1, WORDS words from word0 on (padding included).
+    """Column sums of a sign map over 2 r + 1 rows, WORDS words from word0 on (padding included).
 
-    ``signs`` and ``column_sums`` point to words of the image's map, ``borders`` to its two border rows.
+    They are made for the rows y0 .. y1 - 1, whole fours or up to the last. ``signs`` and ``column_sums`` point to words
+    of the image's map, ``borders`` to its two border rows.
     """
     pitch = pitch_of(w)
+    words = pitch // 4
     lane = word0 + tl.arange(0, WORDS)
-    inside = (lane >= PAD // 4) & (lane < (pitch - PAD) // 4)
-    store = lane < pitch // 4
-    acc = tl.zeros([WORDS], tl.int32)
-    for y in tl.range(y0 - r, y0 + r + 1, loop_unroll_factor=8):
-        acc += sign_row(signs, y, h, pitch, lane, inside)
-    for y in range(y0, y1, 4):  # the loads of four rows before their stores, as in windows
-        d0 = sign_row(signs, y + r + 1, h, pitch, lane, inside) - sign_row(signs, y - r, h, pitch, lane, inside)
-        d1 = sign_row(signs, y + r + 2, h, pitch, lane, inside) - sign_row(signs, y + 1 - r, h, pitch, lane, inside)
-        d2 = sign_row(signs, y + r + 3, h, pitch, lane, inside) - sign_row(signs, y + 2 - r, h, pitch, lane, inside)
-        d3 = sign_row(signs, y + r + 4, h, pitch, lane, inside) - sign_row(signs, y + 3 - r, h, pitch, lane, inside)
-        at = column_sums + y * (pitch // 4) + lane
-        tl.store(at, acc, mask=store)
-        acc += d0
-        tl.store(at + pitch // 4, acc, mask=store & (y + 1 < y1))
-        acc += d1
-        tl.store(at + 2 * (pitch // 4), acc, mask=store & (y + 2 < y1))
-        acc += d2
-        tl.store(at + 3 * (pitch // 4), acc, mask=store & (y + 3 < y1))
-        acc += d3
+    inside = (lane >= PAD // 4) & (lane < words - PAD // 4)
+    store = lane < words
+    signs += tl.minimum(tl.maximum(lane, PAD // 4), words - PAD // 4 - 1)  # the padding is not there yet
+    first = tl.maximum(y0 - r, 0)
+    last = tl.minimum(y0 + r + 1, h)
+    acc = tl.zeros([WORDS], tl.int32) + (2 * r + 1 - (last - first)) * ZEROS
+    for y in tl.range(first, last, loop_unroll_factor=8):
+        acc += sign_row(signs, y, h, words, True)
+    for y in range(y0, y1, 4):
+        at = column_sums + y * words + lane
+        if (y >= r) & (y + r + 4 < h):
+            acc = four_rows(signs, at, acc, r, y, h, words, inside, store, True)
+        else:
+            acc = four_rows(signs, at, acc, r, y, h, words, inside, store, False)
     for side in tl.static_range(2):
         if (y0 == 0) if side == 0 else (y1 == h):
             b0 = tl.zeros([WORDS], tl.int32)
@@ -71,7 +96,7 @@ def sign_columns(signs, column_sums, borders, r, y0, y1, word0, h, w, WORDS: tl.
             last = tl.minimum(r + 1, h) if side == 0 else h
             for i in tl.range(first, last, loop_unroll_factor=4):
                 count = border_count(i, h, r, side == 0)
-                row = sign_row(signs, i, h, pitch, lane, inside)
+                row = tl.where(inside, sign_row(signs, i, h, words, True), ZEROS)
                 b0 += count * ((row & 255) - 1)
                 b1 += count * (((row >> 8) & 255) - 1)
                 b2 += count * (((row >> 16) & 255) - 1)
@@ -89,35 +114,37 @@ def border_rows(borders, boxes, r, y0, y1, h, w, COLUMNS: tl.constexpr):
     pitch = pitch_of(w)
     for side in tl.static_range(2):
         if (y0 == 0) if side == 0 else (y1 == h):
-            row = borders + side * pitch + PAD
+            row = borders + side * pitch + PAD  # with zeros on both sides
+            reach = tl.arange(0, 2 * PAD)
+            near = reach < w
+            first = tl.sum(tl.load(row + reach, mask=near, other=0) * border_count(reach, w, r, True), 0)
+            last = w - 1 - reach
+            last = tl.sum(tl.load(row + last, mask=near, other=0) * border_count(last, w, r, False), 0)
             for x0 in range(0, w, COLUMNS):
                 x = x0 + tl.arange(0, COLUMNS)
+                at = row + tl.minimum(x, w - 1) - r
                 total = tl.zeros([COLUMNS], tl.int32)
-                for d in tl.range(-r, r + 1, loop_unroll_factor=5):
-                    total += tl.load(row + x + d, mask=(x + d >= 0) & (x + d < w), other=0)
-                reach = tl.arange(0, 2 * PAD)
-                near = reach < w
-                first = tl.sum(tl.load(row + reach, mask=near, other=0) * border_count(reach, w, r, True), 0)
-                last = w - 1 - reach
-                last = tl.sum(tl.load(row + last, mask=near, other=0) * border_count(last, w, r, False), 0)
+                for _ in tl.range(0, 2 * r + 1, loop_unroll_factor=5):
+                    total += tl.load(at)
+                    at += 1
                 total = tl.where(x == 0, first, tl.where(x == w - 1, last, total))
                 tl.store(boxes + side * pitch + PAD + x, total, mask=x < w)
 
 
 @triton.jit
-def border_columns(column_sums, folds, r, y0, y1, h, w, ROWS: tl.constexpr):
+def border_columns(column_sums, folds, r, y0, y1, h, w, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
     """The finished box^T in the first and last column of the rows y0 .. y1 - 1, border rows excepted: two rows of h."""
     pitch = pitch_of(w)
     for first in range(y0, y1, ROWS):
         y = first + tl.arange(0, ROWS)
+        row = column_sums + tl.minimum(y, h - 1)[:, None] * pitch + PAD
         for side in tl.static_range(2):
-            total = tl.zeros([ROWS, 4], tl.int32)
-            for near in range(0, tl.minimum(r + 1, w), 4):
-                reach = near + tl.arange(0, 4)
-                x = reach if side == 0 else w - 1 - reach
-                value = tl.load(column_sums + y[:, None] * pitch + PAD + x[None, :],
-                                mask=(y < y1)[:, None] & (reach < w)[None, :], other=0).to(tl.int32) - (2 * r + 1)
-                total += value * tl.where(reach < w, border_count(x, w, r, side == 0), 0)[None, :]
+            total = tl.zeros([ROWS, COLUMNS], tl.int32)
+            for near in range(0, tl.minimum(r + 1, w), COLUMNS):
+                reach = near + tl.arange(0, COLUMNS)[None, :]
+                x = tl.minimum(reach, w - 1) if side == 0 else tl.maximum(w - 1 - reach, 0)
+                count = tl.where(reach < w, border_count(x, w, r, side == 0), 0)
+                total += (tl.load(row + x).to(tl.int32) - (2 * r + 1)) * count
             tl.store(folds + side * h + y, tl.sum(total, 1), mask=y < y1)
 
 

@@ -19,18 +19,18 @@ class Shapes:
     """Block shapes of the four launches (see ``phases``); rows are rows of a map per program.
 
     Attributes:
-        column_rows: phase 1, column sums of scale 0.
+        column_rows: phase 1, column sums of scale 0; a multiple of 16.
         block: phase 1, lanes of a program (compiled).
         quad_rows: phase 1, rows of scale 2 that a program of the pyramid makes (compiled).
         pyramid_warps: phase 1, warps of a program (compiled).
         window_rows: phase 2, row windows of scale 0.
-        coarse_window_rows: phase 2, windows in both directions of a coarse scale.
+        coarse_window_rows: phase 2, windows in both directions of a coarse scale; a multiple of 16.
         strip_rows: phase 2, stencils.
         window_tile: phase 2, rows of a tile of the windows (compiled).
         window_columns: phase 2, columns of a pass of the column sums of a coarse scale (compiled).
         unroll: phase 2, steps of the stencils' loop written out (compiled).
         losses_warps: phase 2, warps of a program (compiled).
-        sign_rows: phase 3, column sums of the sign maps of scale 0.
+        sign_rows: phase 3, column sums of the sign maps of scale 0; a multiple of 4, as is coarse_rows.
         coarse_rows: phase 3, gradient of a coarse scale.
         sign_words: phase 3, words of four pixels of a pass of the column sums (compiled).
         sign_tile: phase 3, rows of a tile of the coarse gradient (compiled).
@@ -48,7 +48,7 @@ class Shapes:
     coarse_window_rows: int = 16
     strip_rows: int = 24
     window_tile: int = 4
-    window_columns: int = 256
+    window_columns: int = 128
     unroll: int = 2
     losses_warps: int = 4
     sign_rows: int = 32
@@ -60,12 +60,26 @@ class Shapes:
     gradient_tile: int = 4
     gradient_warps: int = 4
 
+    def __post_init__(self) -> None:
+        for name, unit in (("column_rows", 16), ("coarse_window_rows", 16), ("sign_rows", 4), ("coarse_rows", 4)):
+            if getattr(self, name) <= 0 or getattr(self, name) % unit:
+                raise ValueError(f"{name} must be a positive multiple of {unit}, got {getattr(self, name)}")
+
 
 #: By architecture; "" is for those without an entry. The defaults were measured on an H100 (sm_90); nothing else has
 #: been measured, so NVIDIA's other GPUs take them over.
 TABLE: dict[str, Shapes] = {"": Shapes(), "sm_90": Shapes()}
 # a wavefront of AMD has 64 lanes: half the wavefronts keep the same number of pixels a lane
 TABLE["gfx942"] = replace(Shapes(), pyramid_warps=2, losses_warps=2, columns_warps=2, gradient_warps=2)
+
+#: Registers a thread on NVIDIA's GPUs: as many as leave room for four programs of 128 threads on a multiprocessor.
+#: The compiler alone takes more for loads that it moves ahead.
+REGISTERS = 128
+
+
+def compiler_options(backend: str) -> dict[str, int]:
+    """Options of Triton's compiler for a backend, "cuda" or "hip"."""
+    return {"maxnreg": REGISTERS} if backend == "cuda" else {}
 
 
 def shapes_for(device: torch.device) -> Shapes:

@@ -19,7 +19,7 @@ from torch import Tensor
 from triton.runtime.jit import JITFunction
 
 from mlr.kernels import phases
-from mlr.kernels.configs import Shapes, shapes_for
+from mlr.kernels.configs import Shapes, compiler_options, shapes_for
 from mlr.kernels.plan import Plan, plan
 from mlr.space import KINDS, SCALES
 
@@ -141,7 +141,8 @@ def compiled(kernel: JITFunction, dtype: torch.dtype, constants: dict[str, int],
     """The kernel for maps of some type, compiled at the first call for a device and choice of constants."""
     key = (kernel, dtype, device, *constants.values())
     if key not in _compiled:
-        _compiled[key] = kernel.warmup(*arguments(kernel, dtype, constants), grid=(1,), **constants)
+        options = compiler_options(triton.runtime.driver.active.get_current_target().backend)
+        _compiled[key] = kernel.warmup(*arguments(kernel, dtype, constants), grid=(1,), **constants, **options)
     return _compiled[key]
 
 

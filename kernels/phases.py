@@ -249,11 +249,11 @@ def strips(pred, target, errors, targets, local, table, strip_sums, scale, image
         if scale > 0:
             e_ptr = errors + coarse
             t_ptr = targets + coarse
-        walk(e_ptr, t_ptr, tl.where(scale == 0, 1.0, 0.0), tl.where(scale == 0, width, pitch), weights, local + plane,
+        walk(e_ptr, t_ptr, tl.where(scale == 0, -1.0, 0.0), tl.where(scale == 0, width, pitch), weights, local + plane,
              pitch, y0, strip_rows, x0, h, w, partial, keep, WARPS, NORMALS, GRAD, UNROLL)
     elif scale == 0:
-        walk(pred + start, target + start, 1.0, width, weights, local + plane, pitch, y0, strip_rows, x0, h, w, partial,
-             keep, WARPS, NORMALS, GRAD, UNROLL)
+        walk(pred + start, target + start, -1.0, width, weights, local + plane, pitch, y0, strip_rows, x0, h, w,
+             partial, keep, WARPS, NORMALS, GRAD, UNROLL)
     else:
         walk(errors + coarse, targets + coarse, 0.0, pitch, weights, local + plane, pitch, y0, strip_rows, x0, h, w,
              partial, keep, WARPS, NORMALS, GRAD, UNROLL)
@@ -301,14 +301,14 @@ def radius(n):
 
 
 @triton.jit
-def sign_sums(signs, column_sums, borders, boxes, folds, r, y0, y1, h, w, WORDS: tl.constexpr):
+def sign_sums(signs, column_sums, borders, boxes, folds, r, y0, y1, h, w, WORDS: tl.constexpr, ROWS: tl.constexpr):
     """Column sums of a sign map for whole rows, and box^T where a row or column is a border."""
     for word0 in range(0, pitch_of(w) // 4, WORDS):
         sign_columns(signs.to(tl.pointer_type(tl.int32)), column_sums.to(tl.pointer_type(tl.int32)), borders, r, y0, y1,
                      word0, h, w, WORDS)
     tl.debug_barrier()
     border_rows(borders, boxes, r, y0, y1, h, w, 2 * WORDS)
-    border_columns(column_sums, folds, r, y0, y1, h, w, 32)
+    border_columns(column_sums, folds, r, y0, y1, h, w, ROWS, 128 // ROWS)
 
 
 @triton.jit
@@ -339,7 +339,7 @@ def coarse_gradient(signs, column_signs, borders, boxes, folds, local, centre, t
         if MEANS:
             for n in range(3):
                 sign_sums(signs + plane + n * size, column_signs + plane + n * size, border + n * border_size,
-                          box + n * border_size, fold + n * fold_size, radius(n), y0, y1, h, w, WORDS)
+                          box + n * border_size, fold + n * fold_size, radius(n), y0, y1, h, w, WORDS, 8)
             tl.debug_barrier()
     for x0 in range(0, w, TILE):
         for first in range(y0, y1, ROWS):
@@ -382,7 +382,7 @@ def columns_kernel(signs, column_signs, borders, boxes, folds, local, centre, ta
         row = (n.to(tl.int64) * batch + image) * SCALES * 2 * pitch
         fold = (n.to(tl.int64) * batch + image) * SCALES * 2 * height
         sign_sums(signs + plane, column_signs + plane, borders + row, boxes + row, folds + fold, radius(n), y0,
-                  tl.minimum(y0 + sign_rows, height), height, width, WORDS)
+                  tl.minimum(y0 + sign_rows, height), height, width, WORDS, 32)
 
 
 @triton.jit

@@ -14,7 +14,7 @@ import triton
 import triton.language as tl
 
 from mlr.kernels.geometry import quads_of
-from mlr.kernels.windows import sign
+from mlr.kernels.windows import HUGE
 
 LANES = tl.constexpr(32)
 HALO = tl.constexpr(2)
@@ -22,31 +22,44 @@ STRIP = tl.constexpr(28)
 
 
 @triton.jit
-def normal(e1, e2, a1, a2, b1, b2, aa, bb):
-    """1 - cos of a = (a1, a2, 1) and b = a - e, and its derivatives by a1 and a2, from |a|^2 and |b|^2.
+def normal(e1, minus_e2, a1, a2, b1, b2, aa, bb):
+    """1 - cos of a = (a1, a2, 1) and b = a - e, and its derivatives by a1 and -a2 as (t, u1, u2): t u1 and t u2.
 
     1 - cos = |a x b|^2 / (|a||b| (|a||b| + a.b)) keeps all digits where the angle is acute, and |a x b| is made of the
     differences e. Its derivatives are (a2 c + e1) t and (e2 - a1 c) t with c = e1 b2 - e2 b1, t = |b|^2 / (|a||b|)^3.
+    ``aa`` and ``bb`` are |a|^2 and |b|^2.
     """
-    c = e1 * b2 - e2 * b1
-    cross = e1 * e1 + e2 * e2 + c * c
+    c = e1 * b2 + minus_e2 * b1
+    cross = e1 * e1 + minus_e2 * minus_e2 + c * c
     dot = a1 * b1 + (a2 * b2 + 1.0)
     r = tl.math.rsqrt(aa * bb)
     r2 = r * r
-    cos = dot * r
-    acute = cross * r2 / (1.0 + cos)  # may be infinite where it is not used
-    value = tl.where(cos >= 0.0, acute, 1.0 - cos)
-    t = bb * (r2 * r)
-    return value, (a2 * c + e1) * t, (e2 - a1 * c) * t
+    more = dot * r + 1.0  # 1 + cos
+    acute = cross * r2 / more  # may be infinite where it is not used
+    value = tl.where(more >= 1.0, acute, 2.0 - more)
+    return value, bb * (r2 * r), a2 * c + e1, a1 * c + minus_e2
 
 
 @triton.jit
-def walk(e_ptr, t_ptr, minus, stride, weights, local, pitch, y0, rows, x0, h, w, partial, keep,
-         WARPS: tl.constexpr,
+def signed_weight(weight):
+    """What ``weighted_sign`` needs to know of a weight."""
+    return tl.where(weight < 0.0, -HUGE, HUGE), tl.abs(weight)
+
+
+@triton.jit
+def weighted_sign(x, weight):
+    """weight * sign(x)."""
+    factor, size = weight
+    return tl.clamp(x * factor, -size, size)
+
+
+@triton.jit
+def walk(e_ptr, t_ptr, less, stride, weights, local, pitch, y0, rows, x0, h, w, partial, keep, WARPS: tl.constexpr,
          NORMALS: tl.constexpr, GRAD: tl.constexpr, UNROLL: tl.constexpr):
     """Sums of |.| and 1 - cos over ``rows`` rows from y0 [WARPS, 1] on and the 28 columns from x0 [WARPS, 1] on.
 
-    Stores the local gradient to ``local`` and the sums to the slots of their kinds in ``partial`` [WARPS].
+    E is what ``e_ptr`` points to plus ``less`` (-1 or 0) times the target. Stores the local gradient to ``local`` and
+    the sums to the slots of their kinds in ``partial`` [WARPS].
     """
     lane = tl.arange(0, LANES)[None, :]
     zero = tl.zeros([WARPS, LANES], tl.float32)
@@ -58,16 +71,17 @@ def walk(e_ptr, t_ptr, minus, stride, weights, local, pitch, y0, rows, x0, h, w,
     column = tl.max_contiguous(tl.minimum(tl.maximum(x, 0), w - 1), [1, LANES])
     stored = (lane >= HALO) & (lane < HALO + STRIP) & (x < quads_of(w))
     owned = stored & (x < w)
+    differs = x < w - 1 + tl.zeros([WARPS, LANES], tl.int32)  # columns whose r is not the constant 0
+    # left of the map there is no rr; what else the clamped loads make there is 0 already
     within = (x >= 0).to(tl.float32) + zero
-    differs = ((x >= 0) & (x < w - 1)).to(tl.float32) + zero  # columns whose r is not the constant 0
-    w_d = tl.load(weights)
-    w_r = tl.load(weights + 5)
-    w_c = tl.load(weights + 6)
-    w_rr = tl.load(weights + 7)
-    w_rc = tl.load(weights + 8)
-    w_cc = tl.load(weights + 9)
+    w_d = signed_weight(tl.load(weights))
+    w_r = signed_weight(tl.load(weights + 5))
+    w_c = signed_weight(tl.load(weights + 6))
+    w_rr = signed_weight(tl.load(weights + 7) * within)
+    w_rc = signed_weight(tl.load(weights + 8))
+    w_cc = signed_weight(tl.load(weights + 9))
     w_n = tl.load(weights + 10)
-    w_nr = tl.load(weights + 11)
+    w_nr = tl.load(weights + 11) * within
     w_nc = tl.load(weights + 12)
 
     d = zero
@@ -80,9 +94,9 @@ def walk(e_ptr, t_ptr, minus, stride, weights, local, pitch, y0, rows, x0, h, w,
     nr = zero
     nc = zero
 
-    # Rows n - 1 and n - 2 of E and of the target's derivatives. What a value and the value one row older start from
-    # must differ: where both are the same constant, Triton 3.8 takes the older one for a constant (the first rows'
-    # results are not used, so any number will do).
+    # Rows n - 1 and n - 2 of E and of the target's derivatives; of E's c and rc the negatives, which saves negating
+    # products. What a value and the value one row older start from must differ: where both are the same constant,
+    # Triton 3.8 takes the older one for a constant (the first rows' results are not used, so any number will do).
     older = zero + 1.0
     e1 = zero
     e2 = older
@@ -90,8 +104,8 @@ def walk(e_ptr, t_ptr, minus, stride, weights, local, pitch, y0, rows, x0, h, w,
     ex2 = older
     rr1 = zero
     rr2 = older
-    ey2 = zero
-    rc2 = zero
+    minus_ey2 = zero
+    minus_rc2 = zero
     t1 = zero
     tx1 = zero
     tx2 = older
@@ -100,35 +114,35 @@ def walk(e_ptr, t_ptr, minus, stride, weights, local, pitch, y0, rows, x0, h, w,
     ty2 = zero
     trc2 = zero
     # what row m - 1 hands to row m
-    g_rc = zero
-    g_cc = zero
-    g_y = zero
-    # row m + 2, clamped to the map, and what is left of the map from row m on
+    minus_grc1 = zero
+    gcc1 = zero
+    minus_gy1 = zero
+    # row m + 2, clamped to the map, and what is left of the map from row y0 on
     at = tl.minimum(tl.maximum(y0 - 2, 0), h - 1) * stride + column
     place = (y0 - 4) * pitch + x
-    for step in tl.range(0, rows + 4, loop_unroll_factor=UNROLL):
-        m = y0 - 4 + step
+    left_rows = h - y0
+    for step in tl.range(-4, rows, loop_unroll_factor=UNROLL):  # row m = y0 + step
         here = tl.max_contiguous(at, [1, LANES])
         t0 = tl.load(t_ptr + here).to(tl.float32)
-        e0 = tl.load(e_ptr + here).to(tl.float32) - minus * t0
+        e0 = tl.load(e_ptr + here).to(tl.float32) + less * t0
         ex0 = tl.gather(e0, right, 1) - e0
         rr0 = tl.gather(ex0, right, 1) - ex0
-        ey1 = e0 - e1
-        rc1 = ex0 - ex1
-        cc2 = ey1 - ey2
-        known = (step >= 4) & (m < h)
+        minus_ey1 = e1 - e0
+        minus_rc1 = ex1 - ex0
+        cc2 = minus_ey2 - minus_ey1
+        known = (step >= 0) & (step < left_rows)
         valid = known.to(tl.float32)
         d += valid * tl.abs(e2)
         r += valid * tl.abs(ex2)
-        c += valid * tl.abs(ey2)
+        c += valid * tl.abs(minus_ey2)
         rr += valid * tl.abs(rr2)
-        rc += valid * tl.abs(rc2)
+        rc += valid * tl.abs(minus_rc2)
         cc += valid * tl.abs(cc2)
-        gx = w_r * sign(ex2)
-        gy = w_c * sign(ey2)
-        grr = w_rr * sign(rr2)
-        grc = w_rc * sign(rc2)
-        gcc = w_cc * sign(cc2)
+        gx = weighted_sign(ex2, w_r)
+        minus_gy = weighted_sign(minus_ey2, w_c)
+        grr = weighted_sign(rr2, w_rr)
+        minus_grc = weighted_sign(minus_rc2, w_rc)
+        gcc = weighted_sign(cc2, w_cc)
         if NORMALS:
             tx0 = tl.gather(t0, right, 1) - t0
             trr0 = tl.gather(tx0, right, 1) - tx0
@@ -136,24 +150,28 @@ def walk(e_ptr, t_ptr, minus, stride, weights, local, pitch, y0, rows, x0, h, w,
             trc1 = tx0 - tx1
             tcc2 = ty1 - ty2
             px = tx2 + ex2
-            py = ty2 + ey2
+            py = ty2 - minus_ey2
             prr = trr2 + rr2
-            prc = trc2 + rc2
+            prc = trc2 - minus_rc2
             pcc = tcc2 + cc2
             pp = prc * prc + 1.0
             tt = trc2 * trc2 + 1.0
-            value, g1, g2 = normal(ex2, ey2, px, py, tx2, ty2, px * px + (py * py + 1.0), tx2 * tx2 + (ty2 * ty2 + 1.0))
+            value, t, u1, u2 = normal(ex2, minus_ey2, px, py, tx2, ty2, px * px + (py * py + 1.0),
+                                      tx2 * tx2 + (ty2 * ty2 + 1.0))  # fmt: skip
             n += valid * value
-            gx += w_n * g1
-            gy += w_n * g2
-            value, g1, g2 = normal(rr2, rc2, prr, prc, trr2, trc2, prr * prr + pp, trr2 * trr2 + tt)
+            t *= w_n
+            gx += t * u1
+            minus_gy += t * u2
+            value, t, u1, u2 = normal(rr2, minus_rc2, prr, prc, trr2, trc2, prr * prr + pp, trr2 * trr2 + tt)
             nr += valid * value
-            grr += w_nr * g1
-            grc += w_nr * g2
-            value, g1, g2 = normal(rc2, cc2, prc, pcc, trc2, tcc2, pcc * pcc + pp, tcc2 * tcc2 + tt)
+            t *= w_nr
+            grr += t * u1
+            minus_grc += t * u2
+            value, t, u1, u2 = normal(cc2, minus_rc2, pcc, prc, tcc2, trc2, pcc * pcc + pp, tcc2 * tcc2 + tt)
             nc += valid * value
-            grc += w_nc * g1
-            gcc += w_nc * g2
+            t *= w_nc
+            gcc += t * u1
+            minus_grc += t * u2
             t1 = t0
             tx2 = tx1
             tx1 = tx0
@@ -162,19 +180,15 @@ def walk(e_ptr, t_ptr, minus, stride, weights, local, pitch, y0, rows, x0, h, w,
             ty2 = ty1
             trc2 = trc1
         if GRAD:
-            # rows whose c is not the constant 0; a negative number is a large one without its sign
-            above = (m.to(tl.uint32, bitcast=True) < (h - 1).to(tl.uint32, bitcast=True)).to(tl.float32)
-            grr *= within
-            grc *= above
-            gcc *= (m >= 0).to(tl.float32)
-            gx = (gx - grr + tl.gather(grr, left, 1) - grc + g_rc) * differs
-            gy = (gy - gcc + g_cc) * above
-            grad = w_d * sign(e2) - gx + tl.gather(gx, left, 1) - gy + g_y
+            gcc = tl.where(step >= -y0, gcc, 0.0)  # above the map there is no cc
+            gx = tl.where(differs, gx - grr + tl.gather(grr, left, 1) + minus_grc - minus_grc1, 0.0)
+            minus_gy = tl.where(step < left_rows - 1, minus_gy + gcc - gcc1, 0.0)  # c is the constant 0 in the last row
+            grad = weighted_sign(e2, w_d) - gx + tl.gather(gx, left, 1) + minus_gy - minus_gy1
             tl.store(local + place, grad, mask=stored & known)
-            g_rc = grc
-            g_cc = gcc
-            g_y = gy
-        at += tl.where((m + 2).to(tl.uint32, bitcast=True) < (h - 1).to(tl.uint32, bitcast=True), stride, 0)
+            minus_grc1 = minus_grc
+            gcc1 = gcc
+            minus_gy1 = minus_gy
+        at += tl.where((step + y0 + 2).to(tl.uint32, bitcast=True) < (h - 1).to(tl.uint32, bitcast=True), stride, 0)
         place += pitch
         e2 = e1
         e1 = e0
@@ -182,8 +196,8 @@ def walk(e_ptr, t_ptr, minus, stride, weights, local, pitch, y0, rows, x0, h, w,
         ex1 = ex0
         rr2 = rr1
         rr1 = rr0
-        ey2 = ey1
-        rc2 = rc1
+        minus_ey2 = minus_ey1
+        minus_rc2 = minus_rc1
     own = owned.to(tl.float32)
     tl.store(partial, tl.sum(d * own, 1), mask=keep)
     tl.store(partial + 5, tl.sum(r * own, 1), mask=keep)

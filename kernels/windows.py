@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The local means of eq. (5) and their signs: columns first, then rows.
 
-A box with replicated borders is separable. The column pass walks down the map with running sums, one lane a column;
+A box with replicated borders is separable. The column pass walks down the map with moving sums, one lane a column;
 clamping the row numbers is the replicated border. The row pass has no row to walk along (lanes lie side by side), so it
 cuts the row into segments of r = n // 2 pixels and uses, with t the place in the segment and A, B, C the row at x - r,
 x and x + r,
@@ -17,86 +17,101 @@ import triton.language as tl
 
 from mlr.kernels.geometry import PAD, TILE, pitch_of, quads_of
 
-
-@triton.jit
-def row_error(e_ptr, t_ptr, stride, y, h, x, mask, PAIR: tl.constexpr):
-    """One row of E, its number clamped to the map; ``PAIR`` says that E is to be formed from prediction and target."""
-    row = tl.minimum(tl.maximum(y, 0), h - 1) * stride
-    e = tl.load(e_ptr + row + x, mask=mask, other=0.0).to(tl.float32)
-    if PAIR:
-        e -= tl.load(t_ptr + row + x, mask=mask, other=0.0).to(tl.float32)
-    return e
+#: Rows that the column sums are made for at a time.
+BLOCK_ROWS = tl.constexpr(16)
+#: Takes any normal float32 number beyond 1.
+HUGE = tl.constexpr(2.0**127)
 
 
 @triton.jit
-def moving_rows(e_ptr, t_ptr, stride, y, h, x, mask, PAIR: tl.constexpr):
-    """The rows that leave and enter the windows of 5, 17 and 65 rows as their centre moves from y to y + 1."""
-    return (
-        row_error(e_ptr, t_ptr, stride, y - 2, h, x, mask, PAIR),
-        row_error(e_ptr, t_ptr, stride, y + 3, h, x, mask, PAIR),
-        row_error(e_ptr, t_ptr, stride, y - 8, h, x, mask, PAIR),
-        row_error(e_ptr, t_ptr, stride, y + 9, h, x, mask, PAIR),
-        row_error(e_ptr, t_ptr, stride, y - 32, h, x, mask, PAIR),
-        row_error(e_ptr, t_ptr, stride, y + 33, h, x, mask, PAIR),
-    )
+def error_rows(e_ptr, t_ptr, stride, y, h, FIRST: tl.constexpr, COUNT: tl.constexpr, PAIR: tl.constexpr,
+               INSIDE: tl.constexpr):
+    """Rows y + FIRST .. y + FIRST + COUNT - 1 of E around a row y of the map, their numbers clamped unless ``INSIDE``.
+
+    ``PAIR``: E is formed from prediction and target.
+    """
+    rows = ()
+    if INSIDE:
+        e_ptr += (y + FIRST) * stride
+        t_ptr += (y + FIRST) * stride
+    for i in tl.static_range(COUNT):
+        row = y + (FIRST + i)
+        at = 0 if INSIDE else (tl.maximum(row, 0) if FIRST + i < 0 else tl.minimum(row, h - 1)) * stride
+        e = tl.load(e_ptr + at).to(tl.float32)
+        if PAIR:
+            e -= tl.load(t_ptr + at).to(tl.float32)
+        if INSIDE:
+            e_ptr += stride
+            t_ptr += stride
+        rows += (e,)
+    return rows
 
 
 @triton.jit
-def move_down(at, plane_size, mask, s5, s17, s65, total, rows, y, y1):
-    """Store the sums of row y and move on to those of row y + 1."""
-    old5, new5, old17, new17, old65, new65 = rows
-    store = mask & (y < y1)
-    tl.store(at, s5, mask=store)
-    tl.store(at + plane_size, s17, mask=store)
-    tl.store(at + 2 * plane_size, s65, mask=store)
-    total += tl.where((y >= 2) & (y < y1), old5, 0.0)
-    return s5 + (new5 - old5), s17 + (new17 - old17), s65 + (new65 - old65), total
+def block_sums(e_ptr, t_ptr, stride, at, pitch, plane_size, mask, y, h, PAIR: tl.constexpr, INSIDE: tl.constexpr):
+    """Column sums for BLOCK_ROWS rows from y on, stored from ``at`` on; returns the sum of E over those of the map.
+
+    They take 64 more rows of E, each loaded once and before the first store, which no load may pass. ``INSIDE`` says
+    that the map has them all.
+    """
+    above = error_rows(e_ptr, t_ptr, stride, y, h, -32, 24, PAIR, INSIDE)
+    below = error_rows(e_ptr, t_ptr, stride, y, h, 8 + BLOCK_ROWS, 24, PAIR, INSIDE)
+    far = above[0]
+    for i in tl.static_range(1, 24):
+        far += above[i]
+    for i in tl.static_range(25 - BLOCK_ROWS):
+        far += below[i]
+    changes = ()
+    for i in tl.static_range(BLOCK_ROWS - 1):
+        changes += (below[25 - BLOCK_ROWS + i] - above[i],)
+    near = error_rows(e_ptr, t_ptr, stride, y, h, -8, 16 + BLOCK_ROWS, PAIR, INSIDE)
+    s5 = near[6]
+    for i in tl.static_range(7, 11):
+        s5 += near[i]
+    s17 = s5
+    for i in tl.static_range(6):
+        s17 += near[i] + near[11 + i]
+    s65 = s17 + far
+    for i in tl.static_range(17, 16 + BLOCK_ROWS):
+        s65 += near[i]
+    total = tl.zeros_like(s5)
+    for i in tl.static_range(BLOCK_ROWS):
+        store = mask if INSIDE else mask & (y + i < h)
+        tl.store(at, s5, mask=store)
+        tl.store(at + plane_size, s17, mask=store)
+        tl.store(at + 2 * plane_size, s65, mask=store)
+        at += pitch
+        total += near[8 + i] if INSIDE else tl.where(y + i < h, near[8 + i], 0.0)
+        if i < BLOCK_ROWS - 1:
+            s5 += near[11 + i] - near[6 + i]
+            s17 += near[17 + i] - near[i]
+            s65 += changes[i]
+    return total
 
 
 @triton.jit
 def column_sums(e_ptr, t_ptr, stride, sums, plane_size, y0, y1, x, h, w, PAIR: tl.constexpr, MEANS: tl.constexpr):
-    """Column sums over 5, 17 and 65 rows for rows y0 .. y1 - 1 and the columns ``x``.
+    """Column sums over 5, 17 and 65 rows for rows y0 .. y1 - 1, whole blocks or up to the last, and the columns ``x``.
 
-    ``sums`` points to the image's map in the first of three planes. Returns the sum of E over the rows that this
-    segment owns: y0 - 2 .. y1 - 3, the last segment also the last two rows; the loop reads these anyway.
+    ``sums`` points to the image's map in the first of three planes. Returns the sum of E over these rows.
     """
-    mask = x < (w if PAIR else quads_of(w))
+    mask = x < w
     pitch = pitch_of(w)
+    e_ptr += tl.minimum(x, w - 1)
+    t_ptr += tl.minimum(x, w - 1)
     total = tl.zeros_like(x).to(tl.float32)
-    if MEANS:
-        s5 = tl.zeros_like(x).to(tl.float32)
-        for d in tl.static_range(-2, 3):
-            s5 += row_error(e_ptr, t_ptr, stride, y0 + d, h, x, mask, PAIR)
-        s17 = s5
-        for d in tl.range(3, 9, loop_unroll_factor=3):
-            s17 += row_error(e_ptr, t_ptr, stride, y0 + d, h, x, mask, PAIR)
-            s17 += row_error(e_ptr, t_ptr, stride, y0 - d, h, x, mask, PAIR)
-        s65 = s17
-        for d in tl.range(9, 33, loop_unroll_factor=4):
-            s65 += row_error(e_ptr, t_ptr, stride, y0 + d, h, x, mask, PAIR)
-            s65 += row_error(e_ptr, t_ptr, stride, y0 - d, h, x, mask, PAIR)
-        # The loads of four rows come first: none of them may pass a store, so that rows one by one would wait for
-        # memory once each.
-        for y in range(y0, y1, 4):
-            rows0 = moving_rows(e_ptr, t_ptr, stride, y, h, x, mask, PAIR)
-            rows1 = moving_rows(e_ptr, t_ptr, stride, y + 1, h, x, mask, PAIR)
-            rows2 = moving_rows(e_ptr, t_ptr, stride, y + 2, h, x, mask, PAIR)
-            rows3 = moving_rows(e_ptr, t_ptr, stride, y + 3, h, x, mask, PAIR)
+    for y in range(y0, y1, BLOCK_ROWS):
+        if MEANS:
             at = sums + y * pitch + PAD + x
-            s5, s17, s65, total = move_down(at, plane_size, mask, s5, s17, s65, total, rows0, y, y1)
-            at += pitch
-            s5, s17, s65, total = move_down(at, plane_size, mask, s5, s17, s65, total, rows1, y + 1, y1)
-            at += pitch
-            s5, s17, s65, total = move_down(at, plane_size, mask, s5, s17, s65, total, rows2, y + 2, y1)
-            at += pitch
-            s5, s17, s65, total = move_down(at, plane_size, mask, s5, s17, s65, total, rows3, y + 3, y1)
-    else:
-        for y in range(y0, y1):
-            total += tl.where(y >= 2, row_error(e_ptr, t_ptr, stride, y - 2, h, x, mask, PAIR), 0.0)
-    if y1 == h:
-        total += row_error(e_ptr, t_ptr, stride, h - 1, h, x, mask, PAIR)
-        total += tl.where(h >= 2, row_error(e_ptr, t_ptr, stride, h - 2, h, x, mask, PAIR), 0.0)
-    return tl.where(x < w, total, 0.0)
+            if (y >= 32) & (y + (32 + BLOCK_ROWS) <= h):
+                total += block_sums(e_ptr, t_ptr, stride, at, pitch, plane_size, mask, y, h, PAIR, True)
+            else:
+                total += block_sums(e_ptr, t_ptr, stride, at, pitch, plane_size, mask, y, h, PAIR, False)
+        else:
+            rows = error_rows(e_ptr, t_ptr, stride, y, h, 0, BLOCK_ROWS, PAIR, False)
+            for i in tl.static_range(BLOCK_ROWS):
+                total += tl.where(y + i < h, rows[i], 0.0)
+    return tl.where(mask, total, 0.0)
 
 
 @triton.jit
@@ -123,9 +138,8 @@ def pad_columns(sums, plane_size, y0, y1, left, right, w, ROWS: tl.constexpr):
 
 @triton.jit
 def sign(x):
-    """-1, 0 or 1 in float32: the derivative of |x|, 0 at 0."""
-    bits = (x.to(tl.int32, bitcast=True) & -0x80000000) | 0x3F800000
-    return tl.where(x == 0.0, 0.0, bits.to(tl.float32, bitcast=True))
+    """-1, 0 or 1 in float32: the derivative of |x|, 0 at 0. A subnormal x, which no depths differ by, may give less."""
+    return tl.clamp(x * HUGE, -1.0, 1.0)
 
 
 @triton.jit

@@ -21,7 +21,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 import mlr
-from mlr.kernels.configs import TABLE
+from mlr.kernels.configs import TABLE, compiler_options
 from mlr.kernels.launch import KERNELS, MAPS, POINTERS, constants_of
 from mlr.kernels.plan import plan
 
@@ -58,7 +58,8 @@ def compile_for(kernel: Any, target: str, width: int = 384) -> Any:
             signature[name] = NAMES[str(torch.float32 if name in MAPS else POINTERS.get(name, torch.float32))]
             attributes[(place,)] = [["tt.divisibility", 16]]
     source = ASTSource(kernel, signature, constexprs=constants, attrs=attributes)
-    return triton.compile(source, target=TARGETS[target], options={"num_warps": warps})
+    options = {"num_warps": warps, **compiler_options(TARGETS[target].backend)}
+    return triton.compile(source, target=TARGETS[target], options=options)
 
 
 def resources(compiled: Any) -> dict[str, int]:

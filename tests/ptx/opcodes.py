@@ -193,6 +193,11 @@ def _float(name: str, modifiers: set[str], t: str) -> Arithmetic | None:
     if t == "f32":
         functions = {"ex2": "exp2f", "lg2": "log2f", "sin": "sinf", "cos": "cosf", "tanh": "tanhf"}
         known |= {op: (1, "approx ftz", f"{function}({a})") for op, function in functions.items()}
+    if name in ("min", "max") and {"xorsign", "abs"} <= modifiers:  # of the sizes; the sign of the product
+        smaller = "least" if name == "min" else "greatest"
+        size = f"{smaller}{nan}(__builtin_fabs{suffix}({a}), __builtin_fabs{suffix}({b}))"
+        sign = f"__builtin_signbit({a}) != __builtin_signbit({b})"
+        known[name] = (2, "ftz NaN xorsign abs", f"{sign} ? -{size} : {size}")
     if name not in known:
         return None
     count, allowed, expression = known[name]
