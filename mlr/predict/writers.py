@@ -61,7 +61,9 @@ def write_colour(file: BinaryIO, depth: np.ndarray, max_depth: float | None = No
     inches = BAR, (height + 0.5) / dpi  # Agg cuts to whole pixels
     figure = Figure(figsize=inches, dpi=dpi)
     canvas = FigureCanvasAgg(figure)
-    figure.colorbar(colours, cax=figure.add_axes((0.15, 0.04, 0.2, 0.92)), label="depth, metres")
+    axes = figure.add_axes((0.15, 0.04, 0.2, 0.89))
+    axes.set_title("metres", loc="left")  # above the bar, where it cannot run into long numbers
+    figure.colorbar(colours, cax=axes)
     canvas.draw()
     bar = np.asarray(canvas.buffer_rgba())[..., :3]
     Image.fromarray(np.hstack([painted, bar])).save(file, "PNG")
