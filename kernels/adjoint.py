@@ -94,7 +94,7 @@ def sign_columns(signs, column_sums, borders, r, y0, y1, word0, h, w, WORDS: tl.
             b3 = tl.zeros([WORDS], tl.int32)
             first = 0 if side == 0 else tl.maximum(h - 1 - r, 0)
             last = tl.minimum(r + 1, h) if side == 0 else h
-            for i in tl.range(first, last, loop_unroll_factor=4):
+            for i in range(first, last):
                 count = border_count(i, h, r, side == 0)
                 row = tl.where(inside, sign_row(signs, i, h, words, True), ZEROS)
                 b0 += count * ((row & 255) - 1)
@@ -124,7 +124,7 @@ def border_rows(borders, boxes, r, y0, y1, h, w, COLUMNS: tl.constexpr):
                 x = x0 + tl.arange(0, COLUMNS)
                 at = row + tl.minimum(x, w - 1) - r
                 total = tl.zeros([COLUMNS], tl.int32)
-                for _ in tl.range(0, 2 * r + 1, loop_unroll_factor=5):
+                for _ in tl.range(0, 2 * r + 1):
                     total += tl.load(at)
                     at += 1
                 total = tl.where(x == 0, first, tl.where(x == w - 1, last, total))

@@ -38,6 +38,8 @@ class Shapes:
         gradient_rows: phase 4, gradient of scale 0.
         gradient_tile: phase 4, rows of a tile (compiled).
         gradient_warps: phase 4, warps of a program (compiled).
+        registers: all phases, most registers of a thread on NVIDIA's GPUs (compiled). Up to 128 leave room for four
+            programs of 128 threads on a multiprocessor; unasked, the compiler takes more for loads that it moves ahead.
     """
 
     column_rows: int = 16
@@ -59,6 +61,7 @@ class Shapes:
     gradient_rows: int = 16
     gradient_tile: int = 4
     gradient_warps: int = 4
+    registers: int = 120
 
     def __post_init__(self) -> None:
         for name, unit in (("column_rows", 16), ("coarse_window_rows", 16), ("sign_rows", 4), ("coarse_rows", 4)):
@@ -69,17 +72,16 @@ class Shapes:
 #: By architecture; "" is for those without an entry. The defaults were measured on an H100 (sm_90); nothing else has
 #: been measured, so NVIDIA's other GPUs take them over.
 TABLE: dict[str, Shapes] = {"": Shapes(), "sm_90": Shapes()}
+# where tiles of four rows or fewer registers would spill (compiled, not measured)
+TABLE["sm_80"] = replace(Shapes(), window_tile=2, registers=128)
+TABLE["sm_100"] = replace(Shapes(), window_tile=2)
 # a wavefront of AMD has 64 lanes: half the wavefronts keep the same number of pixels a lane
 TABLE["gfx942"] = replace(Shapes(), pyramid_warps=2, losses_warps=2, columns_warps=2, gradient_warps=2)
 
-#: Registers a thread on NVIDIA's GPUs: as many as leave room for four programs of 128 threads on a multiprocessor.
-#: The compiler alone takes more for loads that it moves ahead.
-REGISTERS = 128
 
-
-def compiler_options(backend: str) -> dict[str, int]:
-    """Options of Triton's compiler for a backend, "cuda" or "hip"."""
-    return {"maxnreg": REGISTERS} if backend == "cuda" else {}
+def compiler_options(backend: str, registers: int) -> dict[str, int]:
+    """Options of Triton's compiler for a backend, "cuda" or "hip"; only the former takes a limit of registers."""
+    return {"maxnreg": registers} if backend == "cuda" else {}
 
 
 def shapes_for(device: torch.device) -> Shapes:

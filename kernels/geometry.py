@@ -34,23 +34,41 @@ def scale_size(height, width, scale, AREA: tl.constexpr):
 @triton.jit
 def pitch_of(w):
     """Elements from one row of a plane to the next."""
-    return ((w + TILE - 1) // TILE) * TILE + 2 * PAD
+    return ((w + TILE - 1) >> 7) * TILE + 2 * PAD  # a product, so that the compiler knows where rows start
 
 
 @triton.jit
 def quads_of(w):
     """Width rounded up to whole quads. Planes hold numbers up to there, so that loads of four need no care."""
-    return ((w + 3) // 4) * 4
+    return ((w + 3) >> 2) * 4
+
+
+@triton.jit
+def plane_size(units):
+    """Elements of a plane, of which the host gives the number in units of 64: it may take more than 32 bits."""
+    return units.to(tl.int64) * 64
 
 
 @triton.jit
 def plane_offset(scale, batch, height, width, AREA: tl.constexpr):
-    """First element of a scale in a plane; scale = 6 gives the size of the plane."""
+    """First element of a scale in a plane."""
     offset = tl.cast(0, tl.int64)
-    for k in tl.static_range(SCALES):
+    for k in tl.static_range(SCALES - 1):
         h, w = scale_size(height, width, k, AREA)
         offset += tl.where(k < scale, batch * h * pitch_of(w).to(tl.int64), 0)
     return offset
+
+
+@triton.jit
+def map_starts(plane, image, batch, height, width):
+    """First pixels of an image's maps at all scales of a plane, under `bicubic`."""
+    starts = ()
+    for k in tl.static_range(SCALES):
+        h, w = scale_size(height, width, k, False)
+        size = h * pitch_of(w).to(tl.int64)
+        starts += (plane + image * size + PAD,)
+        plane += batch * size
+    return starts
 
 
 @triton.jit
@@ -58,9 +76,8 @@ def locate(rest, batch, height, width, scales, rows, columns, group, FIRST: tl.c
     """Scale, image and part of program number ``rest`` of a list: scales ascending, in each all images, all parts.
 
     A scale is listed if its bit in ``scales`` is set. Its maps are cut into tiles of ``rows`` x ``columns``, of which a
-    part is a ``group``; tiles of one column cover whole quads. Returns (scale, image, part,
-    rest): past the end of the list the scale is -1 and ``rest`` the
-    number of the program in the list that follows.
+    part is a ``group``; tiles of one column cover whole quads. Returns (scale, image, part, rest): past the end of the
+    list the scale is -1 and ``rest`` the number of the program in the list that follows.
     """
     scale = rest * 0 - 1
     parts = 1

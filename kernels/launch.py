@@ -97,7 +97,8 @@ def precompile(
             for grad in (True, False):
                 p = plan(1, 64, width, tuple(terms), downsample, grad, shapes)
                 for kernel, constants in zip(KERNELS, constants_of(p, shapes), strict=True):
-                    compiled(kernel, dtype, constants, triton.runtime.driver.active.get_current_device())
+                    device_number = triton.runtime.driver.active.get_current_device()
+                    compiled(kernel, dtype, constants, device_number, shapes.registers)
 
 
 def _on(device: torch.device) -> AbstractContextManager[object]:
@@ -137,11 +138,11 @@ def constants_of(p: Plan, shapes: Shapes) -> tuple[dict[str, int], ...]:
 _compiled: dict[tuple[object, ...], Any] = {}
 
 
-def compiled(kernel: JITFunction, dtype: torch.dtype, constants: dict[str, int], device: int) -> Any:
+def compiled(kernel: JITFunction, dtype: torch.dtype, constants: dict[str, int], device: int, registers: int) -> Any:
     """The kernel for maps of some type, compiled at the first call for a device and choice of constants."""
-    key = (kernel, dtype, device, *constants.values())
+    key = (kernel, dtype, device, registers, *constants.values())
     if key not in _compiled:
-        options = compiler_options(triton.runtime.driver.active.get_current_target().backend)
+        options = compiler_options(triton.runtime.driver.active.get_current_target().backend, registers)
         _compiled[key] = kernel.warmup(*arguments(kernel, dtype, constants), grid=(1,), **constants, **options)
     return _compiled[key]
 
@@ -164,16 +165,16 @@ def _launch(pred: Tensor, target: Tensor, weights: Tensor | None, p: Plan, shape
     ).split(floats)
     signs, column_signs = torch.empty(sum(bytes_), dtype=torch.uint8, device=device).split(bytes_)
     borders, boxes, folds = torch.empty(sum(ints), dtype=torch.int32, device=device).split(ints)
-    size = (batch, height, width)
+    size = (batch, height, width, p.plane_units)
     bits = (p.stencils, p.windows)
     run_time = (
         (pred, target, table if weights is None else weights, errors, targets, sums, table, partials, *size, *p.terms,
          p.count, *bits, p.column_rows, p.reps, p.column_tiles, p.errors_partials),
         (pred, target, errors, targets, sums, signs, local, centre, table, partials, strip_sums, row_sums, *size, *bits,
-         p.column_rows, p.window_rows, p.coarse_window_rows, p.strip_rows, shapes.block * p.reps, p.column_tiles,
-         p.quad_partials, p.errors_partials, p.strip_partials, p.row_partials),
+         p.coarse_windows, p.strips, p.column_rows, p.window_rows, p.coarse_window_rows, p.strip_rows,
+         shapes.block * p.reps, p.column_tiles, p.quad_partials, p.errors_partials, p.strip_partials, p.row_partials),
         (signs, column_signs, borders, boxes, folds, local, centre, table, row_sums, *size, *bits,
-         p.coarse_window_rows, shapes.sign_rows, shapes.coarse_rows, p.row_partials),
+         p.coarse_gradients, p.coarse_window_rows, shapes.sign_rows, shapes.coarse_rows, p.row_partials),
         (grad, terms, local, column_signs, boxes, folds, centre, table, strip_sums, row_sums, *size, *p.terms, p.count,
          *bits, p.window_rows, p.coarse_window_rows, p.strip_rows, p.strip_partials, p.row_partials,
          shapes.gradient_rows),
@@ -188,6 +189,6 @@ def _launch(pred: Tensor, target: Tensor, weights: Tensor | None, p: Plan, shape
     current = triton.runtime.driver.active.get_current_device()
     for kernel, programs, values, constants in zip(KERNELS, p.grids, run_time, constants_of(p, shapes), strict=True):
         if programs:
-            function = compiled(kernel, pred.dtype, constants, current)
+            function = compiled(kernel, pred.dtype, constants, current, shapes.registers)
             function[(programs, 1, 1)](*values, *list(constants.values())[:-1])
     return terms, grad

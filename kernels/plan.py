@@ -72,6 +72,10 @@ class Plan:
     strip_partials: int
     row_partials: int
     workspace: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]  # float32, bytes and int32 (see launch)
+    plane_units: int  # elements of a plane / 64
+    coarse_windows: int  # programs with windows of coarse maps, with stencils, and with gradients of coarse maps
+    strips: int
+    coarse_gradients: int
     grids: tuple[int, int, int, int]
 
 
@@ -112,16 +116,16 @@ def plan(
         quad_programs = cdiv(width, TILE) * cdiv(cdiv(height, 4), shapes.quad_rows)
     strips = [cdiv(w, STRIP) * cdiv(h, strip_rows) for h, w in sizes]
     tiles = [cdiv(w, TILE) * cdiv(h, coarse_window_rows if k else window_rows) for k, (h, w) in enumerate(sizes)]
+    coarse_windows = sum(cdiv(sizes[k][0], coarse_window_rows) for k in coarse if windows >> k & 1)
+    strip_groups = sum(cdiv(strips[k], shapes.losses_warps) for k in range(SCALES) if stencils >> k & 1)
+    coarse_gradients = sum(cdiv(sizes[k][0], shapes.coarse_rows) for k in coarse) if grad else 0
     grids = (
         (column_programs if windows & 1 else 0)
         + (quad_programs if (stencils | windows) & 6 else 0)
         + sum(blocks[k] for k in coarse if k > 2 or not quad_programs)
         + 1,
-        sum(cdiv(sizes[k][0], coarse_window_rows) for k in coarse if windows >> k & 1)
-        + sum(cdiv(strips[k], shapes.losses_warps) for k in range(SCALES) if stencils >> k & 1)
-        + (tiles[0] if windows & 1 else 0),
-        (sum(cdiv(sizes[k][0], shapes.coarse_rows) for k in coarse) if grad else 0)
-        + (len(WINDOWS) * cdiv(height, shapes.sign_rows) if grad and means and windows & 1 else 0),
+        coarse_windows + strip_groups + (tiles[0] if windows & 1 else 0),
+        coarse_gradients + (len(WINDOWS) * cdiv(height, shapes.sign_rows) if grad and means and windows & 1 else 0),
         SCALES + (cdiv(width, TILE) * cdiv(height, shapes.gradient_rows) if grad else 0),
     )
     errors_partials = max(column_programs, quad_programs, *blocks[1:])
@@ -166,5 +170,9 @@ def plan(
             (maps, maps),  # signs, column_signs
             tuple(map(_aligned, (borders * pitch(width), borders * pitch(width), borders * height))),  # see adjoint
         ),
+        plane_units=plane // 64,
+        coarse_windows=batch * coarse_windows,
+        strips=batch * strip_groups,
+        coarse_gradients=batch * coarse_gradients,
         grids=(batch * grids[0], batch * grids[1], batch * grids[2], batch * grids[3]),
     )

@@ -183,6 +183,17 @@ def reduce_quads(pred, target, errors, targets, partial1, partial2, y0, x0, scal
 
 
 @triton.jit
+def has_taps(first, scale: tl.constexpr, ROWS: tl.constexpr):
+    """Whether scale k >= 1 has taps in some of the rows first .. first + ROWS - 1."""
+    if 2**scale < ROWS + 4:
+        return True
+    else:
+        CELL: tl.constexpr = 2**scale
+        beyond = (first + ROWS + CELL // 2 + 1) & (CELL - 1)  # of the last row beyond a cell's first tap
+        return beyond < ROWS + 3
+
+
+@triton.jit
 def half_pixels(near, far, known_near, known_far):
     """A column of scale 1, weighed along y."""
     return 0.59375 * tl.load(near, mask=known_near, other=0.0) - 0.09375 * tl.load(far, mask=known_far, other=0.0)
@@ -200,23 +211,23 @@ def collapsed_axis(x, length):
 
 
 @triton.jit
-def gather_bicubic(grads, y, q, scale: tl.constexpr, used, image, batch, height, width):
+def gather_bicubic(start, y, q, scale: tl.constexpr, height, width):
     """What scale k >= 1 adds to the gradient of the pixels 4 q .. 4 q + 3 of rows y: the adjoint of ``reduce_maps``.
 
-    ``y`` [R, 1] and ``q`` [1, 32]. From scale 2 on all taps of an output lie within its own cell of 2^k x 2^k pixels,
-    so a pixel belongs to one output at most, four neighbours to the same one; its taps sit in the middle of the cell.
-    At scale 1 a pixel belongs to two outputs along each axis, (1, -1 | 3, 1) half pixels away; where the farther one
-    lies outside the map, the tap that was clamped to this pixel is one of the nearer output: its number is clamped.
-    Nothing is read where ``used`` is false.
+    ``start`` points to the map of its gradient, which is not collapsed. ``y`` [R, 1] and ``q`` [1, 32].
+    From scale 2 on all taps of an output lie within its own cell of 2^k x 2^k pixels, so a pixel belongs to one output
+    at most, four neighbours to the same one; its taps sit in the middle of the cell. At scale 1 a pixel belongs to two
+    outputs along each axis, (1, -1 | 3, 1) half pixels away; where the farther one lies outside the map, the tap that
+    was clamped to this pixel is one of the nearer output: its number is clamped.
     """
-    h, w = scale_size(height, width, scale, False)
+    h = height >> scale
+    w = width >> scale
     pitch = pitch_of(w)
-    start = grads + plane_offset(scale, batch, height, width, False) + image * h * pitch.to(tl.int64) + PAD
     if scale == 1:
         near = y >> 1
-        far = near + tl.where(y % 2 == 1, 1, -1)
-        known_near = used & (near < h)
-        known_far = used & ((far < h) | (height % 2 == 0))
+        far = near + 2 * (y & 1) - 1
+        known_near = near < h
+        known_far = (far < h) | (height % 2 == 0)
         near = start + near * pitch
         far = start + tl.minimum(tl.maximum(far, 0), h - 1) * pitch
         ragged = width % 2 == 1
@@ -243,16 +254,16 @@ def gather_bicubic(grads, y, q, scale: tl.constexpr, used, image, batch, height,
     else:
         QUADS: tl.constexpr = 2 ** (scale - 2)
         i = y >> scale
-        j = q // QUADS
-        tap = y % (4 * QUADS) - (2 * QUADS - 2)
-        known = used & (i < h) & (j < w) & (tap >= 0) & (tap < 4)
+        j = q >> (scale - 2)
+        tap = (y & (4 * QUADS - 1)) - (2 * QUADS - 2)
+        known = (i < h) & (j < w) & (tap.to(tl.uint32, bitcast=True) < 4)
         weight = tl.where((tap == 0) | (tap == 3), -0.09375, 0.59375)
         g = weight * tl.load(start + i * pitch + j, mask=known, other=0.0)
         if scale == 2:
             return -0.09375 * g, 0.59375 * g, 0.59375 * g, -0.09375 * g
         else:
-            first = tl.where(q % QUADS == QUADS // 2 - 1, g, 0.0)
-            second = tl.where(q % QUADS == QUADS // 2, g, 0.0)
+            first = tl.where((q & (QUADS - 1)) == QUADS // 2 - 1, g, 0.0)
+            second = tl.where((q & (QUADS - 1)) == QUADS // 2, g, 0.0)
             return 0.59375 * second, -0.09375 * second, -0.09375 * first, 0.59375 * first
 
 

@@ -120,7 +120,7 @@ def walk(e_ptr, t_ptr, less, stride, weights, local, pitch, y0, rows, x0, h, w, 
     # row m + 2, clamped to the map, and what is left of the map from row y0 on
     at = tl.minimum(tl.maximum(y0 - 2, 0), h - 1) * stride + column
     place = (y0 - 4) * pitch + x
-    left_rows = h - y0
+    left_rows = tl.maximum(h - y0, 0)  # none for a strip beyond the last
     for step in tl.range(-4, rows, loop_unroll_factor=UNROLL):  # row m = y0 + step
         here = tl.max_contiguous(at, [1, LANES])
         t0 = tl.load(t_ptr + here).to(tl.float32)
@@ -130,7 +130,8 @@ def walk(e_ptr, t_ptr, less, stride, weights, local, pitch, y0, rows, x0, h, w, 
         minus_ey1 = e1 - e0
         minus_rc1 = ex1 - ex0
         cc2 = minus_ey2 - minus_ey1
-        known = (step >= 0) & (step < left_rows)
+        # a negative number is a large one without its sign
+        known = step.to(tl.uint32, bitcast=True) < left_rows.to(tl.uint32, bitcast=True)
         valid = known.to(tl.float32)
         d += valid * tl.abs(e2)
         r += valid * tl.abs(ex2)

@@ -32,8 +32,8 @@ TARGETS = {
     "sm_100": GPUTarget("cuda", 100, 32),
     "gfx942": GPUTarget("hip", "gfx942", 64),
 }
-#: Registers a thread. On sm_80 the compiler takes more where it could spill; a wavefront of 64 lanes has twice as many.
-MAX_REGISTERS = {"sm_80": 168, "sm_90": 128, "sm_100": 128, "gfx942": 256}
+#: Registers a thread; on gfx942, which has 512 of them, the compiler takes what it likes.
+MAX_REGISTERS = {"sm_80": 128, "sm_90": 128, "sm_100": 128, "gfx942": 140}
 #: Bytes that a program may take of the shared memory, which is exchange between warps alone.
 MAX_SHARED = 16384
 NAMES = {"torch.float32": "*fp32", "torch.uint8": "*u8", "torch.int32": "*i32"}
@@ -58,7 +58,7 @@ def compile_for(kernel: Any, target: str, width: int = 384) -> Any:
             signature[name] = NAMES[str(torch.float32 if name in MAPS else POINTERS.get(name, torch.float32))]
             attributes[(place,)] = [["tt.divisibility", 16]]
     source = ASTSource(kernel, signature, constexprs=constants, attrs=attributes)
-    options = {"num_warps": warps, **compiler_options(TARGETS[target].backend)}
+    options = {"num_warps": warps, **compiler_options(TARGETS[target].backend, shapes.registers)}
     return triton.compile(source, target=TARGETS[target], options=options)
 
 

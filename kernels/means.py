@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Programs of the local means: column sums, then row windows with signs and sums, on scale 0 and on coarse maps.
+
+Scale 0 is cut into tiles, columns in phase 1 and rows in phase 2. A program of a coarse map owns whole rows and does
+both in phase 2.
+"""
+
+import triton
+import triton.language as tl
+
+from mlr.kernels.geometry import PAD, SCALES, SLOTS, TILE, pitch_of, plane_offset, plane_size, quads_of, scale_size
+from mlr.kernels.sums import SIGN_SLOT, mean_error
+from mlr.kernels.windows import column_sums, pad_columns, window_signs
+
+
+@triton.jit
+def fine_columns(pred, target, sums, partials, rest, tiles, height, width, plane_units, column_rows, errors_partials,
+                 MEANS: tl.constexpr, BLOCK: tl.constexpr):
+    """Column sums of a tile of scale 0, ``tiles`` to a row; the outermost ones also fill the padding."""
+    per_image = tiles * tl.cdiv(height, column_rows)
+    image = (rest // per_image).to(tl.int64)
+    part = rest % per_image
+    tile = part % tiles
+    y0 = (part // tiles) * column_rows
+    y1 = tl.minimum(y0 + column_rows, height)
+    size = plane_size(plane_units)
+    start = image * height * width.to(tl.int64)
+    pitch = pitch_of(width)
+    out = sums + image * height * pitch.to(tl.int64)
+    x = tile * BLOCK + tl.arange(0, BLOCK)
+    total = column_sums(pred + start, target + start, width, out, size, y0, y1, x, height, width, True, MEANS)
+    tl.store(partials + image * SCALES * errors_partials + part, tl.sum(total, 0))
+    if MEANS:
+        tl.debug_barrier()
+        pad_columns(out, size, y0, y1, tile == 0, tile == tiles - 1, width, 4)
+
+
+@triton.jit
+def windows_rows(e_ptr, t_ptr, stride, sums, signs, centre, plane_size, mean, weights, partial, y0, y1, x0, h, w,
+                 PAIR: tl.constexpr, MEANS: tl.constexpr, GRAD: tl.constexpr, ROWS: tl.constexpr):
+    """Row windows, signs and partial sums of the tile of coarse_window_rows y0 .. y1 - 1 and 128 columns from x0 on."""
+    pitch = pitch_of(w)
+    x = x0 + tl.arange(0, TILE)[None, :]
+    m = tl.zeros([ROWS, TILE], tl.float32)
+    m5 = m
+    m17 = m
+    m65 = m
+    s = m
+    for first in range(y0, y1, ROWS):
+        y = first + tl.arange(0, ROWS)[:, None]
+        inside = (y < y1) & (x < w)
+        known = inside if PAIR else (y < y1) & (x < quads_of(w))
+        at = y * stride + x
+        e = tl.load(e_ptr + at, mask=known, other=0.0).to(tl.float32)
+        if PAIR:
+            e -= tl.load(t_ptr + at, mask=known, other=0.0).to(tl.float32)
+        dm, d5, d17, d65, ds = window_signs(sums, signs, plane_size, e, mean, weights, centre, y, x, inside, y1,
+                                            w, pitch, ROWS, MEANS, GRAD)
+        m += dm
+        m5 += d5
+        m17 += d17
+        m65 += d65
+        s += ds
+    tl.store(partial + 1, tl.sum(tl.sum(m, 1), 0))
+    tl.store(partial + 2, tl.sum(tl.sum(m5, 1), 0))
+    tl.store(partial + 3, tl.sum(tl.sum(m17, 1), 0))
+    tl.store(partial + 4, tl.sum(tl.sum(m65, 1), 0))
+    tl.store(partial + SIGN_SLOT, tl.sum(tl.sum(s, 1), 0))
+
+
+@triton.jit
+def coarse_windows(errors, sums, signs, centre, table, partials, row_sums, scale, image, part, batch, height, width,
+                   plane_units, coarse_window_rows, block, quad_partials, errors_partials, row_partials,
+                   MEANS: tl.constexpr, GRAD: tl.constexpr, AREA: tl.constexpr, COLUMNS: tl.constexpr,
+                   ROWS: tl.constexpr):
+    """Windows in both directions on some whole rows of a coarse map."""
+    h, w = scale_size(height, width, scale, AREA)
+    pitch = pitch_of(w)
+    y0 = part * coarse_window_rows
+    y1 = tl.minimum(y0 + coarse_window_rows, h)
+    size = plane_size(plane_units)
+    plane = plane_offset(scale, batch, height, width, AREA) + image * h * pitch.to(tl.int64)
+    e_ptr = errors + (plane - plane_offset(1, batch, height, width, AREA)) + PAD
+    if MEANS:
+        for x0 in range(0, w, COLUMNS):
+            column_sums(e_ptr, e_ptr, pitch, sums + plane, size, y0, y1, x0 + tl.arange(0, COLUMNS), h, w, False, True)
+        tl.debug_barrier()
+        pad_columns(sums + plane, size, y0, y1, True, True, w, 4)
+        tl.debug_barrier()
+    count = tl.cdiv(h * quads_of(w), block)
+    if scale <= 2:
+        count = tl.where(quad_partials > 0, quad_partials, count)
+    mean = mean_error(partials, image, scale, count, errors_partials, h, w)
+    tiles = tl.cdiv(w, TILE)
+    for tile in range(tiles):
+        partial = row_sums + ((image * SCALES + scale) * row_partials + part * tiles + tile) * SLOTS
+        windows_rows(e_ptr, e_ptr, pitch, sums + plane, signs + plane, centre + plane, size, mean,
+                     table + image * 128 + scale * SLOTS, partial, y0, y1, tile * TILE, h, w, False, MEANS, GRAD, ROWS)
+
+
+@triton.jit
+def fine_windows(pred, target, sums, signs, centre, table, partials, row_sums, rest, height, width, plane_units,
+                 column_rows, window_rows, column_tiles, errors_partials, row_partials, MEANS: tl.constexpr,
+                 GRAD: tl.constexpr, ROWS: tl.constexpr):
+    """Row windows on a tile of scale 0."""
+    pitch = pitch_of(width)
+    tiles = tl.cdiv(width, TILE)
+    per_image = tiles * tl.cdiv(height, window_rows)
+    image = (rest // per_image).to(tl.int64)
+    part = rest % per_image
+    y0 = (part // tiles) * window_rows
+    start = image * height * width.to(tl.int64)
+    plane = image * height * pitch.to(tl.int64)
+    size = plane_size(plane_units)
+    mean = mean_error(partials, image, 0, column_tiles * tl.cdiv(height, column_rows), errors_partials, height, width)
+    windows_rows(pred + start, target + start, width, sums + plane, signs + plane, centre + plane, size, mean,
+                 table + image * 128, row_sums + (image * SCALES * row_partials + part) * SLOTS, y0,
+                 tl.minimum(y0 + window_rows, height), (part % tiles) * TILE, height, width, True, MEANS, GRAD, ROWS)
