@@ -185,12 +185,9 @@ def reduce_quads(pred, target, errors, targets, partial1, partial2, y0, x0, scal
 @triton.jit
 def has_taps(first, scale: tl.constexpr, ROWS: tl.constexpr):
     """Whether scale k >= 1 has taps in some of the rows first .. first + ROWS - 1."""
-    if 2**scale < ROWS + 4:
-        return True
-    else:
-        CELL: tl.constexpr = 2**scale
-        beyond = (first + ROWS + CELL // 2 + 1) & (CELL - 1)  # of the last row beyond a cell's first tap
-        return beyond < ROWS + 3
+    CELL: tl.constexpr = 2**scale
+    beyond = (first + ROWS + CELL // 2 + 1) & (CELL - 1)  # of the last row beyond a cell's first tap
+    return beyond < ROWS + 3
 
 
 @triton.jit

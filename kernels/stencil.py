@@ -131,7 +131,7 @@ def walk(e_ptr, t_ptr, less, stride, weights, local, pitch, y0, rows, x0, h, w, 
         minus_rc1 = ex1 - ex0
         cc2 = minus_ey2 - minus_ey1
         # a negative number is a large one without its sign
-        known = step.to(tl.uint32, bitcast=True) < left_rows.to(tl.uint32, bitcast=True)
+        known = tl.cast(step, tl.uint32, bitcast=True) < left_rows.to(tl.uint32, bitcast=True)
         valid = known.to(tl.float32)
         d += valid * tl.abs(e2)
         r += valid * tl.abs(ex2)

@@ -103,7 +103,7 @@ def column_sums(e_ptr, t_ptr, stride, sums, plane_size, y0, y1, x, h, w, PAIR: t
     for y in range(y0, y1, BLOCK_ROWS):
         if MEANS:
             at = sums + y * pitch + PAD + x
-            if (y >= 32) & (y + (32 + BLOCK_ROWS) <= h):
+            if (y >= 32) & (h - y >= 32 + BLOCK_ROWS):
                 total += block_sums(e_ptr, t_ptr, stride, at, pitch, plane_size, mask, y, h, PAIR, True)
             else:
                 total += block_sums(e_ptr, t_ptr, stride, at, pitch, plane_size, mask, y, h, PAIR, False)
