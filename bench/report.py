@@ -3,7 +3,7 @@
 
     python bench/report.py                        README.md, docs/performance.md, docs/images/*.svg
     python bench/report.py --check                say whether they agree with bench/results/*.json
-    python bench/report.py --merge A.json B.json  add B's training steps to A (they may be measured apart)
+    python bench/report.py --merge A.json B.json  take B's training steps and sweeps into A (measured again)
 
 Nothing here measures, and no number on those pages is typed by hand.
 """
@@ -280,12 +280,19 @@ def pages(results: dict[str, dict[str, Any]], root: Path = machine.ROOT) -> dict
 
 
 def merge(into: Path, source: Path) -> None:
-    """Add the training steps of one result file to another of the same machine."""
+    """Take training steps and sweeps of one result file over to another of the same machine; the main cases stay."""
     target, other = store.read(into), store.read(source)
     if target["meta"]["device"] != other["meta"]["device"] or chip(target["meta"]) != chip(other["meta"]):
         raise ValueError(f"{source.name} is of {chip(other['meta'])}, {into.name} of {chip(target['meta'])}")
     names = {row["backbone"] for row in other["steps"]}
     target["steps"] = [row for row in target["steps"] if row["backbone"] not in names] + other["steps"]
+    fresh = [case for case in other["cases"] if case["sweep"] != "main"]
+    sweeps = {case["sweep"] for case in fresh}
+    target["cases"] = [case for case in target["cases"] if case["sweep"] not in sweeps] + fresh
+    target["meta"].setdefault("merged", []).append(
+        {"commit": other["meta"]["commit"], "command": other["meta"]["command"], "sweeps": sorted(sweeps),
+         "steps": sorted(names)}
+    )  # fmt: skip
     store.write(into, target)
 
 
@@ -294,7 +301,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="change nothing; 1 where a page differs from the results")
     parser.add_argument(
-        "--merge", nargs=2, type=Path, metavar=("INTO", "FROM"), help="add FROM's training steps to INTO"
+        "--merge", nargs=2, type=Path, metavar=("INTO", "FROM"), help="take FROM's training steps and sweeps into INTO"
     )
     args = parser.parse_args(argv)
     if args.merge:

@@ -285,11 +285,17 @@ def test_figures_are_drawn_and_repeat_byte_for_byte(measured: Path, tmp_path: Pa
     assert first[0].read_bytes() == second[0].read_bytes()
 
 
-def test_steps_of_another_machine_are_not_merged(measured: Path, tmp_path: Path) -> None:
+def test_steps_and_sweeps_are_merged_from_the_same_machine_only(measured: Path, tmp_path: Path) -> None:
     other, steps = store.read(measured), [{"backbone": "resnet50", "variants": {}}]
-    store.write(tmp_path / "steps.json", other | {"steps": steps})
+    again = [case | {"batch": 99} for case in other["cases"] if case["sweep"] in ("main", "losses")]
+    assert {case["sweep"] for case in again} == {"main", "losses"}
+    store.write(tmp_path / "steps.json", other | {"steps": steps, "cases": again})
     report.merge(measured, tmp_path / "steps.json")
-    assert store.read(measured)["steps"] == steps
+    merged = store.read(measured)
+    assert merged["steps"] == steps
+    assert all((case["batch"] == 99) == (case["sweep"] == "losses") for case in merged["cases"])
+    assert len(merged["cases"]) == len(other["cases"])
+    assert merged["meta"]["merged"][0]["sweeps"] == ["losses"]
     store.write(tmp_path / "other.json", other | {"meta": other["meta"] | {"cpu": "another"}})
     with pytest.raises(ValueError, match="another"):
         report.merge(measured, tmp_path / "other.json")
