@@ -85,19 +85,13 @@ def check_operands(pred: Tensor, target: Tensor, weights: Tensor | None, terms: 
         )
     if downsample not in reference.DOWNSAMPLE:
         raise ValueError(f"downsample must be one of {', '.join(reference.DOWNSAMPLE)}, got {downsample!r}")
-    if not _meaningful(tuple(terms)):
+    if not terms or len(set(terms)) != len(terms) or min(terms) < 0 or max(terms) >= len(KINDS) * SCALES:
         raise ValueError(f"terms must be distinct indices 13 * scale + kind in 0..77, at least one, got {list(terms)}")
     if weights is not None and (weights.shape != (pred.shape[0], len(terms)) or weights.device != pred.device):
         raise ValueError(
             f"weights must be [B, n] = [{pred.shape[0]}, {len(terms)}] on {pred.device}, "
             f"got {list(weights.shape)} on {weights.device}"
         )
-
-
-@functools.lru_cache
-def _meaningful(terms: tuple[int, ...]) -> bool:
-    """Whether terms are distinct indices of losses, at least one; a loop asks this with the same ones every step."""
-    return 0 < len(terms) == len(set(terms)) and all(0 <= t < len(KINDS) * SCALES for t in terms)
 
 
 # --- engines ----------------------------------------------------------------------------------------------------------
