@@ -145,6 +145,7 @@ class Contestant:
         values_tolerance: largest relative error of any loss.
         gradient_tolerance: largest relative L2 error of the gradient; the storage type's rounding comes on top.
         slow: takes part in the main cases only, not in sweeps.
+        compiles: its first call compiles for minutes, and is made in a process of its own first.
     """
 
     name: str
@@ -154,6 +155,7 @@ class Contestant:
     values_tolerance: float = 1e-5
     gradient_tolerance: float = 1e-3
     slow: bool = False
+    compiles: bool = False
 
 
 # --- plain PyTorch ----------------------------------------------------------------------------------------------------
@@ -327,6 +329,7 @@ CONTESTANTS: dict[str, Contestant] = {
             values_tolerance=1e-4,
             gradient_tolerance=1e-2,
             slow=True,
+            compiles=True,
         ),
         Contestant("reference", "mlr's definition of the losses, autograd", _reference, slow=True),
         Contestant("cpp", "mlr's C++ engine, the operator alone", _cpp),

@@ -13,17 +13,16 @@ where ``call(inputs)`` returns the values and the gradient.
 
 from __future__ import annotations
 
-import signal
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
 from contestants import Absent, Call, Case, Contestant, Inputs, Values, depth_maps, threads
 from cuda_clock import CudaClock
+from first_call import first_call
 from torch import Tensor
 
 from mlr import reference
@@ -39,7 +38,7 @@ class Limits:
     Attributes:
         seconds: for all rounds of a case together.
         contestant_seconds: for one contestant of a case; it drops out of the rounds once it has used them.
-        compile_seconds: for the first call of a contestant, compilation included.
+        compile_seconds: for the first call of a contestant that compiles.
     """
 
     seconds: float = 6.0
@@ -163,25 +162,6 @@ class _Runner:
     samples: list[float] = field(default_factory=list)
 
 
-@contextmanager
-def time_limit(seconds: float) -> Iterator[None]:
-    """Raise TimeoutError in the main thread after some seconds; where the system has no such alarm, do nothing."""
-    if not hasattr(signal, "setitimer"):
-        yield
-        return
-
-    def stop(*_: Any) -> None:
-        raise TimeoutError(f"stopped after {seconds:.0f} s")
-
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
-
-
 def _enter(
     contestant: Contestant,
     case: Case,
@@ -193,13 +173,13 @@ def _enter(
     """Build, call once, check: a runner, or why there is none."""
     try:
         call = contestant.build(case)
-        start = time.perf_counter()
-        with time_limit(limits.compile_seconds):
-            got = call(sets[0])
-        clock.synchronize()
-        first = time.perf_counter() - start
-    except (Absent, TimeoutError) as reason:
+        compiled = first_call(contestant.name, case, limits.compile_seconds) if contestant.compiles else None
+    except Absent as reason:
         return {"status": "absent", "reason": str(reason)}
+    start = time.perf_counter()
+    got = call(sets[0])
+    clock.synchronize()
+    first = time.perf_counter() - start if compiled is None else compiled
     if contestant.truth not in exact:  # computed once for all who must agree on it
         exact[contestant.truth] = contestant.truth(case, sets[0])
     values, grad, refusal = parity(contestant, case, got, exact[contestant.truth])

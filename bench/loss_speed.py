@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -205,6 +206,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not console.is_terminal:
         console = Console(width=160)  # a log file has no edge
     devices = sweeps.devices(args.device)
+    if args.compile:  # in an empty cache: what an earlier run has compiled would make this one look fast
+        cache = tempfile.TemporaryDirectory(prefix="mlr-compiled-")
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = cache.name
     for device in devices:
         path = args.out
         if path and len(devices) > 1 and device != "cpu":

@@ -22,6 +22,7 @@ sys.path.insert(0, str(ROOT / "bench"))
 
 import compare  # noqa: E402
 import contestants  # noqa: E402
+import first_call  # noqa: E402
 import formulations  # noqa: E402
 import harness  # noqa: E402
 import instructions  # noqa: E402
@@ -101,13 +102,17 @@ def test_a_contestant_that_cannot_run_says_why() -> None:
     assert result == {"status": "absent", "reason": "it is on holiday"}
 
 
-def test_a_first_call_that_takes_too_long_is_given_up() -> None:
-    slow = replace(CONTESTANTS["l1"], build=lambda case: lambda inputs: time.sleep(5))  # type: ignore[arg-type,return-value]
+def test_a_compilation_that_takes_too_long_is_given_up() -> None:
     start = time.perf_counter()
-    result = harness.race(TINY, [slow], replace(BRIEF, compile_seconds=0.1))["results"]["l1"]
-    assert result["status"] == "absent"
-    assert "stopped" in result["reason"]
+    result = harness.race(TINY, [CONTESTANTS["compile"]], replace(BRIEF, compile_seconds=0.1))["results"]["compile"]
+    assert result == {"status": "absent", "reason": "its compilation was stopped after 0.1 s"}
     assert time.perf_counter() - start < 4
+
+
+def test_a_first_call_that_fails_says_why() -> None:
+    with pytest.raises(Absent, match="float32"):
+        first_call.first_call("compile", replace(TINY, dtype="float16"), 60)
+    assert 0 < first_call.first_call("l1", TINY, 60) < 60
 
 
 def test_everybody_here_is_right_and_timed() -> None:
