@@ -61,7 +61,7 @@ class Shapes:
     gradient_rows: int = 16
     gradient_tile: int = 4
     gradient_warps: int = 4
-    registers: int = 120
+    registers: int = 124
 
     def __post_init__(self) -> None:
         for name, unit in (("column_rows", 16), ("coarse_window_rows", 16), ("sign_rows", 4), ("coarse_rows", 4)):
