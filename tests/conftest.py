@@ -4,10 +4,15 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
 from ptx.fixtures import sm_80, sm_90  # noqa: F401 - fixtures for every test of a compiled kernel
+
+if TYPE_CHECKING:
+    from mlr.model import DepthModel  # timm takes seconds: only the tests that use a network wait for it
 
 # two test processes share two cores; kernels that must be tested with more threads say so themselves
 torch.set_num_threads(1)
@@ -20,3 +25,22 @@ torch.use_deterministic_algorithms(True, warn_only=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if "gpu" in item.keywords and not torch.cuda.is_available():
         pytest.skip("needs a GPU")
+
+
+@pytest.fixture(scope="module")
+def network() -> DepthModel:
+    """An untrained network whose depth depends on the image all the same."""
+    from mlr.model import DepthModel
+
+    torch.manual_seed(0)
+    model = DepthModel("test_resnet", 32, pretrained=False).eval()
+    torch.nn.init.normal_(model.conv3.weight, std=10)
+    return model
+
+
+@pytest.fixture
+def checkpoint(network: DepthModel, tmp_path: Path) -> Path:
+    """The network in a file, as one that was trained at 64 x 96 pixels."""
+    from mlr.checkpoints import save_checkpoint
+
+    return save_checkpoint(tmp_path / "best.pt", network, config={"size": "64x96"})

@@ -19,20 +19,6 @@ from mlr.export import METADATA_FILE, compare
 from mlr.model import DepthModel
 
 
-@pytest.fixture(scope="module")
-def network() -> DepthModel:
-    """An untrained network whose depth depends on the image all the same."""
-    torch.manual_seed(0)
-    model = DepthModel("test_resnet", 32, pretrained=False).eval()
-    torch.nn.init.normal_(model.conv3.weight, std=10)
-    return model
-
-
-@pytest.fixture
-def checkpoint(network, tmp_path) -> Path:
-    return save_checkpoint(tmp_path / "best.pt", network, config={"size": "64x96"})
-
-
 @pytest.fixture
 def onnx_runtime():
     pytest.importorskip("onnx", reason="needs the extra export")
