@@ -89,7 +89,7 @@ def test_folder_keeps_its_subfolders_and_the_depth_is_the_network_s(checkpoint, 
     assert "test_resnet of" in printed
     assert "at 64 x 96 on cpu" in printed
     assert "1 files are neither images nor videos" in printed
-    assert "3 predictions in" in printed
+    assert "predictions: 3 in" in printed
 
 
 def test_png_holds_millimetres_and_says_so(constant, tmp_path):
@@ -218,7 +218,7 @@ def test_broken_images_are_named_counted_and_left_out(constant, tmp_path, capsys
     printed = capsys.readouterr().err
     assert "cannot read the image" in printed
     assert all(name in printed for name in ("2.png", "4.jpg", "2 files or frames are broken"))
-    assert "predictions in" not in printed
+    assert "predictions:" not in printed
 
 
 def test_depth_that_is_no_number_is_left_out(constant, tmp_path, capsys):

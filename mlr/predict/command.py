@@ -146,7 +146,7 @@ def _run(
 
 def _report(console: Console, outputs: Outputs, done: int, broken: list[str], quiet: bool) -> None:
     if not quiet:
-        console.print(f"{done} predictions in {outputs.folder} ({', '.join(outputs.formats)})")
+        console.print(f"predictions: {done} in {outputs.folder} ({', '.join(outputs.formats)})")
     for names, what in (
         (outputs.negative, "pictures have depth below 0, written as 0"),
         (outputs.saturated, "pictures have depth beyond 65.535 m, the most a depth PNG holds, written as that: "
