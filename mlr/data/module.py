@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from mlr.data.depth_io import DataError, units_per_metre
 from mlr.data.fill import FILLS, fill_sample
-from mlr.data.registry import check_source, open_dataset, parse_options, source_options
+from mlr.data.registry import check_root, check_source, open_dataset, parse_options, source_options
 from mlr.data.sample import Sample
 from mlr.data.source import Source
 from mlr.data.transforms import POLICIES, finish, resize_only
@@ -199,8 +199,7 @@ class DepthData(L.LightningDataModule):
                 raise ValueError(f"--depth-unit is not for --data {self.data}, whose unit is known")
             options["unit"] = self.depth_unit
         if check_source(self.data) == "rooms":
-            if self.root is not None:
-                raise ValueError(f"--data rooms needs no files: say what --root {self.root} holds, e.g. --data folder")
+            check_root(self.data, self.root)
             height, width = self.size
             options = {"length": self.lengths[split], "seed": self.seed, "height": height, "width": width} | options
         return open_dataset(self.data, self.root, split, **options)

@@ -78,6 +78,16 @@ def open_dataset(name: str, root: str | Path | None = None, split: str = "train"
     return source_reader(name)(root, split, **values)
 
 
+def check_root(name: str, root: str | Path | None) -> None:
+    """Refuse files for the built-in scenes: whoever names some means another data set.
+
+    Raises:
+        ValueError: "rooms" with a folder or file.
+    """
+    if name == "rooms" and root is not None:
+        raise ValueError(f"--data rooms needs no files: say what --root {root} holds, e.g. --data folder")
+
+
 def check_options(name: str, options: dict[str, Any]) -> dict[str, Any]:
     """Options of a data set in their own types.
 

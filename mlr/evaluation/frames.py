@@ -12,7 +12,7 @@ from rich.progress import track
 from torch import Tensor
 
 from mlr.data.depth_io import DataError
-from mlr.data.registry import check_source, open_dataset, source_options
+from mlr.data.registry import check_root, check_source, open_dataset, source_options
 from mlr.data.sample import Sample
 from mlr.data.source import Source
 from mlr.evaluation.predictor import Predictor
@@ -94,8 +94,7 @@ def open_frames(
     Raises:
         ValueError, DataError: the data set cannot be opened.
     """
-    if data == "rooms" and root is not None:
-        raise ValueError(f"--data rooms needs no files: say what --root {root} holds, e.g. --data folder")
+    check_root(data, root)
     opened: dict[tuple[tuple[str, str], ...], Source] = {}
     sources: dict[str, Source] = {}
     refused: dict[str, str] = {}
