@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import csv
-import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from mlr.checkpoints import load_checkpoint
 from mlr.config import TrainingConfig
 from mlr.data import DepthData
 from mlr.evaluation.metrics import METRICS
+from mlr.files import complete_file
 from mlr.model import DepthModel
 from mlr.run import Run
 
@@ -61,9 +61,8 @@ def report(run: Path) -> int:
         console.print(f"samples.png is not drawn anew: {error}", style="yellow", highlight=False, soft_wrap=True)
     text = page(opened, config)
     pictures = [f"![{name}]({name}.png)" for name in FIGURES if (run / f"{name}.png").is_file()]
-    partial = run / ".report.part"
-    partial.write_text("\n\n".join([text, "## Figures", *pictures]) + "\n")
-    os.replace(partial, run / "report.md")
+    with complete_file(run / "report.md") as partial:
+        partial.write_text("\n\n".join([text, "## Figures", *pictures]) + "\n")
     Console().print(Markdown(text))
     console.print(f"the page is {run / 'report.md'}", highlight=False, soft_wrap=True)
     return 0

@@ -29,6 +29,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from mlr._version import __version__
 from mlr.config import TrainingConfig
 from mlr.engine import backend_report
+from mlr.files import complete_file
 
 #: Hands the folder that rank 0 made on to the other ranks, which it starts as processes.
 _RANK_ZERO_FOLDER = "MLR_RUN_FOLDER"
@@ -151,9 +152,8 @@ class Run:
     @rank_zero_only
     def record(self, **entries: Any) -> None:
         """Add entries to run.json, which is replaced as a whole and so never half-written."""
-        partial = self.record_file.with_suffix(".part")
-        partial.write_text(json.dumps(self.recorded() | entries, indent=1) + "\n")
-        os.replace(partial, self.record_file)
+        with complete_file(self.record_file) as partial:
+            partial.write_text(json.dumps(self.recorded() | entries, indent=1) + "\n")
 
     def recorded(self) -> dict[str, Any]:
         """The entries of run.json."""
