@@ -22,17 +22,36 @@ STRIP = tl.constexpr(28)
 
 
 @triton.jit
-def normal(e1, minus_e2, a1, a2, b1, b2, aa, bb):
+def load_row(e_ptr, t_ptr, at, less):
+    """E and the target at ``at``, a row of every strip.
+
+    The hint, which is not true where columns are clamped, only tells the compiler to lay the lanes along the row: a
+    lane loads one number. Without it Triton 3.6 shuffles every row through shared memory.
+    """
+    at = tl.max_contiguous(at, [1, LANES])
+    t = tl.load(t_ptr + at).to(tl.float32)
+    return tl.load(e_ptr + at).to(tl.float32) + less * t, t
+
+
+@triton.jit
+def differences(m, right):
+    """First and second difference along the row."""
+    first = tl.gather(m, right, 1) - m
+    return first, tl.gather(first, right, 1) - first
+
+
+@triton.jit
+def normal(e1, minus_e2, a1, a2, b1, b2, bb):
     """1 - cos of a = (a1, a2, 1) and b = a - e, and its derivatives by a1 and -a2 as (t, u1, u2): t u1 and t u2.
 
     1 - cos = |a x b|^2 / (|a||b| (|a||b| + a.b)) keeps all digits where the angle is acute, and |a x b| is made of the
     differences e. Its derivatives are (a2 c + e1) t and (e2 - a1 c) t with c = e1 b2 - e2 b1, t = |b|^2 / (|a||b|)^3.
-    ``aa`` and ``bb`` are |a|^2 and |b|^2.
+    ``bb`` is |b|^2; (|a||b|)^2 is (a.b)^2 + |a x b|^2.
     """
     c = e1 * b2 + minus_e2 * b1
     cross = e1 * e1 + minus_e2 * minus_e2 + c * c
     dot = a1 * b1 + (a2 * b2 + 1.0)
-    r = tl.math.rsqrt(aa * bb)
+    r = tl.math.rsqrt(dot * dot + cross)
     r2 = r * r
     more = dot * r + 1.0  # 1 + cos
     acute = cross * r2 / more  # may be infinite where it is not used
@@ -66,9 +85,7 @@ def walk(e_ptr, t_ptr, less, stride, weights, local, pitch, y0, rows, x0, h, w, 
     x = x0 - HALO + lane
     right = tl.minimum(lane + 1, LANES - 1) + tl.zeros([WARPS, LANES], tl.int32)
     left = tl.maximum(lane - 1, 0) + tl.zeros([WARPS, LANES], tl.int32)
-    # The hint, which is not true where columns are clamped, only tells the compiler to lay the lanes along the row: a
-    # lane loads one number. Without it Triton 3.6 shuffles every row through shared memory.
-    column = tl.max_contiguous(tl.minimum(tl.maximum(x, 0), w - 1), [1, LANES])
+    column = tl.minimum(tl.maximum(x, 0), w - 1)
     stored = (lane >= HALO) & (lane < HALO + STRIP) & (x < quads_of(w))
     owned = stored & (x < w)
     differs = x < w - 1 + tl.zeros([WARPS, LANES], tl.int32)  # columns whose r is not the constant 0
@@ -94,39 +111,28 @@ def walk(e_ptr, t_ptr, less, stride, weights, local, pitch, y0, rows, x0, h, w, 
     nr = zero
     nc = zero
 
-    # Rows n - 1 and n - 2 of E and of the target's derivatives; of E's c and rc the negatives, which saves negating
-    # products. What a value and the value one row older start from must differ: where both are the same constant,
-    # Triton 3.8 takes the older one for a constant (the first rows' results are not used, so any number will do).
-    older = zero + 1.0
-    e1 = zero
-    e2 = older
-    ex1 = zero
-    ex2 = older
-    rr1 = zero
-    rr2 = older
-    minus_ey2 = zero
-    minus_rc2 = zero
-    t1 = zero
-    tx1 = zero
-    tx2 = older
-    trr1 = zero
-    trr2 = older
-    ty2 = zero
-    trc2 = zero
+    # The two rows above the strip. Of E's c and rc the negatives are kept, which saves negating products.
+    last = (h - 1) * stride + column
+    e2, t2 = load_row(e_ptr, t_ptr, tl.minimum(tl.maximum(y0 - 2, 0) * stride + column, last), less)
+    e1, t1 = load_row(e_ptr, t_ptr, tl.minimum(tl.maximum(y0 - 1, 0) * stride + column, last), less)
+    ex2, rr2 = differences(e2, right)
+    ex1, rr1 = differences(e1, right)
+    minus_ey2 = e2 - e1
+    minus_rc2 = ex2 - ex1
+    tx2, trr2 = differences(t2, right)
+    tx1, trr1 = differences(t1, right)
+    ty2 = t1 - t2
+    trc2 = tx1 - tx2
     # what row m - 1 hands to row m
     minus_grc1 = zero
     gcc1 = zero
     minus_gy1 = zero
-    # row m + 2, clamped to the map, and what is left of the map from row y0 on
-    at = tl.minimum(tl.maximum(y0 - 2, 0), h - 1) * stride + column
-    place = (y0 - 4) * pitch + x
+    at = tl.minimum(y0 * stride + column, last)  # row m + 2
+    place = (y0 - 2) * pitch + x
     left_rows = tl.maximum(h - y0, 0)  # none for a strip beyond the last
-    for step in tl.range(-4, rows, loop_unroll_factor=UNROLL):  # row m = y0 + step
-        here = tl.max_contiguous(at, [1, LANES])
-        t0 = tl.load(t_ptr + here).to(tl.float32)
-        e0 = tl.load(e_ptr + here).to(tl.float32) + less * t0
-        ex0 = tl.gather(e0, right, 1) - e0
-        rr0 = tl.gather(ex0, right, 1) - ex0
+    for step in tl.range(-2, rows, loop_unroll_factor=UNROLL):  # row m = y0 + step; the first two hand down only
+        e0, t0 = load_row(e_ptr, t_ptr, at, less)
+        ex0, rr0 = differences(e0, right)
         minus_ey1 = e1 - e0
         minus_rc1 = ex1 - ex0
         cc2 = minus_ey2 - minus_ey1
@@ -145,8 +151,7 @@ def walk(e_ptr, t_ptr, less, stride, weights, local, pitch, y0, rows, x0, h, w, 
         minus_grc = weighted_sign(minus_rc2, w_rc)
         gcc = weighted_sign(cc2, w_cc)
         if NORMALS:
-            tx0 = tl.gather(t0, right, 1) - t0
-            trr0 = tl.gather(tx0, right, 1) - tx0
+            tx0, trr0 = differences(t0, right)
             ty1 = t0 - t1
             trc1 = tx0 - tx1
             tcc2 = ty1 - ty2
@@ -155,20 +160,18 @@ def walk(e_ptr, t_ptr, less, stride, weights, local, pitch, y0, rows, x0, h, w, 
             prr = trr2 + rr2
             prc = trc2 - minus_rc2
             pcc = tcc2 + cc2
-            pp = prc * prc + 1.0
             tt = trc2 * trc2 + 1.0
-            value, t, u1, u2 = normal(ex2, minus_ey2, px, py, tx2, ty2, px * px + (py * py + 1.0),
-                                      tx2 * tx2 + (ty2 * ty2 + 1.0))  # fmt: skip
+            value, t, u1, u2 = normal(ex2, minus_ey2, px, py, tx2, ty2, tx2 * tx2 + (ty2 * ty2 + 1.0))  # fmt: skip
             n += valid * value
             t *= w_n
             gx += t * u1
             minus_gy += t * u2
-            value, t, u1, u2 = normal(rr2, minus_rc2, prr, prc, trr2, trc2, prr * prr + pp, trr2 * trr2 + tt)
+            value, t, u1, u2 = normal(rr2, minus_rc2, prr, prc, trr2, trc2, trr2 * trr2 + tt)
             nr += valid * value
             t *= w_nr
             grr += t * u1
             minus_grc += t * u2
-            value, t, u1, u2 = normal(cc2, minus_rc2, pcc, prc, tcc2, trc2, pcc * pcc + pp, tcc2 * tcc2 + tt)
+            value, t, u1, u2 = normal(cc2, minus_rc2, pcc, prc, tcc2, trc2, tcc2 * tcc2 + tt)
             nc += valid * value
             t *= w_nc
             gcc += t * u1
@@ -189,7 +192,7 @@ def walk(e_ptr, t_ptr, less, stride, weights, local, pitch, y0, rows, x0, h, w, 
             minus_grc1 = minus_grc
             gcc1 = gcc
             minus_gy1 = minus_gy
-        at += tl.where((step + y0 + 2).to(tl.uint32, bitcast=True) < (h - 1).to(tl.uint32, bitcast=True), stride, 0)
+        at = tl.minimum(at + stride, last)
         place += pitch
         e2 = e1
         e1 = e0
