@@ -13,7 +13,7 @@ therefore the true one plus 2 r + 1 everywhere. The first and last row do not fi
 import triton
 import triton.language as tl
 
-from mlr.kernels.geometry import PAD, TILE, pitch_of
+from mlr.kernels.geometry import COARSE_TILE, PAD, TILE, pitch_of
 
 #: Four pixels of sign 0.
 ZEROS = tl.constexpr(0x01010101)
@@ -72,9 +72,10 @@ def sign_columns(signs, column_sums, borders, r, y0, y1, word0, h, w, WORDS: tl.
     pitch = pitch_of(w)
     words = pitch // 4
     lane = word0 + tl.arange(0, WORDS)
-    inside = (lane >= PAD // 4) & (lane < words - PAD // 4)
+    end = PAD // 4 + tl.cdiv(w, COARSE_TILE) * (COARSE_TILE // 4)  # of the sign maps of all scales
+    inside = (lane >= PAD // 4) & (lane < end)
     store = lane < words
-    signs += tl.minimum(tl.maximum(lane, PAD // 4), words - PAD // 4 - 1)  # the padding is not there yet
+    signs += tl.minimum(tl.maximum(lane, PAD // 4), end - 1)  # the padding is not there yet
     first = tl.maximum(y0 - r, 0)
     last = tl.minimum(y0 + r + 1, h)
     acc = tl.zeros([WORDS], tl.int32) + (2 * r + 1 - (last - first)) * ZEROS

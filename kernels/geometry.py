@@ -14,6 +14,8 @@ import triton.language as tl
 PAD = tl.constexpr(32)
 #: Columns of a tile; maps are as wide as a whole number of them.
 TILE = tl.constexpr(128)
+#: The same for coarse maps, whose width is seldom a multiple of the former.
+COARSE_TILE = tl.constexpr(64)
 #: Scales, and kinds rounded up to a power of two: the pitch of tables [scale, kind].
 SCALES = tl.constexpr(6)
 SLOTS = tl.constexpr(16)

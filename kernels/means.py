@@ -8,7 +8,7 @@ both in phase 2.
 import triton
 import triton.language as tl
 
-from mlr.kernels.geometry import PAD, SCALES, SLOTS, TILE, pitch_of, plane_offset, plane_size, quads_of, scale_size
+from mlr.kernels.geometry import COARSE_TILE, PAD, SCALES, SLOTS, TILE, pitch_of, plane_offset, plane_size, quads_of, scale_size
 from mlr.kernels.sums import SIGN_SLOT, mean_error
 from mlr.kernels.windows import column_sums, pad_columns, window_signs
 
@@ -32,39 +32,38 @@ def fine_columns(pred, target, sums, partials, rest, tiles, height, width, plane
     tl.store(partials + image * SCALES * errors_partials + part, tl.sum(total, 0))
     if MEANS:
         tl.debug_barrier()
-        pad_columns(out, size, y0, y1, tile == 0, tile == tiles - 1, width, 4)
+        pad_columns(out, size, y0, y1, tile == 0, tile == tiles - 1, width, 4, TILE)
 
 
 @triton.jit
-def windows_rows(e_ptr, t_ptr, stride, sums, signs, centre, plane_size, mean, weights, partial, y0, y1, x0, h, w,
-                 PAIR: tl.constexpr, MEANS: tl.constexpr, GRAD: tl.constexpr, ROWS: tl.constexpr):
-    """Row windows, signs and partial sums of the tile of coarse_window_rows y0 .. y1 - 1 and 128 columns from x0 on."""
-    pitch = pitch_of(w)
-    x = x0 + tl.arange(0, TILE)[None, :]
+def windows_rows(e_ptr, t_ptr, stride, sums, signs, centre, plane_size, mean, weights, partial, y0, y1, x0, x1, h, w,
+                 PAIR: tl.constexpr, MEANS: tl.constexpr, GRAD: tl.constexpr, ROWS: tl.constexpr, TILE: tl.constexpr):
+    """Row windows, signs and partial sums of the rows y0 .. y1 - 1 in tiles of columns, of which x0 .. x1 - 1 start."""
     m = tl.zeros([ROWS, TILE], tl.float32)
     m5 = m
     m17 = m
     m65 = m
     s = m
-    for first in range(y0, y1, ROWS):
-        y = first + tl.arange(0, ROWS)[:, None]
-        inside = (y < y1) & (x < w)
-        known = inside if PAIR else (y < y1) & (x < quads_of(w))
-        at = y * stride + x
-        e = tl.load(e_ptr + at, mask=known, other=0.0).to(tl.float32)
-        if PAIR:
-            e -= tl.load(t_ptr + at, mask=known, other=0.0).to(tl.float32)
-        dm, d5, d17, d65, ds = window_signs(sums, signs, plane_size, e, mean, weights, centre, y, x, inside, y1,
-                                            w, pitch, ROWS, MEANS, GRAD)
-        m += dm
-        m5 += d5
-        m17 += d17
-        m65 += d65
-        s += ds
-    tl.store(partial + 1, tl.sum(tl.sum(m, 1), 0))
-    tl.store(partial + 2, tl.sum(tl.sum(m5, 1), 0))
-    tl.store(partial + 3, tl.sum(tl.sum(m17, 1), 0))
-    tl.store(partial + 4, tl.sum(tl.sum(m65, 1), 0))
+    for start in range(x0, x1, TILE):
+        x = start + tl.arange(0, TILE)[None, :]
+        for first in range(y0, y1, ROWS):
+            y = first + tl.arange(0, ROWS)[:, None]
+            inside = (y < y1) & (x < w)
+            known = inside if PAIR else (y < y1) & (x < quads_of(w))
+            at = y * stride + x
+            e = tl.load(e_ptr + at, mask=known, other=0.0).to(tl.float32)
+            if PAIR:
+                e -= tl.load(t_ptr + at, mask=known, other=0.0).to(tl.float32)
+            dm, d5, d17, d65, ds = window_signs(sums, signs, plane_size, e, mean, weights, centre, y, start, inside, y1,
+                                                w, ROWS, TILE, MEANS, GRAD)
+            m += dm
+            m5 += d5
+            m17 += d17
+            m65 += d65
+            s += ds
+    sums = tl.sum(tl.join(tl.join(m, m17), tl.join(m5, m65)), 1)
+    kind = tl.reshape(tl.arange(0, 4), [2, 2])
+    tl.store(partial + 1 + kind, tl.sum(sums, 0))
     tl.store(partial + SIGN_SLOT, tl.sum(tl.sum(s, 1), 0))
 
 
@@ -85,17 +84,16 @@ def coarse_windows(errors, sums, signs, centre, table, partials, row_sums, scale
         for x0 in range(0, w, COLUMNS):
             column_sums(e_ptr, e_ptr, pitch, sums + plane, size, y0, y1, x0 + tl.arange(0, COLUMNS), h, w, False, True)
         tl.debug_barrier()
-        pad_columns(sums + plane, size, y0, y1, True, True, w, 4)
+        pad_columns(sums + plane, size, y0, y1, True, True, w, 4, COARSE_TILE)
         tl.debug_barrier()
     count = tl.cdiv(h * quads_of(w), block)
     if scale <= 2:
         count = tl.where(quad_partials > 0, quad_partials, count)
     mean = mean_error(partials, image, scale, count, errors_partials, h, w)
-    tiles = tl.cdiv(w, TILE)
-    for tile in range(tiles):
-        partial = row_sums + ((image * SCALES + scale) * row_partials + part * tiles + tile) * SLOTS
-        windows_rows(e_ptr, e_ptr, pitch, sums + plane, signs + plane, centre + plane, size, mean,
-                     table + image * 128 + scale * SLOTS, partial, y0, y1, tile * TILE, h, w, False, MEANS, GRAD, ROWS)
+    partial = row_sums + ((image * SCALES + scale) * row_partials + part) * SLOTS
+    windows_rows(e_ptr, e_ptr, pitch, sums + plane, signs + plane, centre + plane, size, mean,
+                 table + image * 128 + scale * SLOTS, partial, y0, y1, 0, w, h, w, False, MEANS, GRAD,
+                 ROWS * TILE // COARSE_TILE, COARSE_TILE)
 
 
 @triton.jit
@@ -109,10 +107,11 @@ def fine_windows(pred, target, sums, signs, centre, table, partials, row_sums, r
     image = (rest // per_image).to(tl.int64)
     part = rest % per_image
     y0 = (part // tiles) * window_rows
+    x0 = (part % tiles) * TILE
     start = image * height * width.to(tl.int64)
     plane = image * height * pitch.to(tl.int64)
     size = plane_size(plane_units)
     mean = mean_error(partials, image, 0, column_tiles * tl.cdiv(height, column_rows), errors_partials, height, width)
     windows_rows(pred + start, target + start, width, sums + plane, signs + plane, centre + plane, size, mean,
                  table + image * 128, row_sums + (image * SCALES * row_partials + part) * SLOTS, y0,
-                 tl.minimum(y0 + window_rows, height), (part % tiles) * TILE, height, width, True, MEANS, GRAD, ROWS)
+                 tl.minimum(y0 + window_rows, height), x0, x0 + 1, height, width, True, MEANS, GRAD, ROWS, TILE)

@@ -58,9 +58,15 @@ def mean_error(partials, image, scale, count, errors_partials, h, w):
 
 
 @triton.jit
+def window_partials(scale, h, w, rows):
+    """Partial sums of the windows of a map: of tiles at scale 0, of ``rows`` whole rows at the others."""
+    return tl.cdiv(h, rows) * tl.where(scale == 0, tl.cdiv(w, TILE), 1)
+
+
+@triton.jit
 def mean_sign(row_sums, image, scale, row_partials, h, w, rows):
     """Mean of the sign of E - mean E: what the adjoint of the mean takes from every pixel."""
-    count = tl.cdiv(w, TILE) * tl.cdiv(h, rows)
+    count = window_partials(scale, h, w, rows)
     partial = row_sums + (image * SCALES + scale) * row_partials * SLOTS
     return add_partials(partial, count, SIGN_SLOT) / (h * w).to(tl.float32)
 
@@ -72,7 +78,7 @@ def term_values(terms, strip_sums, row_sums, image, scale, height, width, terms0
     """The losses of an image and scale: partial sums added in double precision and in a fixed order."""
     h, w = scale_size(height, width, scale, AREA)
     strips = tl.cdiv(w, STRIP) * tl.cdiv(h, strip_rows)
-    tiles = tl.cdiv(w, TILE) * tl.cdiv(h, tl.where(scale == 0, window_rows, coarse_window_rows))
+    tiles = window_partials(scale, h, w, tl.where(scale == 0, window_rows, coarse_window_rows))
     slot = tl.arange(0, 128)
     before = tl.sum((selected(slot, terms01, terms23, terms45) & (slot < scale * SLOTS)).to(tl.int32), 0)
     kind = tl.arange(0, SLOTS)

@@ -15,7 +15,7 @@ therefore written into the padding.
 import triton
 import triton.language as tl
 
-from mlr.kernels.geometry import PAD, TILE, pitch_of, quads_of
+from mlr.kernels.geometry import PAD, pitch_of, quads_of
 
 #: Rows that the column sums are made for at a time.
 BLOCK_ROWS = tl.constexpr(16)
@@ -115,100 +115,144 @@ def column_sums(e_ptr, t_ptr, stride, sums, plane_size, y0, y1, x, h, w, PAIR: t
 
 
 @triton.jit
-def replicate(sums, plane_size, y0, y1, column, place, end, pitch, ROWS: tl.constexpr, LANES: tl.constexpr):
+def replicate(sums, plane_size, y0, y1, column, place, end, pitch, ROWS: tl.constexpr):
     """Copies of a column in the places ``place`` .. ``end`` - 1 of each row, in all three planes."""
-    lane = place + tl.arange(0, LANES)[None, :]
-    for first in range(y0, y1, ROWS):
-        y = first + tl.arange(0, ROWS)[:, None]
-        row = sums + y * pitch
-        for n in tl.static_range(3):
-            edge = tl.load(row + n * plane_size + PAD + column, mask=y < y1, other=0.0)
-            tl.store(row + n * plane_size + lane, edge + tl.zeros([ROWS, LANES], tl.float32),
-                     mask=(y < y1) & (lane < end))
+    for start in range(place, end, 32):
+        lane = start + tl.arange(0, 32)[None, :]
+        for first in range(y0, y1, ROWS):
+            y = first + tl.arange(0, ROWS)[:, None]
+            row = sums + y * pitch
+            for n in tl.static_range(3):
+                edge = tl.load(row + n * plane_size + PAD + column, mask=y < y1, other=0.0)
+                tl.store(row + n * plane_size + lane, edge + tl.zeros([ROWS, 32], tl.float32),
+                         mask=(y < y1) & (lane < end))
 
 
 @triton.jit
-def pad_columns(sums, plane_size, y0, y1, left, right, w, ROWS: tl.constexpr):
-    """The padding of the column sums at the ``left`` and at the ``right`` border: replicated columns."""
-    if left:
-        replicate(sums, plane_size, y0, y1, 0, 0, PAD, pitch_of(w), ROWS, 32)
-    if right:
-        replicate(sums, plane_size, y0, y1, w - 1, PAD + w, quads_of(w) + 2 * PAD, pitch_of(w), ROWS, 64)
+def pad_columns(sums, plane_size, y0, y1, left, right, w, ROWS: tl.constexpr, TILE: tl.constexpr):
+    """The padding of the column sums at the ``left`` and at the ``right`` border: replicated columns.
 
-
-@triton.jit
-def sign(x):
-    """-1, 0 or 1 in float32: the derivative of |x|, 0 at 0. A subnormal x, which no depths differ by, may give less."""
-    return tl.clamp(x * HUGE, -1.0, 1.0)
-
-
-@triton.jit
-def sign_byte(s):
-    """A sign plus one, as a byte: 2^23 + 1 + s has it in its lowest bits, which is cheaper than a conversion."""
-    return (s + 8388609.0).to(tl.int32, bitcast=True).to(tl.uint8)
-
-
-@triton.jit
-def box_row(row, x, w, RADIUS: tl.constexpr, ROWS: tl.constexpr):
-    """Sums over 2 r + 1 columns around the columns x of a tile [ROWS, 128] of column sums.
-
-    What lies to the right of the padding has no part in the columns of the map and is not read.
+    On the right they go on to the end of what the windows of the last tile read.
     """
-    end = quads_of(w) + PAD
-    at = row + x
-    a = tl.load(at - RADIUS, mask=x - RADIUS < end, other=0.0)
-    b = tl.load(at, mask=x < end, other=0.0)
-    c = tl.load(at + RADIUS, mask=x + RADIUS < end, other=0.0)
-    return segment_sums(a, b, c, RADIUS, ROWS)
+    if left:
+        replicate(sums, plane_size, y0, y1, 0, 0, PAD, pitch_of(w), ROWS)
+    if right:
+        replicate(sums, plane_size, y0, y1, w - 1, PAD + w, tl.cdiv(w, TILE) * TILE + 2 * PAD, pitch_of(w), ROWS)
 
 
 @triton.jit
-def segment_sums(a, b, c, RADIUS: tl.constexpr, ROWS: tl.constexpr):
-    """The running-window identity on A, B and C of a tile [ROWS, 128]."""
-    SEGMENTS: tl.constexpr = TILE // RADIUS
-    whole = tl.sum(tl.reshape(a + b, [ROWS, SEGMENTS, RADIUS]), 2)
-    moving = tl.cumsum(tl.reshape(c - a, [ROWS, SEGMENTS, RADIUS]), 2)
-    return tl.reshape(whole[:, :, None] + moving, [ROWS, TILE]) + a
+def quarters(m, ROWS: tl.constexpr, QUADS: tl.constexpr):
+    """The pixels 4 q, 4 q + 1, 4 q + 2 and 4 q + 3 of a tile [ROWS, 4 QUADS]."""
+    even, odd = tl.split(tl.reshape(m, [ROWS, QUADS, 2, 2]))
+    m0, m2 = tl.split(even)
+    m1, m3 = tl.split(odd)
+    return m0, m1, m2, m3
 
 
 @triton.jit
-def window_signs(sums, signs, plane_size, e, mean, weights, centre, y, x, inside, h, w, pitch, ROWS: tl.constexpr,
-                 MEANS: tl.constexpr, GRAD: tl.constexpr):
-    """Signs of E - mean and of E - box E on a tile: (|.| of M, M5, M17, M65 and the sign of M), as tiles.
+def quad(m0, m1, m2, m3, ROWS: tl.constexpr, QUADS: tl.constexpr):
+    """The tile of which these are the quarters."""
+    return tl.reshape(tl.join(tl.join(m0, m2), tl.join(m1, m3)), [ROWS, 4 * QUADS])
+
+
+@triton.jit
+def sign(x, valid):
+    """-1, 0 or 1 in float32: the derivative of |x|, 0 at 0; ``valid`` is 1, or 0 where there is none.
+
+    A subnormal x, which no depths differ by, may give less.
+    """
+    return tl.clamp(x * HUGE, -valid, valid)
+
+
+@triton.jit
+def sign_words(s, ROWS: tl.constexpr, QUADS: tl.constexpr):
+    """The signs of a tile plus one, as bytes, four pixels in a word.
+
+    2^23 + n has n in its lowest bits, which is cheaper than a conversion: 257 + s0 + 256 s1 below, and above the same
+    less the exponent of the one below, which the sum adds.
+    """
+    s0, s1, s2, s3 = quarters(s, ROWS, QUADS)
+    lower = s1 * 256.0 + (s0 + (2.0**23 + 257))
+    upper = s3 * 256.0 + (s2 + (2.0**23 + 257 + 65536 - 0x4B00))
+    return (upper.to(tl.int32, bitcast=True) << 16) + lower.to(tl.int32, bitcast=True)
+
+
+@triton.jit
+def box5_row(row, x0, ROWS: tl.constexpr, QUADS: tl.constexpr):
+    """Sums over five columns around each of 4 QUADS columns from x0 on."""
+    m0, m1, m2, m3 = quarters(tl.load(row + x0 + tl.arange(0, 4 * QUADS)[None, :]), ROWS, QUADS)
+    at = row + x0 + 4 * tl.arange(0, QUADS)[None, :]
+    before = tl.load(at - 1)
+    after = tl.load(at + 4)
+    inner = m1 + m2
+    left = inner + m0
+    right = inner + m3
+    whole = left + m3
+    return quad(left + (tl.load(at - 2) + before), whole + before, whole + after, right + (after + tl.load(at + 5)), ROWS,
+                QUADS)  # fmt: skip
+
+
+@triton.jit
+def box_row(row, x0, RADIUS: tl.constexpr, ROWS: tl.constexpr, QUADS: tl.constexpr):
+    """Sums over 2 r + 1 columns around each of 4 QUADS columns from x0 on, r being 8 or 32.
+
+    A running sum takes C[t] and leaves A[t - 1], four pixels at a time.
+    """
+    SEGMENT: tl.constexpr = RADIUS // 4
+    at = row + x0 + tl.arange(0, 4 * QUADS)[None, :]
+    a0, a1, a2, a3 = quarters(tl.load(at - RADIUS), ROWS, QUADS)
+    b0, b1, b2, b3 = quarters(tl.load(at), ROWS, QUADS)
+    c0, c1, c2, c3 = quarters(tl.load(at + RADIUS), ROWS, QUADS)
+    c1 = c0 + (c1 - a0)
+    c2 = c1 + (c2 - a1)
+    c3 = c2 + (c3 - a2)
+    change = c3 - a3
+    whole = ((a0 + b0) + (a1 + b1)) + ((a2 + b2) + (a3 + b3))
+    whole = tl.sum(tl.reshape(whole, [ROWS, QUADS // SEGMENT, SEGMENT]), 2)
+    moving = tl.cumsum(tl.reshape(change, [ROWS, QUADS // SEGMENT, SEGMENT]), 2)
+    base = tl.reshape(whole[:, :, None] + moving, [ROWS, QUADS]) - change
+    return quad(base + c0, base + c1, base + c2, base + c3, ROWS, QUADS)
+
+
+@triton.jit
+def one_window(e, box, valid, weight, own, words, store, ROWS: tl.constexpr, TILE: tl.constexpr, GRAD: tl.constexpr):
+    """|E - box E| on a tile, 0 where it is not valid, and ``own`` plus the weighted signs, which go to ``words``."""
+    d = e - box
+    if GRAD:
+        s = sign(d, valid)
+        own += s * tl.load(weight)
+        tl.store(words, sign_words(s, ROWS, TILE // 4), mask=store)
+    return tl.abs(d) * valid, own
+
+
+@triton.jit
+def window_signs(sums, signs, plane_size, e, mean, weights, centre, y, x0, inside, h, w, ROWS: tl.constexpr,
+                 TILE: tl.constexpr, MEANS: tl.constexpr, GRAD: tl.constexpr):
+    """Signs of E - mean and of E - box E on a tile from x0 on: (|.| of M, M5, M17, M65 and the sign of M), as tiles.
 
     Writes the signs of the three windows plus one as bytes (0, 1, 2) and, to ``centre``, the weighted sum of all four
     signs: the part of the gradient that stays at its own pixel.
     """
-    line = tl.minimum(y, h - 1) * pitch + PAD
-    row = line + x
-    d = tl.where(inside, e - mean, 0.0)
-    m = tl.abs(d)
-    s = sign(d)
-    sign_m = s
-    own = s * tl.load(weights + 1)
+    line = tl.minimum(y, h - 1) * pitch_of(w) + PAD
+    valid = tl.where(inside, 1.0, 0.0)
+    d = e - mean
+    m = tl.abs(d) * valid
+    sign_m = sign(d, valid)
+    own = sign_m * tl.load(weights + 1)
     m5 = tl.zeros_like(m)
     m17 = tl.zeros_like(m)
     m65 = tl.zeros_like(m)
     if MEANS:
-        store = (y < h) & (x < pitch)
-        d = tl.where(inside, e - box_row(sums + line, x, w, 2, ROWS) * (1.0 / 25), 0.0)
-        m5 = tl.abs(d)
-        if GRAD:
-            s = sign(d)
-            own += s * tl.load(weights + 2)
-            tl.store(signs + row, sign_byte(s), mask=store)
-        d = tl.where(inside, e - box_row(sums + plane_size + line, x, w, 8, ROWS) * (1.0 / 289), 0.0)
-        m17 = tl.abs(d)
-        if GRAD:
-            s = sign(d)
-            own += s * tl.load(weights + 3)
-            tl.store(signs + plane_size + row, sign_byte(s), mask=store)
-        d = tl.where(inside, e - box_row(sums + 2 * plane_size + line, x, w, 32, ROWS) * (1.0 / 4225), 0.0)
-        m65 = tl.abs(d)
-        if GRAD:
-            s = sign(d)
-            own += s * tl.load(weights + 4)
-            tl.store(signs + 2 * plane_size + row, sign_byte(s), mask=store)
+        store = y < h
+        words = (signs + line + x0).to(tl.pointer_type(tl.int32)) + tl.arange(0, TILE // 4)[None, :]
+        size = plane_size // 4  # in words
+        box = box5_row(sums + line, x0, ROWS, TILE // 4) * (1.0 / 25)
+        m5, own = one_window(e, box, valid, weights + 2, own, words, store, ROWS, TILE, GRAD)
+        box = box_row(sums + plane_size + line, x0, 8, ROWS, TILE // 4) * (1.0 / 289)
+        m17, own = one_window(e, box, valid, weights + 3, own, words + size, store, ROWS, TILE, GRAD)
+        box = box_row(sums + 2 * plane_size + line, x0, 32, ROWS, TILE // 4) * (1.0 / 4225)
+        m65, own = one_window(e, box, valid, weights + 4, own, words + 2 * size, store, ROWS, TILE, GRAD)
     if GRAD:
-        tl.store(centre + row, own, mask=(y < h) & (x < quads_of(w)))
+        x = x0 + tl.arange(0, TILE)[None, :]
+        tl.store(centre + line + x, own, mask=(y < h) & (x < quads_of(w)))
     return m, m5, m17, m65, sign_m
