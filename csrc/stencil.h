@@ -15,14 +15,14 @@
 #pragma once
 
 struct NormalValue {
-  Vec value;
+  Vec half;
   Vec g1, g2, t;  // the cotangents of the two slopes are g1 t and g2 t
 };
 
-// 1 - cos of a = (b1 + e1, b2 + e2, 1) and b = (b1, b2, 1) by v = |a x b|^2 / (|a||b| (|a||b| + |a.b|)), where
-// a x b = (e2, -e1, e1 b2 - e2 b1): nothing cancels. 1 - cos = v where a.b >= 0, else 2 - v.
-// |a|^2 |b|^2 = (a.b)^2 + |a x b|^2.
-// Gradient: (e1 + a2 c3) t and (e2 - a1 c3) t with t = weight |b|^2 / (|a||b|)^3.
+// Half of 1 - cos of a = (b1 + e1, b2 + e2, 1) and b = (b1, b2, 1), which is sin^2(angle / 2), by
+// |a x b|^2 / (|a x b|^2 + (|a||b| + a.b)^2) with a x b = (e2, -e1, e1 b2 - e2 b1): what cancels in |a||b| + a.b where
+// the angle is obtuse is small beside |a x b|. |a|^2 |b|^2 = (a.b)^2 + |a x b|^2.
+// Gradient of 1 - cos: (e1 + a2 c3) t and (e2 - a1 c3) t with t = weight |b|^2 / (|a||b|)^3.
 // Root and divisions are the hardware's: they are exact and run beside the multipliers, which are what is short here.
 // Products of the second slope come first in each sum, so that two normals with a common slope share them.
 template <bool kGradient>
@@ -32,8 +32,9 @@ MLR_INLINE NormalValue normal_distance(Vec e1, Vec e2, Vec b1, Vec b2, Vec a1, V
   const Vec c3 = fnma(e2, b1, e1 * b2);
   const Vec cross = fma(c3, c3, fma(e1, e1, e2 * e2));
   const Vec square = fma(dot, dot, cross), root = sqrt(square);
+  const Vec sum = root + dot;
   NormalValue r;
-  r.value = two_minus_where_negative(dot, cross / fma(abs(dot), root, square));
+  r.half = cross / fma(sum, sum, cross);
   if constexpr (kGradient) {
     r.t = fma(b1, b1, fma(b2, b2, one)) * weight / (root * square);
     r.g1 = fma(a2, c3, e1);
@@ -150,7 +151,7 @@ void stencil_block(const Stencil& s, int y0, int y1, bool count) {
         }
         if constexpr (n1) {
           const NormalValue v = normal_distance<kGradient>(r0, c0, tr0, tc0, tr0 + r0, tc0 + c0, wt[N]);
-          sum.n = sum.n + v.value;
+          sum.n = sum.n + v.half;
           if constexpr (kGradient) {
             gr = fma(v.g1, v.t, gr);
             gc = fma(v.g2, v.t, gc);
@@ -160,8 +161,8 @@ void stencil_block(const Stencil& s, int y0, int y1, bool count) {
           const Vec prc = trc + rc;
           const NormalValue v = normal_distance<kGradient>(rr, rc, trr, trc, trr + rr, prc, wt[NR]);
           const NormalValue u = normal_distance<kGradient>(cc, rc, tcc, trc, tcc + cc, prc, wt[NC]);
-          sum.nr = sum.nr + v.value;
-          sum.nc = sum.nc + u.value;
+          sum.nr = sum.nr + v.half;
+          sum.nc = sum.nc + u.half;
           if constexpr (kGradient) {
             grr = fma(v.g1, v.t, grr);
             grc = fma(v.g2, v.t, fma(u.g2, u.t, grc));
@@ -221,8 +222,8 @@ void stencil_block(const Stencil& s, int y0, int y1, bool count) {
       flush(D, sum.d);
       if constexpr (first) flush(R, sum.r), flush(C, sum.c);
       if constexpr (second) flush(RR, sum.rr), flush(RC, sum.rc), flush(CC, sum.cc);
-      if constexpr (n1) flush(N, sum.n);
-      if constexpr (n2) flush(NR, sum.nr), flush(NC, sum.nc);
+      if constexpr (n1) flush(N, sum.n = sum.n + sum.n);
+      if constexpr (n2) flush(NR, sum.nr = sum.nr + sum.nr), flush(NC, sum.nc = sum.nc + sum.nc);
     }
   }
 }

@@ -38,10 +38,6 @@ MLR_INLINE Vec operator/(Vec a, Vec b) { return _mm512_div_ps(a.v, b.v); }
 MLR_INLINE Vec sqrt(Vec a) { return _mm512_sqrt_ps(a.v); }
 // the smaller magnitude with the sign of a: one instruction of the adder
 MLR_INLINE Vec clamp_to(Vec a, Vec bound) { return _mm512_range_ps(a.v, bound.v, 2); }
-// d < 0 ? 2 - a : a, by the sign bit of d
-MLR_INLINE Vec two_minus_where_negative(Vec d, Vec a) {
-  return _mm512_mask_sub_ps(a.v, _mm512_movepi32_mask(_mm512_castps_si512(d.v)), _mm512_set1_ps(2.0f), a.v);
-}
 // lanes K .. K + N - 1 of the row (lo, hi)
 template <int K>
 MLR_INLINE Vec shift(Vec lo, Vec hi) {
@@ -113,9 +109,6 @@ MLR_INLINE Vec sqrt(Vec a) { return _mm256_sqrt_ps(a.v); }
 MLR_INLINE Vec clamp_to(Vec a, Vec bound) {
   const __m256 negative = _mm256_xor_ps(bound.v, _mm256_set1_ps(-0.0f));
   return _mm256_max_ps(_mm256_min_ps(a.v, bound.v), negative);
-}
-MLR_INLINE Vec two_minus_where_negative(Vec d, Vec a) {
-  return _mm256_blendv_ps(a.v, _mm256_sub_ps(_mm256_set1_ps(2.0f), a.v), d.v);
 }
 template <int K>
 MLR_INLINE Vec shift(Vec lo, Vec hi) {
@@ -205,10 +198,6 @@ MLR_INLINE Vec sqrt(Vec a) {
 MLR_INLINE Vec clamp_to(Vec a, Vec bound) {
   const Vec::Floats low = a.v < bound.v ? a.v : bound.v;
   return low > -bound.v ? low : -bound.v;
-}
-MLR_INLINE Vec two_minus_where_negative(Vec d, Vec a) {
-  const Vec::Ints m = (Vec::Ints)d.v >> 31;
-  return (Vec::Floats)(((Vec::Ints)(2.0f - a.v) & m) | ((Vec::Ints)a.v & ~m));
 }
 #if defined(__clang__)
 #define MLR_SHUFFLE(a, b, i, j, k, l) __builtin_shufflevector(a, b, i, j, k, l)

@@ -23,6 +23,13 @@ def depth_pair(
     return pred.to(dtype), target.to(dtype)
 
 
+def cliffs(batch: int, height: int, width: int) -> tuple[Tensor, Tensor]:
+    """Two unrelated maps of whole millimetres, hundreds from pixel to pixel: normals face away from each other."""
+    g = torch.Generator().manual_seed(0)
+    pred, target = (3000 + 500 * torch.randn(2, batch, 1, height, width, generator=g)).round()
+    return pred, target
+
+
 def relative_l2(value: Tensor, truth: Tensor) -> float:
     """|value - truth| / |truth|, in float64."""
     value, truth = value.double(), truth.double()

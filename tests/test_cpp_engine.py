@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from depth_maps import SIZES, depth_pair
+from depth_maps import SIZES, cliffs, depth_pair, relative_l2
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -63,6 +63,15 @@ def test_all_losses_and_their_gradient_on_every_size(level, size, downsample):
 def test_accuracy_at_the_papers_size(level, noise):
     pred, target = depth_pair(1, 288, 384, noise=noise, seed=3)
     assert_agrees(pred, target, weights_for(1, 78).abs(), ALL, gradient=1e-6, values=2e-6)
+
+
+def test_normals_that_face_apart(level):
+    pred, target = cliffs(2, 33, 47)
+    terms = list(LossSpace("normal/0").terms)
+    values, grad = op(pred, target, torch.ones(2, 3), terms, "bicubic")
+    exact, exact_grad = truth(pred, target, torch.ones(2, 3), terms)
+    torch.testing.assert_close(values.double(), exact, rtol=5e-7, atol=0)
+    assert relative_l2(grad, exact_grad) < 1e-6
 
 
 @settings(max_examples=40, deadline=None)

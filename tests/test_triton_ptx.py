@@ -10,7 +10,7 @@ from __future__ import annotations
 import ptx
 import pytest
 import torch
-from depth_maps import depth_pair, relative_l2, term_errors
+from depth_maps import cliffs, depth_pair, relative_l2, term_errors
 
 import mlr
 from mlr import kernels, reference
@@ -67,6 +67,10 @@ def test_parity_on_ampere(sm_80, height, width):
 @pytest.mark.parametrize(("height", "width"), [(33, 47), (40, 56)])
 def test_subsets(checked, selection, height, width):
     assert_parity(*depth_pair(2, height, width), selection=selection)
+
+
+def test_normals_that_face_apart(checked):
+    assert_parity(*cliffs(2, 40, 56), selection="normal/0")
 
 
 @pytest.mark.parametrize(("dtype", "gradient"), [(torch.float16, 1e-3), (torch.bfloat16, 5e-3)])
