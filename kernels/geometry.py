@@ -52,13 +52,12 @@ def plane_size(units):
 
 
 @triton.jit
-def plane_offset(scale, batch, height, width, AREA: tl.constexpr):
-    """First element of a scale in a plane."""
-    offset = tl.cast(0, tl.int64)
-    for k in tl.static_range(SCALES - 1):
-        h, w = scale_size(height, width, k, AREA)
-        offset += tl.where(k < scale, batch * h * pitch_of(w).to(tl.int64), 0)
-    return offset
+def plane_offset(scale, starts):
+    """First element of a scale in a plane; ``starts`` holds those of the scales from 1 on in units of 64."""
+    offset = 0
+    for k in tl.static_range(1, SCALES):
+        offset = tl.where(scale == k, starts[k - 1], offset)
+    return offset.to(tl.int64) * 64
 
 
 @triton.jit
@@ -74,22 +73,18 @@ def map_starts(plane, image, batch, height, width):
 
 
 @triton.jit
-def locate(rest, batch, height, width, scales, rows, columns, group, FIRST: tl.constexpr, AREA: tl.constexpr):
+def locate(rest, batch, parts):
     """Scale, image and part of program number ``rest`` of a list: scales ascending, in each all images, all parts.
 
-    A scale is listed if its bit in ``scales`` is set. Its maps are cut into tiles of ``rows`` x ``columns``, of which a
-    part is a ``group``; tiles of one column cover whole quads. Returns (scale, image, part, rest): past the end of the
-    list the scale is -1 and ``rest`` the number of the program in the list that follows.
+    ``parts``: how many an image has at each scale, none where the scale is not listed. Returns (scale, image, part,
+    rest): past the end of the list the scale is -1 and ``rest`` the number of the program in the list that follows.
     """
     scale = rest * 0 - 1
-    parts = 1
-    for k in tl.static_range(FIRST, SCALES):
-        h, w = scale_size(height, width, k, AREA)
-        w = tl.where(columns == 1, quads_of(w), w)
-        n = tl.cdiv(tl.cdiv(h, rows) * tl.cdiv(w, columns), group)
-        programs = tl.where((scales >> k) & 1 != 0, batch * n, 0)
+    per_image = 1
+    for k in tl.static_range(SCALES):
+        programs = batch * parts[k]
         here = (scale < 0) & (rest < programs)
         scale = tl.where(here, k, scale)
-        parts = tl.where(here, n, parts)
+        per_image = tl.where(here, parts[k], per_image)
         rest = tl.where(scale < 0, rest - programs, rest)
-    return scale, (rest // parts).to(tl.int64), rest % parts, rest
+    return scale, (rest // per_image).to(tl.int64), rest % per_image, rest

@@ -8,7 +8,18 @@ both in phase 2.
 import triton
 import triton.language as tl
 
-from mlr.kernels.geometry import COARSE_TILE, PAD, SCALES, SLOTS, TILE, pitch_of, plane_offset, plane_size, quads_of, scale_size
+from mlr.kernels.geometry import (
+    COARSE_TILE,
+    PAD,
+    SCALES,
+    SLOTS,
+    TILE,
+    pitch_of,
+    plane_offset,
+    plane_size,
+    quads_of,
+    scale_size,
+)
 from mlr.kernels.sums import SIGN_SLOT, mean_error
 from mlr.kernels.windows import column_sums, pad_columns, window_signs
 
@@ -68,7 +79,7 @@ def windows_rows(e_ptr, t_ptr, stride, sums, signs, centre, plane_size, mean, we
 
 
 @triton.jit
-def coarse_windows(errors, sums, signs, centre, table, partials, row_sums, scale, image, part, batch, height, width,
+def coarse_windows(errors, sums, signs, centre, table, partials, row_sums, scale, image, part, starts, height, width,
                    plane_units, coarse_window_rows, block, quad_partials, errors_partials, row_partials,
                    MEANS: tl.constexpr, GRAD: tl.constexpr, AREA: tl.constexpr, COLUMNS: tl.constexpr,
                    ROWS: tl.constexpr):
@@ -78,8 +89,8 @@ def coarse_windows(errors, sums, signs, centre, table, partials, row_sums, scale
     y0 = part * coarse_window_rows
     y1 = tl.minimum(y0 + coarse_window_rows, h)
     size = plane_size(plane_units)
-    plane = plane_offset(scale, batch, height, width, AREA) + image * h * pitch.to(tl.int64)
-    e_ptr = errors + (plane - plane_offset(1, batch, height, width, AREA)) + PAD
+    plane = plane_offset(scale, starts) + image * h * pitch.to(tl.int64)
+    e_ptr = errors + (plane - plane_offset(1, starts)) + PAD
     if MEANS:
         for x0 in range(0, w, COLUMNS):
             column_sums(e_ptr, e_ptr, pitch, sums + plane, size, y0, y1, x0 + tl.arange(0, COLUMNS), h, w, False, True)

@@ -115,7 +115,9 @@ def plan(
     if width % 4 == 0 and downsample == "bicubic" and min(height, width) >= 4:
         quad_programs = cdiv(width, TILE) * cdiv(cdiv(height, 4), shapes.quad_rows)
     strips = [cdiv(w, STRIP) * cdiv(h, strip_rows) for h, w in sizes]
-    tiles = [cdiv(h, coarse_window_rows) if k else cdiv(w, TILE) * cdiv(h, window_rows) for k, (h, w) in enumerate(sizes)]
+    tiles = [
+        cdiv(h, coarse_window_rows) if k else cdiv(w, TILE) * cdiv(h, window_rows) for k, (h, w) in enumerate(sizes)
+    ]
     coarse_windows = sum(cdiv(sizes[k][0], coarse_window_rows) for k in coarse if windows >> k & 1)
     strip_groups = sum(cdiv(strips[k], shapes.losses_warps) for k in range(SCALES) if stencils >> k & 1)
     coarse_gradients = sum(cdiv(sizes[k][0], shapes.coarse_rows) for k in coarse) if grad else 0

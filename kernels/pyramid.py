@@ -42,17 +42,16 @@ def block_exponent(length, scale):
 
 
 @triton.jit
-def reduce_maps(pred, target, errors, targets, partial, block, scale, image, batch, height, width, reps,
+def reduce_maps(pred, target, errors, targets, partial, block, scale, image, start, height, width, reps,
                 AREA: tl.constexpr, BLOCK: tl.constexpr):
-    """E^k and T^k of ``reps`` blocks of outputs, and the sum of E^k over them.
+    """E^k and T^k of ``reps`` blocks of outputs, and the sum of E^k over them; the scale starts at ``start``.
 
     Outputs are numbered through the whole map, so small maps leave no lane idle.
     """
     h, w = scale_size(height, width, scale, AREA)
     pitch = pitch_of(w)
     columns = quads_of(w)
-    first = plane_offset(1, batch, height, width, AREA)
-    out = plane_offset(scale, batch, height, width, AREA) - first + image * h * pitch.to(tl.int64) + PAD
+    out = start + image * h * pitch.to(tl.int64) + PAD
     source = image * height * width.to(tl.int64)
     collapsed = ((height >> scale) == 0) | ((width >> scale) == 0)
     total = tl.zeros([BLOCK], tl.float32)
@@ -137,11 +136,12 @@ def quad_row(pred, target, y, x0, height, width, ROWS: tl.constexpr):
 
 
 @triton.jit
-def reduce_quads(pred, target, errors, targets, partial1, partial2, y0, x0, scales, image, batch, height, width,
+def reduce_quads(pred, target, errors, targets, partial1, partial2, y0, x0, scales, image, start2, height, width,
                  ROWS: tl.constexpr):
     """Scales 1 and 2 of 4 ROWS x 128 pixels at once, under `bicubic` and where rows consist of whole quads.
 
-    Four rows of pixels, with one above and one below, make two rows of scale 1 and one of scale 2.
+    Four rows of pixels, with one above and one below, make two rows of scale 1 and one of scale 2, which starts at
+    ``start2``.
     """
     source = image * height * width.to(tl.int64)
     pred += source
@@ -154,7 +154,6 @@ def reduce_quads(pred, target, errors, targets, partial1, partial2, y0, x0, scal
     a4, b4, c4, p4, q4, r4 = quad_row(pred, target, 4 * i + 3, x0, height, width, ROWS)
     a5, b5, _c5, p5, q5, _r5 = quad_row(pred, target, 4 * i + 4, x0, height, width, ROWS)
     q = x0 // 4 + tl.arange(0, 32)[None, :]
-    first = plane_offset(1, batch, height, width, False)
     if (scales >> 1) & 1 != 0:
         h, w = scale_size(height, width, 1, False)
         at = image * h * pitch_of(w).to(tl.int64) + PAD + 2 * i * pitch_of(w) + x0 // 2
@@ -173,8 +172,7 @@ def reduce_quads(pred, target, errors, targets, partial1, partial2, y0, x0, scal
         tl.store(partial1, tl.sum(tl.sum(total, 1), 0))
     if (scales >> 2) & 1 != 0:
         h, w = scale_size(height, width, 2, False)
-        at = (plane_offset(2, batch, height, width, False) - first + image * h * pitch_of(w).to(tl.int64) + PAD
-              + i * pitch_of(w) + q)  # fmt: skip
+        at = start2 + image * h * pitch_of(w).to(tl.int64) + PAD + i * pitch_of(w) + q
         inside = (i < h) & (q < quads_of(w))
         error = cubic(c1, c2, c3, c4)
         tl.store(errors + at, error, mask=inside)
