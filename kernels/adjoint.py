@@ -14,9 +14,12 @@ import triton
 import triton.language as tl
 
 from mlr.kernels.geometry import PAD, TILE, pitch_of
+from mlr.kernels.windows import segment_sums
 
 #: Four pixels of sign 0.
 ZEROS = tl.constexpr(0x01010101)
+#: Groups of lanes that share the first of their column sums.
+GROUPS = tl.constexpr(4)
 
 
 @triton.jit
@@ -28,107 +31,121 @@ def border_count(i, n, r, START: tl.constexpr):
 
 
 @triton.jit
-def sign_row(signs, y, h, words, INSIDE: tl.constexpr):
-    """Row y of a sign map in words of four pixels; rows outside the map, of which there are none if INSIDE, are 0."""
+def sign_row(row, y, h, INSIDE: tl.constexpr):
+    """Row y of a sign map, which ``row`` points to, in words; rows outside the map, if not all are INSIDE, are 0."""
     if INSIDE:
-        return tl.load(signs + y * words)
+        return tl.load(row)
     else:
         # a negative number is a large one without its sign
-        known = tl.cast(y, tl.uint32, bitcast=True) < tl.cast(h, tl.uint32, bitcast=True)
-        return tl.load(signs + y * words, mask=known, other=ZEROS)
+        return tl.load(row, mask=y.to(tl.uint32, bitcast=True) < tl.cast(h, tl.uint32, bitcast=True), other=ZEROS)
 
 
 @triton.jit
-def four_rows(signs, at, acc, r, y, h, words, inside, store, INSIDE: tl.constexpr):
-    """Store the column sums ``acc`` of row y and those of the next three; returns those of the fourth.
-
-    The loads of all come before the stores, as in ``windows``.
-    """
-    d0 = sign_row(signs, y + r + 1, h, words, INSIDE) - sign_row(signs, y - r, h, words, INSIDE)
-    d1 = sign_row(signs, y + r + 2, h, words, INSIDE) - sign_row(signs, y + 1 - r, h, words, INSIDE)
-    d2 = sign_row(signs, y + r + 3, h, words, INSIDE) - sign_row(signs, y + 2 - r, h, words, INSIDE)
-    d3 = sign_row(signs, y + r + 4, h, words, INSIDE) - sign_row(signs, y + 3 - r, h, words, INSIDE)
-    padding = (2 * r + 1) * ZEROS
-    tl.store(at, tl.where(inside, acc, padding), mask=store)
-    acc += d0
-    at += words
-    tl.store(at, tl.where(inside, acc, padding), mask=store if INSIDE else store & (y + 1 < h))
-    acc += d1
-    at += words
-    tl.store(at, tl.where(inside, acc, padding), mask=store if INSIDE else store & (y + 2 < h))
-    acc += d2
-    at += words
-    tl.store(at, tl.where(inside, acc, padding), mask=store if INSIDE else store & (y + 3 < h))
-    return acc + d3
+def moving_sums(signs, at, base, r, y, y1, h, words, ROWS: tl.constexpr, INSIDE: tl.constexpr):
+    """Store the column sums of the ROWS rows from each group's row y on, if before y1, from ``base``, those of the
+    first group's first row. The loads of all come before the stores, which they could not pass."""
+    low = signs + (y - r) * words
+    high = low + (2 * r + 1) * words
+    changes = ()
+    change = tl.zeros_like(base)
+    for i in tl.static_range(ROWS):
+        d = sign_row(high, y + (r + 1 + i), h, INSIDE) - sign_row(low, y - r + i, h, INSIDE)
+        low += words
+        high += words
+        changes += (d,)
+        change += d
+    acc = base + tl.cumsum(change, 1) - change
+    at += y * words
+    for i in tl.static_range(ROWS):
+        if INSIDE:
+            tl.store(at, acc)
+        else:
+            tl.store(at, acc, mask=y + i < y1)
+        at += words
+        acc += changes[i]
 
 
 @triton.jit
-def sign_columns(signs, column_sums, borders, r, y0, y1, word0, h, w, WORDS: tl.constexpr):
-    """Column sums of a sign map over 2 r + 1 rows, WORDS words from word0 on (padding included).
+def sign_columns(signs, column_sums, borders, r, y0, y1, h, w, WORDS: tl.constexpr, ROWS: tl.constexpr):
+    """Column sums of a sign map over 2 r + 1 rows, for the rows y0 .. y1 - 1.
 
-    They are made for the rows y0 .. y1 - 1, whole fours or up to the last. ``signs`` and ``column_sums`` point to words
-    of the image's map, ``borders`` to its two border rows.
+    ``signs`` and ``column_sums`` point to words of the image's map, ``borders`` to its two border rows. WORDS words of
+    GROUPS x ROWS rows are made at a time: groups of lanes, which share the first sum, make ROWS rows each.
     """
     pitch = pitch_of(w)
     words = pitch // 4
-    lane = word0 + tl.arange(0, WORDS)
-    inside = (lane >= PAD // 4) & (lane < words - PAD // 4)
-    store = lane < words
-    signs += tl.minimum(tl.maximum(lane, PAD // 4), words - PAD // 4 - 1)  # the padding is not there yet
-    first = tl.maximum(y0 - r, 0)
-    last = tl.minimum(y0 + r + 1, h)
-    acc = tl.zeros([WORDS], tl.int32) + (2 * r + 1 - (last - first)) * ZEROS
-    for y in tl.range(first, last, loop_unroll_factor=8):
-        acc += sign_row(signs, y, h, words, True)
-    for y in range(y0, y1, 4):
-        at = column_sums + y * words + lane
-        if (y >= r) & (y + r + 4 < h):
-            acc = four_rows(signs, at, acc, r, y, h, words, inside, store, True)
-        else:
-            acc = four_rows(signs, at, acc, r, y, h, words, inside, store, False)
-    for side in tl.static_range(2):
-        if (y0 == 0) if side == 0 else (y1 == h):
-            b0 = tl.zeros([WORDS], tl.int32)
-            b1 = tl.zeros([WORDS], tl.int32)
-            b2 = tl.zeros([WORDS], tl.int32)
-            b3 = tl.zeros([WORDS], tl.int32)
-            first = 0 if side == 0 else tl.maximum(h - 1 - r, 0)
-            last = tl.minimum(r + 1, h) if side == 0 else h
-            for i in range(first, last):
-                count = border_count(i, h, r, side == 0)
-                row = tl.where(inside, sign_row(signs, i, h, words, True), ZEROS)
-                b0 += count * ((row & 255) - 1)
-                b1 += count * (((row >> 8) & 255) - 1)
-                b2 += count * (((row >> 16) & 255) - 1)
-                b3 += count * (((row >> 24) & 255) - 1)
-            at = borders + side * pitch + 4 * lane
-            tl.store(at, b0, mask=store)
-            tl.store(at + 1, b1, mask=store)
-            tl.store(at + 2, b2, mask=store)
-            tl.store(at + 3, b3, mask=store)
+    # the groups of a word lie in one warp
+    lane = 8 * tl.arange(0, WORDS // 8)[:, None, None] + tl.arange(0, 8)[None, None, :]
+    group = tl.arange(0, GROUPS)[None, :, None]
+    for y in range(y0, y1, GROUPS * ROWS):
+        first = tl.maximum(y - r, 0)
+        last = tl.minimum(y + r + 1, h)
+        for word0 in range(PAD // 4, words - PAD // 4, WORDS):
+            row = signs + word0 + first * words + (group * words + lane)
+            acc = tl.zeros([WORDS // 8, GROUPS, 8], tl.int32)
+            for _ in tl.range(first, last - (GROUPS - 1), GROUPS, loop_unroll_factor=4):
+                acc += tl.load(row)
+                row += GROUPS * words
+            acc += tl.load(row, mask=group < (last - first) % GROUPS, other=0)
+            base = tl.sum(acc, 1)[:, None, :] + (2 * r + 1 - (last - first)) * ZEROS
+            mine = y + group * ROWS
+            if (y >= r) & (y + GROUPS * ROWS + r < h) & (y + GROUPS * ROWS <= y1):
+                moving_sums(signs + word0 + lane, column_sums + word0 + lane, base, r, mine, y1, h, words, ROWS, True)
+            else:
+                moving_sums(signs + word0 + lane, column_sums + word0 + lane, base, r, mine, y1, h, words, ROWS, False)
+        padding = y + tl.arange(0, GROUPS * ROWS)[:, None]
+        at = column_sums + padding * words + tl.arange(0, PAD // 4)[None, :]
+        ones = tl.zeros([GROUPS * ROWS, PAD // 4], tl.int32) + (2 * r + 1) * ZEROS
+        tl.store(at, ones, mask=padding < y1)
+        tl.store(at + (words - PAD // 4), ones, mask=padding < y1)
+    for side in range(2):
+        if tl.where(side == 0, y0 == 0, y1 == h):
+            count = tl.minimum(r + 1, h)
+            step = tl.where(side == 0, words, -words)
+            start = signs + tl.where(side == 0, 0, (h - 1) * words)
+            for word0 in range(PAD // 4, words - PAD // 4, WORDS):
+                row = start + word0 + (group * step + lane)
+                weight = border_count(0, h, r, True) - group
+                even = tl.zeros([WORDS // 8, GROUPS, 8], tl.int32)
+                odd = even
+                for i in range(0, count, GROUPS):
+                    row_even, row_odd = pairs(tl.load(row, mask=group + i < count, other=0))
+                    even += weight * row_even
+                    odd += weight * row_odd
+                    row += GROUPS * step
+                    weight -= GROUPS
+                even = tl.sum(even, 1)
+                odd = tl.sum(odd, 1)
+                v0, v1, v2, v3 = four(even, odd)
+                # signs plus one, each as often as it counts
+                excess = tl.where(h == 1, 2 * r + 1, count * (r + 1) - count * (count - 1) // 2)
+                at = borders + side * pitch + 4 * word0 + tl.reshape(4 * lane, [WORDS // 8, 8])
+                tl.store(at, v0 - excess)
+                tl.store(at + 1, v1 - excess)
+                tl.store(at + 2, v2 - excess)
+                tl.store(at + 3, v3 - excess)
 
 
 @triton.jit
-def border_rows(borders, boxes, r, y0, y1, h, w, COLUMNS: tl.constexpr):
+def border_rows(borders, boxes, y0, y1, h, w, RADIUS: tl.constexpr):
     """The finished box^T in the first and last row, if they are among the rows y0 .. y1 - 1."""
     pitch = pitch_of(w)
-    for side in tl.static_range(2):
-        if (y0 == 0) if side == 0 else (y1 == h):
-            row = borders + side * pitch + PAD  # with zeros on both sides
-            reach = tl.arange(0, 2 * PAD)
-            near = reach < w
-            first = tl.sum(tl.load(row + reach, mask=near, other=0) * border_count(reach, w, r, True), 0)
-            last = w - 1 - reach
-            last = tl.sum(tl.load(row + last, mask=near, other=0) * border_count(last, w, r, False), 0)
-            for x0 in range(0, w, COLUMNS):
-                x = x0 + tl.arange(0, COLUMNS)
-                at = row + tl.minimum(x, w - 1) - r
-                total = tl.zeros([COLUMNS], tl.int32)
-                for _ in tl.range(0, 2 * r + 1):
-                    total += tl.load(at)
-                    at += 1
-                total = tl.where(x == 0, first, tl.where(x == w - 1, last, total))
-                tl.store(boxes + side * pitch + PAD + x, total, mask=x < w)
+    for side in range(2):
+        if tl.where(side == 0, y0 == 0, y1 == h):
+            row = borders + side * pitch + PAD
+            box = boxes + side * pitch + PAD
+            for x0 in range(0, w, TILE):
+                x = x0 + tl.arange(0, TILE)[None, :]
+                a = tl.load(row + x - RADIUS, mask=x >= RADIUS, other=0)
+                b = tl.load(row + x)
+                c = tl.load(row + x + RADIUS, mask=x < pitch - (2 * PAD + RADIUS), other=0)
+                tl.store(box + x, segment_sums(a, b, c, RADIUS, 1), mask=(x > 0) & (x < w - 1))
+            # the first and the last pixel
+            end = tl.arange(0, 2)[:, None]
+            reach = tl.arange(0, 2 * PAD)[None, :]
+            value = tl.load(row + tl.where(end == 0, reach, w - 1 - reach), mask=reach < w, other=0)
+            total = tl.sum(value * tl.where(w == 1, 2 * RADIUS + 1, tl.maximum(RADIUS + 1 - reach, 0)), 1)
+            tl.store(box + tl.arange(0, 2) * (w - 1), total)
 
 
 @triton.jit

@@ -28,14 +28,22 @@ def radius(n):
 
 
 @triton.jit
-def sign_sums(signs, column_sums, borders, boxes, folds, r, y0, y1, h, w, WORDS: tl.constexpr, ROWS: tl.constexpr):
-    """Column sums of a sign map for whole rows, and box^T where a row or column is a border."""
-    for word0 in range(0, pitch_of(w) // 4, WORDS):
-        sign_columns(signs.to(tl.pointer_type(tl.int32)), column_sums.to(tl.pointer_type(tl.int32)), borders, r, y0, y1,
-                     word0, h, w, WORDS)
-    tl.debug_barrier()
-    border_rows(borders, boxes, r, y0, y1, h, w, 2 * WORDS)
-    border_columns(column_sums, folds, r, y0, y1, h, w, ROWS, 128 // ROWS)
+def sign_sums(signs, column_sums, borders, r, y0, y1, h, w, WORDS: tl.constexpr, ROWS: tl.constexpr):
+    """Column sums of a sign map for whole rows."""
+    sign_columns(signs.to(tl.pointer_type(tl.int32)), column_sums.to(tl.pointer_type(tl.int32)), borders, r, y0, y1,
+                 h, w, WORDS, ROWS)
+
+
+@triton.jit
+def border_sums(column_sums, borders, boxes, folds, n, y0, y1, h, w, ROWS: tl.constexpr):
+    """box^T of window n where a row or column is a border."""
+    if n == 0:
+        border_rows(borders, boxes, y0, y1, h, w, 2)
+    elif n == 1:
+        border_rows(borders, boxes, y0, y1, h, w, 8)
+    else:
+        border_rows(borders, boxes, y0, y1, h, w, 32)
+    border_columns(column_sums, folds, radius(n), y0, y1, h, w, ROWS, 128 // ROWS)
 
 
 @triton.jit
@@ -64,7 +72,11 @@ def coarse_gradient(signs, column_signs, borders, boxes, folds, local, centre, t
         if MEANS:
             for n in range(3):
                 sign_sums(signs + plane + n * size, column_signs + plane + n * size, border + n * border_size,
-                          box + n * border_size, fold + n * fold_size, radius(n), y0, y1, h, w, WORDS, 8)
+                          radius(n), y0, y1, h, w, WORDS, 2)
+            tl.debug_barrier()
+            for n in range(3):
+                border_sums(column_signs + plane + n * size, border + n * border_size, box + n * border_size,
+                            fold + n * fold_size, n, y0, y1, h, w, 8)
             tl.debug_barrier()
     for x0 in range(0, w, TILE):
         for first in range(y0, y1, ROWS):

@@ -15,7 +15,7 @@ import triton
 import triton.language as tl
 
 from mlr.kernels.geometry import PAD, SCALES, SLOTS, TILE, locate, pitch_of, plane_offset, plane_size, scale_size
-from mlr.kernels.gradients import coarse_gradient, fine_gradient, radius, sign_sums
+from mlr.kernels.gradients import border_sums, coarse_gradient, fine_gradient, radius, sign_sums
 from mlr.kernels.means import coarse_windows, fine_columns, fine_windows
 from mlr.kernels.pyramid import reduce_maps, reduce_quads
 from mlr.kernels.stencil import STRIP, walk
@@ -158,8 +158,10 @@ def columns_kernel(signs, column_signs, borders, boxes, folds, local, centre, ta
         plane = image * height * pitch.to(tl.int64) + n * plane_size(plane_units)
         row = (n.to(tl.int64) * batch + image) * SCALES * 2 * pitch
         fold = (n.to(tl.int64) * batch + image) * SCALES * 2 * height
-        sign_sums(signs + plane, column_signs + plane, borders + row, boxes + row, folds + fold, radius(n), y0,
-                  tl.minimum(y0 + sign_rows, height), height, width, WORDS, 32)
+        y1 = tl.minimum(y0 + sign_rows, height)
+        sign_sums(signs + plane, column_signs + plane, borders + row, radius(n), y0, y1, height, width, WORDS, 8)
+        tl.debug_barrier()
+        border_sums(column_signs + plane, borders + row, boxes + row, folds + fold, n, y0, y1, height, width, 32)
 
 
 @triton.jit(do_not_specialize=_RUN_TIME)
