@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The adjoint of the local means: box^T of the sign maps, on whole numbers and therefore exact.
 
-The adjoint of a box with replicated borders is the zero-padded window sum, except in the first and last row and column,
-which also receive what the replicated pixels beyond them would get: pixel i counts there as often as its window reaches
-a position at or beyond the border (``border_count``).
+The adjoint of a box with replicated borders is the zero-padded window sum, except in the first and last row and column.
+They also receive what the replicated pixels beyond them would get: a pixel counts there as often as its window reaches
+a position at or beyond the border, which is r + 1 times less its distance.
 
 Columns come first, four pixels in a 32-bit word: the sign maps hold 0, 1, 2 (sign plus one), so a window sum is at most
 130 and never carries into its neighbour's byte. What lies outside the map counts as sign 0, byte 1; a column sum is
@@ -13,7 +13,7 @@ therefore the true one plus 2 r + 1 everywhere. The first and last row do not fi
 import triton
 import triton.language as tl
 
-from mlr.kernels.geometry import PAD, TILE, pitch_of
+from mlr.kernels.geometry import PAD, TILE, pitch_of, quads_of
 from mlr.kernels.windows import segment_sums
 
 #: Four pixels of sign 0.
@@ -23,11 +23,21 @@ GROUPS = tl.constexpr(4)
 
 
 @triton.jit
-def border_count(i, n, r, START: tl.constexpr):
-    """How many positions at or beyond a border see pixel i in their window of radius r (n pixels along the axis)."""
-    distance = i if START else n - 1 - i
-    # an axis of one pixel has both borders at once
-    return tl.where(n == 1, 2 * r + 1, tl.maximum(r + 1 - distance, 0))
+def pairs(word):
+    """Pixels 0 and 2, and 1 and 3, of a word, in the 16-bit halves of two numbers."""
+    return word & 0x00FF00FF, (word >> 8) & 0x00FF00FF
+
+
+@triton.jit
+def four(even, odd):
+    """The four numbers of two pairs."""
+    return even & 0xFFFF, odd & 0xFFFF, (even >> 16) & 0xFFFF, (odd >> 16) & 0xFFFF
+
+
+@triton.jit
+def border_weight(distance, RADIUS: tl.constexpr):
+    """How often a pixel counts in the border pixel at a distance, which is negative outside the map."""
+    return tl.where(distance < 0, 0, tl.maximum(RADIUS + 1 - distance, 0))
 
 
 @triton.jit
@@ -105,7 +115,7 @@ def sign_columns(signs, column_sums, borders, r, y0, y1, h, w, WORDS: tl.constex
             start = signs + tl.where(side == 0, 0, (h - 1) * words)
             for word0 in range(PAD // 4, words - PAD // 4, WORDS):
                 row = start + word0 + (group * step + lane)
-                weight = border_count(0, h, r, True) - group
+                weight = tl.where(h == 1, 2 * r + 1, r + 1) - group  # a single row has both borders at once
                 even = tl.zeros([WORDS // 8, GROUPS, 8], tl.int32)
                 odd = even
                 for i in range(0, count, GROUPS):
@@ -149,31 +159,35 @@ def border_rows(borders, boxes, y0, y1, h, w, RADIUS: tl.constexpr):
 
 
 @triton.jit
-def border_columns(column_sums, folds, r, y0, y1, h, w, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
-    """The finished box^T in the first and last column of the rows y0 .. y1 - 1, border rows excepted: two rows of h."""
-    pitch = pitch_of(w)
+def border_columns(column_sums, folds, y0, y1, h, w, RADIUS: tl.constexpr, ROWS: tl.constexpr):
+    """The finished box^T in the first and last column of the rows y0 .. y1 - 1, border rows excepted: two rows of h.
+
+    A lane weighs the four columns of a word; what lies outside the map counts as sign 0 and adds nothing.
+    """
+    LANES: tl.constexpr = 2 if RADIUS == 2 else RADIUS // 2  # at least the words that r + 1 columns touch
+    words = pitch_of(w) // 4
+    side = tl.arange(0, 2)[None, :, None]
+    x = 4 * tl.arange(0, LANES)[None, None, :]
+    x = tl.where(side == 0, x, quads_of(w) - 4 - x)
+    near = tl.where(side == 0, x, w - 1 - x)  # columns between the border and the word's first
+    step = 1 - 2 * side
+    even = border_weight(near + 2 * step, RADIUS) + (border_weight(near, RADIUS) << 16)
+    odd = border_weight(near + 3 * step, RADIUS) + (border_weight(near + step, RADIUS) << 16)
+    word = column_sums.to(tl.pointer_type(tl.int32)) + (tl.maximum(x, -PAD) + PAD) // 4
+    row = tl.arange(0, ROWS)[:, None]
     for first in range(y0, y1, ROWS):
-        y = first + tl.arange(0, ROWS)
-        row = column_sums + tl.minimum(y, h - 1)[:, None] * pitch + PAD
-        for side in tl.static_range(2):
-            total = tl.zeros([ROWS, COLUMNS], tl.int32)
-            for near in range(0, tl.minimum(r + 1, w), COLUMNS):
-                reach = near + tl.arange(0, COLUMNS)[None, :]
-                x = tl.minimum(reach, w - 1) if side == 0 else tl.maximum(w - 1 - reach, 0)
-                count = tl.where(reach < w, border_count(x, w, r, side == 0), 0)
-                total += (tl.load(row + x).to(tl.int32) - (2 * r + 1)) * count
-            tl.store(folds + side * h + y, tl.sum(total, 1), mask=y < y1)
+        sums_even, sums_odd = pairs(tl.load(word + tl.minimum(first + row, h - 1)[:, :, None] * words))
+        # the upper halves of the products add up, the lower ones do not reach them
+        total = tl.sum(((sums_even * even + sums_odd * odd) >> 16) & 0xFFFF, 2)
+        total -= (2 * RADIUS + 1) * ((RADIUS + 1) * (RADIUS + 2) // 2)
+        if w == 1:  # both borders at once: the pixel counts 2 r + 1 times instead of r + 1
+            total = total // (RADIUS + 1) * (2 * RADIUS + 1)
+        tl.store(folds + tl.arange(0, 2)[None, :] * h + (first + row), total, mask=first + row < y1)
 
 
 @triton.jit
-def pairs(word):
-    """Pixels 0 and 2, and 1 and 3, of a word, in the 16-bit halves of two numbers."""
-    return word & 0x00FF00FF, (word >> 8) & 0x00FF00FF
-
-
-@triton.jit
-def box_words(at, R: tl.constexpr, ROWS: tl.constexpr):
-    """Sums over 2 r + 1 bytes around each byte of the words ``at`` [ROWS, 32], as pairs; r is 8 or 32.
+def box_words(at, R: tl.constexpr, ROWS: tl.constexpr, WORDS: tl.constexpr):
+    """Sums over 2 r + 1 bytes around each byte of the words ``at`` [ROWS, WORDS], as pairs; r is 8 or 32.
 
     The running-window identity of ``windows``, two pixels in a number: sums stay below 2^16, so what a lower half
     borrows from the upper one in between is given back in the end.
@@ -187,18 +201,12 @@ def box_words(at, R: tl.constexpr, ROWS: tl.constexpr):
     d = d_even + d_odd
     moving = (d + (d << 16) + 0x8000) >> 16  # d0 + d1 + d2 + d3; the lower half may be negative
     s = a_even + b_even + a_odd + b_odd
-    whole = tl.sum(tl.reshape((s & 0xFFFF) + (s >> 16), [ROWS, 32 // QUADS, QUADS]), 2)
-    before = tl.cumsum(tl.reshape(moving, [ROWS, 32 // QUADS, QUADS]), 2)
-    base = (tl.reshape(whole[:, :, None] + before, [ROWS, 32]) - moving) * 0x10001
+    whole = tl.sum(tl.reshape((s & 0xFFFF) + (s >> 16), [ROWS, WORDS // QUADS, QUADS]), 2)
+    before = tl.cumsum(tl.reshape(moving, [ROWS, WORDS // QUADS, QUADS]), 2)
+    base = (tl.reshape(whole[:, :, None] + before, [ROWS, WORDS]) - moving) * 0x10001
     even = d_even + (d << 16)
     odd = even + d_odd
     return even + a_even + base, odd + a_odd + base
-
-
-@triton.jit
-def four(even, odd):
-    """The four numbers of two pairs."""
-    return even & 0xFFFF, odd & 0xFFFF, (even >> 16) & 0xFFFF, (odd >> 16) & 0xFFFF
 
 
 @triton.jit
@@ -223,15 +231,15 @@ def box_words5(at):
 
 
 @triton.jit
-def quad(v0, v1, v2, v3, ROWS: tl.constexpr):
-    """A tile [ROWS, 128] from the four pixels of each of [ROWS, 32] words."""
-    return tl.reshape(tl.join(tl.join(v0, v2), tl.join(v1, v3)), [ROWS, TILE])
+def quad(v0, v1, v2, v3, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+    """A tile [ROWS, COLUMNS] from the four pixels of each of its words."""
+    return tl.reshape(tl.join(tl.join(v0, v2), tl.join(v1, v3)), [ROWS, COLUMNS])
 
 
 @triton.jit
 def windows_gradient(column_sums, plane_size, boxes, box_size, folds, fold_size, weights, y, x0, first, last, h, w,
-                     ROWS: tl.constexpr):
-    """What the adjoints of the three windows take from the gradient on a tile [ROWS, 128] of rows ``y``.
+                     ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+    """What the adjoints of the three windows take from the gradient on a tile [ROWS, COLUMNS] of rows ``y``.
 
     ``first`` and ``last`` bound the rows, so that border rows cost nothing where there are none.
     """
@@ -239,7 +247,7 @@ def windows_gradient(column_sums, plane_size, boxes, box_size, folds, fold_size,
     w5 = tl.load(weights + 2) * (1.0 / 25)
     w17 = tl.load(weights + 3) * (1.0 / 289)
     w65 = tl.load(weights + 4) * (1.0 / 4225)
-    at = column_sums + tl.minimum(y, h - 1) * pitch + (PAD + x0) + 4 * tl.arange(0, 32)[None, :]
+    at = column_sums + tl.minimum(y, h - 1) * pitch + (PAD + x0) + 4 * tl.arange(0, COLUMNS // 4)[None, :]
     at5 = at.to(tl.pointer_type(tl.int32))
     at17 = (at + plane_size).to(tl.pointer_type(tl.int32))
     at65 = (at + 2 * plane_size).to(tl.pointer_type(tl.int32))
@@ -248,13 +256,13 @@ def windows_gradient(column_sums, plane_size, boxes, box_size, folds, fold_size,
     g1 = v1.to(tl.float32) * w5
     g2 = v2.to(tl.float32) * w5
     g3 = v3.to(tl.float32) * w5
-    even, odd = box_words(at17, 8, ROWS)
+    even, odd = box_words(at17, 8, ROWS, COLUMNS // 4)
     v0, v1, v2, v3 = four(even, odd)
     g0 += v0.to(tl.float32) * w17
     g1 += v1.to(tl.float32) * w17
     g2 += v2.to(tl.float32) * w17
     g3 += v3.to(tl.float32) * w17
-    even, odd = box_words(at65, 32, ROWS)
+    even, odd = box_words(at65, 32, ROWS, COLUMNS // 4)
     v0, v1, v2, v3 = four(even, odd)
     # every column sum is too large by 2 r + 1, so a sum of 2 r + 1 of them by its square
     excess = w5 * 25 + w17 * 289 + w65 * 4225
@@ -262,10 +270,10 @@ def windows_gradient(column_sums, plane_size, boxes, box_size, folds, fold_size,
     g1 += v1.to(tl.float32) * w65 - excess
     g2 += v2.to(tl.float32) * w65 - excess
     g3 += v3.to(tl.float32) * w65 - excess
-    total = quad(g0, g1, g2, g3, ROWS)
-    x = x0 + tl.arange(0, TILE)[None, :]
+    total = quad(g0, g1, g2, g3, ROWS, COLUMNS)
+    x = x0 + tl.arange(0, COLUMNS)[None, :]
     for side in tl.static_range(2):
-        if (x0 == 0) if side == 0 else (x0 + TILE >= w):
+        if (x0 == 0) if side == 0 else (x0 + COLUMNS >= w):
             row = folds + side * h + tl.minimum(y, h - 1)
             fold = (tl.load(row).to(tl.float32) * w5 + tl.load(row + fold_size).to(tl.float32) * w17
                     + tl.load(row + 2 * fold_size).to(tl.float32) * w65)  # fmt: skip

@@ -15,7 +15,7 @@ import triton
 import triton.language as tl
 
 from mlr.kernels.geometry import PAD, SCALES, SLOTS, TILE, locate, pitch_of, plane_offset, plane_size, scale_size
-from mlr.kernels.gradients import border_sums, coarse_gradient, fine_gradient, radius, sign_sums
+from mlr.kernels.gradients import coarse_gradient, fine_gradient, sign_sums
 from mlr.kernels.means import coarse_windows, fine_columns, fine_windows
 from mlr.kernels.pyramid import reduce_maps, reduce_quads
 from mlr.kernels.stencil import STRIP, walk
@@ -145,23 +145,31 @@ def columns_kernel(signs, column_signs, borders, boxes, folds, local, centre, ta
     pid = tl.program_id(0)
     if pid < coarse_programs:
         scale, image, part, _ = locate(pid, batch, height, width, stencils | windows, coarse_rows, 1 << 30, 1, 1, AREA)
-        coarse_gradient(signs, column_signs, borders, boxes, folds, local, centre, table, row_sums, scale, image,
-                        part, batch, height, width, plane_units, stencils, windows, coarse_window_rows, coarse_rows,
-                        row_partials, MEANS, AREA, WORDS, ROWS)
+        y0 = part * coarse_rows
+        rows = coarse_rows
+        first = 0
+        last = 3 * ((windows >> scale) & 1)
     else:
         rest = pid - coarse_programs
-        pitch = pitch_of(width)
         per_map = tl.cdiv(height, sign_rows)
+        scale = 0
         image = (rest // (3 * per_map)).to(tl.int64)
-        n = (rest % (3 * per_map)) // per_map
+        first = (rest % (3 * per_map)) // per_map
+        last = first + 1
         y0 = (rest % per_map) * sign_rows
-        plane = image * height * pitch.to(tl.int64) + n * plane_size(plane_units)
-        row = (n.to(tl.int64) * batch + image) * SCALES * 2 * pitch
-        fold = (n.to(tl.int64) * batch + image) * SCALES * 2 * height
-        y1 = tl.minimum(y0 + sign_rows, height)
-        sign_sums(signs + plane, column_signs + plane, borders + row, radius(n), y0, y1, height, width, WORDS, 8)
+        rows = sign_rows
+    h, w = scale_size(height, width, scale, AREA)
+    y1 = tl.minimum(y0 + rows, h)
+    size = plane_size(plane_units)
+    plane = plane_offset(scale, batch, height, width, AREA) + image * h * pitch_of(w).to(tl.int64)
+    if MEANS:
+        sign_sums(signs, column_signs, borders, boxes, folds, batch, height, width, size, scale, image, plane, first,
+                  last, y0, y1, h, w, WORDS)
         tl.debug_barrier()
-        border_sums(column_signs + plane, borders + row, boxes + row, folds + fold, n, y0, y1, height, width, 32)
+    if scale > 0:
+        coarse_gradient(column_signs, boxes, folds, local, centre, table, row_sums, batch, height, width, size, scale,
+                        image, plane, stencils, windows, coarse_window_rows, row_partials, y0, y1, h, w, MEANS,
+                        2 * ROWS, TILE // 2)
 
 
 @triton.jit(do_not_specialize=_RUN_TIME)
