@@ -35,12 +35,6 @@ def four(even, odd):
 
 
 @triton.jit
-def border_weight(distance, RADIUS: tl.constexpr):
-    """How often a pixel counts in the border pixel at a distance, which is negative outside the map."""
-    return tl.where(distance < 0, 0, tl.maximum(RADIUS + 1 - distance, 0))
-
-
-@triton.jit
 def sign_row(row, y, h, INSIDE: tl.constexpr):
     """Row y of a sign map, which ``row`` points to, in words; rows outside the map, if not all are INSIDE, are 0."""
     if INSIDE:
@@ -149,7 +143,7 @@ def border_rows(borders, boxes, y0, y1, h, w, RADIUS: tl.constexpr):
                 a = tl.load(row + x - RADIUS, mask=x >= RADIUS, other=0)
                 b = tl.load(row + x)
                 c = tl.load(row + x + RADIUS, mask=x < pitch - (2 * PAD + RADIUS), other=0)
-                tl.store(box + x, segment_sums(a, b, c, RADIUS, 1), mask=(x > 0) & (x < w - 1))
+                tl.store(box + x, segment_sums(a, b, c, RADIUS, 1), mask=(x > 0) & (x != w - 1))
             # the first and the last pixel
             end = tl.arange(0, 2)[:, None]
             reach = tl.arange(0, 2 * PAD)[None, :]
@@ -160,29 +154,34 @@ def border_rows(borders, boxes, y0, y1, h, w, RADIUS: tl.constexpr):
 
 @triton.jit
 def border_columns(column_sums, folds, y0, y1, h, w, RADIUS: tl.constexpr, ROWS: tl.constexpr):
-    """The finished box^T in the first and last column of the rows y0 .. y1 - 1, border rows excepted: two rows of h.
+    """The finished box^T in the first and last column of the rows y0 .. y1 - 1, border rows excepted: h rows of two.
 
-    A lane weighs the four columns of a word; what lies outside the map counts as sign 0 and adds nothing.
+    A lane weighs the four columns of a word. What lies outside the map counts as sign 0 and adds nothing, so the last
+    column may as well be that of the quad, whose window then reaches further.
     """
-    LANES: tl.constexpr = 2 if RADIUS == 2 else RADIUS // 2  # at least the words that r + 1 columns touch
-    words = pitch_of(w) // 4
+    LANES: tl.constexpr = 2 if RADIUS == 2 else RADIUS // 2  # at least the words that r + 4 columns touch
     side = tl.arange(0, 2)[None, :, None]
     x = 4 * tl.arange(0, LANES)[None, None, :]
-    x = tl.where(side == 0, x, quads_of(w) - 4 - x)
-    near = tl.where(side == 0, x, w - 1 - x)  # columns between the border and the word's first
-    step = 1 - 2 * side
-    even = border_weight(near + 2 * step, RADIUS) + (border_weight(near, RADIUS) << 16)
-    odd = border_weight(near + 3 * step, RADIUS) + (border_weight(near + step, RADIUS) << 16)
-    word = column_sums.to(tl.pointer_type(tl.int32)) + (tl.maximum(x, -PAD) + PAD) // 4
+    heaviest = RADIUS + 1 + side * (quads_of(w) - w)
+    w0 = tl.maximum(heaviest - x, 0)  # weights from the border inwards, for byte 0 of a word or for byte 3
+    w1 = tl.maximum(heaviest - 1 - x, 0)
+    w2 = tl.maximum(heaviest - 2 - x, 0)
+    w3 = tl.maximum(heaviest - 3 - x, 0)
+    even = tl.where(side == 0, w2 + (w0 << 16), w1 + (w3 << 16))
+    odd = tl.where(side == 0, w3 + (w1 << 16), w0 + (w2 << 16))
+    word = column_sums + tl.maximum(tl.where(side == 0, PAD + x, PAD + quads_of(w) - 4 - x), 0)
     row = tl.arange(0, ROWS)[:, None]
+    end = tl.arange(0, 2)[None, :]
+    heaviest = RADIUS + 1 + end * (quads_of(w) - w)
+    excess = (2 * RADIUS + 1) * (heaviest * (heaviest + 1) // 2)
     for first in range(y0, y1, ROWS):
-        sums_even, sums_odd = pairs(tl.load(word + tl.minimum(first + row, h - 1)[:, :, None] * words))
+        at = word + tl.minimum(first + row, h - 1)[:, :, None] * pitch_of(w)
+        sums_even, sums_odd = pairs(tl.load(at.to(tl.pointer_type(tl.int32))))
         # the upper halves of the products add up, the lower ones do not reach them
-        total = tl.sum(((sums_even * even + sums_odd * odd) >> 16) & 0xFFFF, 2)
-        total -= (2 * RADIUS + 1) * ((RADIUS + 1) * (RADIUS + 2) // 2)
+        total = tl.sum(((sums_even * even + sums_odd * odd) >> 16) & 0xFFFF, 2) - excess
         if w == 1:  # both borders at once: the pixel counts 2 r + 1 times instead of r + 1
             total = total // (RADIUS + 1) * (2 * RADIUS + 1)
-        tl.store(folds + tl.arange(0, 2)[None, :] * h + (first + row), total, mask=first + row < y1)
+        tl.store(folds + 2 * (first + row) + end, total, mask=first + row < y1)
 
 
 @triton.jit
@@ -274,16 +273,18 @@ def windows_gradient(column_sums, plane_size, boxes, box_size, folds, fold_size,
     x = x0 + tl.arange(0, COLUMNS)[None, :]
     for side in tl.static_range(2):
         if (x0 == 0) if side == 0 else (x0 + COLUMNS >= w):
-            row = folds + side * h + tl.minimum(y, h - 1)
+            row = folds + 2 * tl.minimum(y, h - 1) + side
             fold = (tl.load(row).to(tl.float32) * w5 + tl.load(row + fold_size).to(tl.float32) * w17
                     + tl.load(row + 2 * fold_size).to(tl.float32) * w65)  # fmt: skip
             total = tl.where(x == (0 if side == 0 else w - 1), fold, total)
     for side in tl.static_range(2):
         border = 0 if side == 0 else h - 1
         if (first <= border) & (border <= last):
-            row = boxes + side * pitch + PAD + x
-            box = (tl.load(row, mask=x < w, other=0).to(tl.float32) * w5
-                   + tl.load(row + box_size, mask=x < w, other=0).to(tl.float32) * w17
-                   + tl.load(row + 2 * box_size, mask=x < w, other=0).to(tl.float32) * w65)  # fmt: skip
+            # all rows of the tile have a part, so that their layout need not change
+            row = boxes + (side * pitch + PAD + x0) + (tl.zeros_like(y) + tl.arange(0, COLUMNS)[None, :])
+            mine = (y == border) & (x < quads_of(w))
+            box = (tl.load(row, mask=mine, other=0).to(tl.float32) * w5
+                   + tl.load(row + box_size, mask=mine, other=0).to(tl.float32) * w17
+                   + tl.load(row + 2 * box_size, mask=mine, other=0).to(tl.float32) * w65)  # fmt: skip
             total = tl.where(y == border, box, total)
     return total

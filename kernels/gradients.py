@@ -37,7 +37,7 @@ def sign_sums(signs, column_sums, borders, boxes, folds, batch, height, width, s
     folds += (image * SCALES + scale) * 2 * height
     border_size = batch * SCALES * 2 * pitch_of(width).to(tl.int64)
     fold_size = batch * SCALES * 2 * height.to(tl.int64)
-    for n in tl.range(first, last, disable_licm=True):
+    for n in range(first, last):
         r = tl.where(n == 0, 2, tl.where(n == 1, 8, 32))
         at = plane + n * size
         words = (signs + at).to(tl.pointer_type(tl.int32))
@@ -77,12 +77,14 @@ def coarse_gradient(column_signs, boxes, folds, local, centre, table, row_sums, 
     shift = 0.0
     if has_windows:
         shift = tl.load(weights + 1) * mean_sign(row_sums, image, scale, row_partials, h, w, coarse_window_rows)
+    local += plane + PAD
+    centre += plane + PAD
     for x0 in range(0, w, COLUMNS):
         for first in range(y0, y1, ROWS):
-            x = x0 + tl.arange(0, COLUMNS)[None, :]
+            column = tl.arange(0, COLUMNS)[None, :]
             y = first + tl.arange(0, ROWS)[:, None]
-            inside = (x < quads_of(w)) & (y < y1)
-            at = plane + PAD + y * pitch + x
+            inside = (x0 + column < quads_of(w)) & (y < y1)
+            at = x0 + (y * pitch + column)
             grad = tl.load(local + at, mask=inside & has_stencil, other=0.0)
             if has_windows:
                 grad += tl.load(centre + at, mask=inside, other=0.0) - shift
@@ -104,7 +106,8 @@ def fine_gradient(grad, local, column_signs, boxes, folds, centre, table, row_su
     part = rest % per_image
     x0 = (part % tiles) * TILE
     y0 = (part // tiles) * gradient_rows
-    x = x0 + tl.arange(0, TILE)[None, :]
+    column = tl.arange(0, TILE)[None, :]
+    x = x0 + column
     q = x0 // 4 + tl.arange(0, 32)[None, :]
     plane = image * height * pitch.to(tl.int64)
     weights = table + image * 128
@@ -116,13 +119,16 @@ def fine_gradient(grad, local, column_signs, boxes, folds, centre, table, row_su
     if has_windows:
         shift = tl.load(weights + 1) * mean_sign(row_sums, image, 0, row_partials, height, width, window_rows)
     starts = map_starts(local, image, batch, height, width)
+    grad += image * height * width.to(tl.int64) + x0
+    own = local + plane + (PAD + x0)
+    centre += plane + (PAD + x0)
     # hoisting everything out of the loop would keep half of the registers busy
     for first in tl.range(y0, tl.minimum(y0 + gradient_rows, height), ROWS, disable_licm=True):
         y = first + tl.arange(0, ROWS)[:, None]
         inside = (x < width) & (y < height)
-        at = plane + PAD + y * pitch + x
+        at = y * pitch + column
         known = (x < quads_of(width)) & (y < height)
-        total = tl.load(local + at, mask=known & (stencils & 1 != 0), other=0.0)
+        total = tl.load(own + at, mask=known & (stencils & 1 != 0), other=0.0)
         if has_windows:
             total += tl.load(centre + at, mask=known, other=0.0) - shift
             if MEANS:
@@ -151,4 +157,4 @@ def fine_gradient(grad, local, column_signs, boxes, folds, centre, table, row_su
                 for k in tl.static_range(1, SCALES):
                     if (((stencils | windows) >> k) & 1 != 0) & ((height >> k == 0) | (width >> k == 0)):
                         total += gather_collapsed(local, y, x, k, image, batch, height, width)
-        tl.store(grad + (image * height + y) * width.to(tl.int64) + x, total.to(grad.dtype.element_ty), mask=inside)
+        tl.store(grad + (y * width + column), total.to(grad.dtype.element_ty), mask=inside)
