@@ -29,12 +29,6 @@ def pairs(word):
 
 
 @triton.jit
-def four(even, odd):
-    """The four numbers of two pairs."""
-    return even & 0xFFFF, odd & 0xFFFF, (even >> 16) & 0xFFFF, (odd >> 16) & 0xFFFF
-
-
-@triton.jit
 def sign_row(row, y, h, INSIDE: tl.constexpr):
     """Row y of a sign map, which ``row`` points to, in words; rows outside the map, if not all are INSIDE, are 0."""
     if INSIDE:
@@ -102,6 +96,15 @@ def sign_columns(signs, column_sums, borders, r, y0, y1, h, w, WORDS: tl.constex
         ones = tl.zeros([GROUPS * ROWS, PAD // 4], tl.int32) + (2 * r + 1) * ZEROS
         tl.store(at, ones, mask=padding < y1)
         tl.store(at + (words - PAD // 4), ones, mask=padding < y1)
+    if (y0 == 0) | (y1 == h):  # outside, so that others do not prepare for it
+        border_tables(signs, borders, r, y0, y1, h, w, lane, group, WORDS)
+
+
+@triton.jit
+def border_tables(signs, borders, r, y0, y1, h, w, lane, group, WORDS: tl.constexpr):
+    """Column sums of the first and last row, if they are among the rows y0 .. y1 - 1, into ``borders``."""
+    pitch = pitch_of(w)
+    words = pitch // 4
     for side in range(2):
         if tl.where(side == 0, y0 == 0, y1 == h):
             count = tl.minimum(r + 1, h)
@@ -118,16 +121,12 @@ def sign_columns(signs, column_sums, borders, r, y0, y1, h, w, WORDS: tl.constex
                     odd += weight * row_odd
                     row += GROUPS * step
                     weight -= GROUPS
-                even = tl.sum(even, 1)
-                odd = tl.sum(odd, 1)
-                v0, v1, v2, v3 = four(even, odd)
+                # each group keeps one of the word's pixels
+                halves = tl.where(group % 2 == 0, tl.sum(even, 1)[:, None, :], tl.sum(odd, 1)[:, None, :])
                 # signs plus one, each as often as it counts
                 excess = tl.where(h == 1, 2 * r + 1, count * (r + 1) - count * (count - 1) // 2)
-                at = borders + side * pitch + 4 * word0 + tl.reshape(4 * lane, [WORDS // 8, 8])
-                tl.store(at, v0 - excess)
-                tl.store(at + 1, v1 - excess)
-                tl.store(at + 2, v2 - excess)
-                tl.store(at + 3, v3 - excess)
+                total = ((halves >> (16 * (group // 2))) & 0xFFFF) - excess
+                tl.store(borders + side * pitch + 4 * word0 + (4 * lane + group), total)
 
 
 @triton.jit
@@ -172,13 +171,12 @@ def border_columns(column_sums, folds, y0, y1, h, w, RADIUS: tl.constexpr, ROWS:
     word = column_sums + tl.maximum(tl.where(side == 0, PAD + x, PAD + quads_of(w) - 4 - x), 0)
     row = tl.arange(0, ROWS)[:, None]
     end = tl.arange(0, 2)[None, :]
-    heaviest = RADIUS + 1 + end * (quads_of(w) - w)
-    excess = (2 * RADIUS + 1) * (heaviest * (heaviest + 1) // 2)
+    excess: tl.constexpr = (2 * RADIUS + 1) * 0x10001
     for first in range(y0, y1, ROWS):
         at = word + tl.minimum(first + row, h - 1)[:, :, None] * pitch_of(w)
         sums_even, sums_odd = pairs(tl.load(at.to(tl.pointer_type(tl.int32))))
-        # the upper halves of the products add up, the lower ones do not reach them
-        total = tl.sum(((sums_even * even + sums_odd * odd) >> 16) & 0xFFFF, 2) - excess
+        total = (sums_even - excess) * even + (sums_odd - excess) * odd
+        total = tl.sum((total + 0x8000) >> 16, 2)  # the upper halves; the lower ones may be negative
         if w == 1:  # both borders at once: the pixel counts 2 r + 1 times instead of r + 1
             total = total // (RADIUS + 1) * (2 * RADIUS + 1)
         tl.store(folds + 2 * (first + row) + end, total, mask=first + row < y1)
@@ -206,6 +204,12 @@ def box_words(at, R: tl.constexpr, ROWS: tl.constexpr, WORDS: tl.constexpr):
     even = d_even + (d << 16)
     odd = even + d_odd
     return even + a_even + base, odd + a_odd + base
+
+
+@triton.jit
+def four(even, odd):
+    """The four numbers of two pairs."""
+    return even & 0xFFFF, odd & 0xFFFF, (even >> 16) & 0xFFFF, (odd >> 16) & 0xFFFF
 
 
 @triton.jit

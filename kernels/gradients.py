@@ -22,7 +22,8 @@ from mlr.kernels.sums import mean_sign
 @triton.jit
 def border_sums(column_sums, borders, boxes, folds, y0, y1, h, w, RADIUS: tl.constexpr):
     """box^T of a window where a row or column is a border."""
-    border_rows(borders, boxes, y0, y1, h, w, RADIUS)
+    if (y0 == 0) | (y1 == h):
+        border_rows(borders, boxes, y0, y1, h, w, RADIUS)
     border_columns(column_sums, folds, y0, y1, h, w, RADIUS, 8)
 
 
