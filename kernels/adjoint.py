@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The adjoint of the local means: box^T of the sign maps, on whole numbers and therefore exact.
 
-The adjoint of a box with replicated borders is the zero-padded window sum, except in the first and last row and column,
-which also receive what the replicated pixels beyond them would get: pixel i counts there as often as its window reaches
-a position at or beyond the border (``border_count``).
+The adjoint of a box with replicated borders is the zero-padded window sum, except in the first and last row and column.
+They also receive what the replicated pixels beyond them would get: a pixel counts there as often as its window reaches
+a position at or beyond the border, which is r + 1 times less its distance.
 
 Columns come first, four pixels in a 32-bit word: the sign maps hold 0, 1, 2 (sign plus one), so a window sum is at most
 130 and never carries into its neighbour's byte. What lies outside the map counts as sign 0, byte 1; a column sum is
@@ -13,140 +13,11 @@ therefore the true one plus 2 r + 1 everywhere. The first and last row do not fi
 import triton
 import triton.language as tl
 
-from mlr.kernels.geometry import COARSE_TILE, PAD, TILE, pitch_of
+from mlr.kernels.geometry import PAD, TILE, pitch_of, quad, quads_of
+from mlr.kernels.windows import ZEROS
 
-#: Four pixels of sign 0.
-ZEROS = tl.constexpr(0x01010101)
-
-
-@triton.jit
-def border_count(i, n, r, START: tl.constexpr):
-    """How many positions at or beyond a border see pixel i in their window of radius r (n pixels along the axis)."""
-    distance = i if START else n - 1 - i
-    # an axis of one pixel has both borders at once
-    return tl.where(n == 1, 2 * r + 1, tl.maximum(r + 1 - distance, 0))
-
-
-@triton.jit
-def sign_row(signs, y, h, words, INSIDE: tl.constexpr):
-    """Row y of a sign map in words of four pixels; rows outside the map, of which there are none if INSIDE, are 0."""
-    if INSIDE:
-        return tl.load(signs + y * words)
-    else:
-        # a negative number is a large one without its sign
-        known = tl.cast(y, tl.uint32, bitcast=True) < tl.cast(h, tl.uint32, bitcast=True)
-        return tl.load(signs + y * words, mask=known, other=ZEROS)
-
-
-@triton.jit
-def four_rows(signs, at, acc, r, y, h, words, inside, store, INSIDE: tl.constexpr):
-    """Store the column sums ``acc`` of row y and those of the next three; returns those of the fourth.
-
-    The loads of all come before the stores, as in ``windows``.
-    """
-    d0 = sign_row(signs, y + r + 1, h, words, INSIDE) - sign_row(signs, y - r, h, words, INSIDE)
-    d1 = sign_row(signs, y + r + 2, h, words, INSIDE) - sign_row(signs, y + 1 - r, h, words, INSIDE)
-    d2 = sign_row(signs, y + r + 3, h, words, INSIDE) - sign_row(signs, y + 2 - r, h, words, INSIDE)
-    d3 = sign_row(signs, y + r + 4, h, words, INSIDE) - sign_row(signs, y + 3 - r, h, words, INSIDE)
-    padding = (2 * r + 1) * ZEROS
-    tl.store(at, tl.where(inside, acc, padding), mask=store)
-    acc += d0
-    at += words
-    tl.store(at, tl.where(inside, acc, padding), mask=store if INSIDE else store & (y + 1 < h))
-    acc += d1
-    at += words
-    tl.store(at, tl.where(inside, acc, padding), mask=store if INSIDE else store & (y + 2 < h))
-    acc += d2
-    at += words
-    tl.store(at, tl.where(inside, acc, padding), mask=store if INSIDE else store & (y + 3 < h))
-    return acc + d3
-
-
-@triton.jit
-def sign_columns(signs, column_sums, borders, r, y0, y1, word0, h, w, WORDS: tl.constexpr):
-    """Column sums of a sign map over 2 r + 1 rows, WORDS words from word0 on (padding included).
-
-    They are made for the rows y0 .. y1 - 1, whole fours or up to the last. ``signs`` and ``column_sums`` point to words
-    of the image's map, ``borders`` to its two border rows.
-    """
-    pitch = pitch_of(w)
-    words = pitch // 4
-    lane = word0 + tl.arange(0, WORDS)
-    end = PAD // 4 + tl.cdiv(w, COARSE_TILE) * (COARSE_TILE // 4)  # of the sign maps of all scales
-    inside = (lane >= PAD // 4) & (lane < end)
-    store = lane < words
-    signs += tl.minimum(tl.maximum(lane, PAD // 4), end - 1)  # the padding is not there yet
-    first = tl.maximum(y0 - r, 0)
-    last = tl.minimum(y0 + r + 1, h)
-    acc = tl.zeros([WORDS], tl.int32) + (2 * r + 1 - (last - first)) * ZEROS
-    for y in tl.range(first, last, loop_unroll_factor=8):
-        acc += sign_row(signs, y, h, words, True)
-    for y in range(y0, y1, 4):
-        at = column_sums + y * words + lane
-        if (y >= r) & (y + r + 4 < h):
-            acc = four_rows(signs, at, acc, r, y, h, words, inside, store, True)
-        else:
-            acc = four_rows(signs, at, acc, r, y, h, words, inside, store, False)
-    for side in tl.static_range(2):
-        if (y0 == 0) if side == 0 else (y1 == h):
-            b0 = tl.zeros([WORDS], tl.int32)
-            b1 = tl.zeros([WORDS], tl.int32)
-            b2 = tl.zeros([WORDS], tl.int32)
-            b3 = tl.zeros([WORDS], tl.int32)
-            first = 0 if side == 0 else tl.maximum(h - 1 - r, 0)
-            last = tl.minimum(r + 1, h) if side == 0 else h
-            for i in range(first, last):
-                count = border_count(i, h, r, side == 0)
-                row = tl.where(inside, sign_row(signs, i, h, words, True), ZEROS)
-                b0 += count * ((row & 255) - 1)
-                b1 += count * (((row >> 8) & 255) - 1)
-                b2 += count * (((row >> 16) & 255) - 1)
-                b3 += count * (((row >> 24) & 255) - 1)
-            at = borders + side * pitch + 4 * lane
-            tl.store(at, b0, mask=store)
-            tl.store(at + 1, b1, mask=store)
-            tl.store(at + 2, b2, mask=store)
-            tl.store(at + 3, b3, mask=store)
-
-
-@triton.jit
-def border_rows(borders, boxes, r, y0, y1, h, w, COLUMNS: tl.constexpr):
-    """The finished box^T in the first and last row, if they are among the rows y0 .. y1 - 1."""
-    pitch = pitch_of(w)
-    for side in tl.static_range(2):
-        if (y0 == 0) if side == 0 else (y1 == h):
-            row = borders + side * pitch + PAD  # with zeros on both sides
-            reach = tl.arange(0, 2 * PAD)
-            near = reach < w
-            first = tl.sum(tl.load(row + reach, mask=near, other=0) * border_count(reach, w, r, True), 0)
-            last = w - 1 - reach
-            last = tl.sum(tl.load(row + last, mask=near, other=0) * border_count(last, w, r, False), 0)
-            for x0 in range(0, w, COLUMNS):
-                x = x0 + tl.arange(0, COLUMNS)
-                at = row + tl.minimum(x, w - 1) - r
-                total = tl.zeros([COLUMNS], tl.int32)
-                for _ in tl.range(0, 2 * r + 1):
-                    total += tl.load(at)
-                    at += 1
-                total = tl.where(x == 0, first, tl.where(x == w - 1, last, total))
-                tl.store(boxes + side * pitch + PAD + x, total, mask=x < w)
-
-
-@triton.jit
-def border_columns(column_sums, folds, r, y0, y1, h, w, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
-    """The finished box^T in the first and last column of the rows y0 .. y1 - 1, border rows excepted: two rows of h."""
-    pitch = pitch_of(w)
-    for first in range(y0, y1, ROWS):
-        y = first + tl.arange(0, ROWS)
-        row = column_sums + tl.minimum(y, h - 1)[:, None] * pitch + PAD
-        for side in tl.static_range(2):
-            total = tl.zeros([ROWS, COLUMNS], tl.int32)
-            for near in range(0, tl.minimum(r + 1, w), COLUMNS):
-                reach = near + tl.arange(0, COLUMNS)[None, :]
-                x = tl.minimum(reach, w - 1) if side == 0 else tl.maximum(w - 1 - reach, 0)
-                count = tl.where(reach < w, border_count(x, w, r, side == 0), 0)
-                total += (tl.load(row + x).to(tl.int32) - (2 * r + 1)) * count
-            tl.store(folds + side * h + y, tl.sum(total, 1), mask=y < y1)
+#: Groups of lanes that share the first of their column sums.
+GROUPS = tl.constexpr(4)
 
 
 @triton.jit
@@ -156,8 +27,171 @@ def pairs(word):
 
 
 @triton.jit
-def box_words(at, R: tl.constexpr, ROWS: tl.constexpr):
-    """Sums over 2 r + 1 bytes around each byte of the words ``at`` [ROWS, 32], as pairs; r is 8 or 32.
+def sign_row(row, y, h, INSIDE: tl.constexpr):
+    """Row y of a sign map, which ``row`` points to, in words; rows outside the map, if not all are INSIDE, are 0."""
+    if INSIDE:
+        return tl.load(row)
+    else:
+        # a negative number is a large one without its sign
+        return tl.load(row, mask=y.to(tl.uint32, bitcast=True) < tl.cast(h, tl.uint32, bitcast=True), other=ZEROS)
+
+
+@triton.jit
+def moving_sums(signs, at, base, r, y, y1, h, words, ROWS: tl.constexpr, INSIDE: tl.constexpr):
+    """Store the column sums of the ROWS rows from each group's row y on, if before y1, from ``base``, those of the
+    first group's first row. The loads of all come before the stores, which they could not pass."""
+    low = signs + (y - r) * words
+    high = low + (2 * r + 1) * words
+    changes = ()
+    change = tl.zeros_like(base)
+    for i in tl.static_range(ROWS):
+        d = sign_row(high, y + (r + 1 + i), h, INSIDE) - sign_row(low, y - r + i, h, INSIDE)
+        low += words
+        high += words
+        changes += (d,)
+        change += d
+    acc = base + tl.cumsum(change, 1) - change
+    at += y * words
+    for i in tl.static_range(ROWS):
+        if INSIDE:
+            tl.store(at, acc)
+        else:
+            tl.store(at, acc, mask=y + i < y1)
+        at += words
+        acc += changes[i]
+
+
+@triton.jit
+def sign_columns(signs, column_sums, borders, r, y0, y1, h, w, WORDS: tl.constexpr, ROWS: tl.constexpr):
+    """Column sums of a sign map over 2 r + 1 rows, for the rows y0 .. y1 - 1.
+
+    ``signs`` and ``column_sums`` point to words of the image's map, ``borders`` to its two border rows. WORDS words of
+    GROUPS x ROWS rows are made at a time: groups of lanes, which share the first sum, make ROWS rows each.
+    """
+    pitch = pitch_of(w)
+    words = pitch // 4
+    # the groups of a word lie in one warp
+    lane = 8 * tl.arange(0, WORDS // 8)[:, None, None] + tl.arange(0, 8)[None, None, :]
+    group = tl.arange(0, GROUPS)[None, :, None]
+    for y in range(y0, y1, GROUPS * ROWS):
+        first = tl.maximum(y - r, 0)
+        last = tl.minimum(y + r + 1, h)
+        for word0 in range(PAD // 4, words - PAD // 4, WORDS):
+            row = signs + word0 + first * words + (group * words + lane)
+            acc = tl.zeros([WORDS // 8, GROUPS, 8], tl.int32)
+            for _ in tl.range(first, last - (GROUPS - 1), GROUPS, loop_unroll_factor=4):
+                acc += tl.load(row)
+                row += GROUPS * words
+            acc += tl.load(row, mask=group < (last - first) % GROUPS, other=0)
+            base = tl.sum(acc, 1)[:, None, :] + (2 * r + 1 - (last - first)) * ZEROS
+            mine = y + group * ROWS
+            if (y >= r) & (y + GROUPS * ROWS + r < h) & (y + GROUPS * ROWS <= y1):
+                moving_sums(signs + word0 + lane, column_sums + word0 + lane, base, r, mine, y1, h, words, ROWS, True)
+            else:
+                moving_sums(signs + word0 + lane, column_sums + word0 + lane, base, r, mine, y1, h, words, ROWS, False)
+        padding = y + tl.arange(0, GROUPS * ROWS)[:, None]
+        at = column_sums + padding * words + tl.arange(0, PAD // 4)[None, :]
+        ones = tl.zeros([GROUPS * ROWS, PAD // 4], tl.int32) + (2 * r + 1) * ZEROS
+        tl.store(at, ones, mask=padding < y1)
+        tl.store(at + (words - PAD // 4), ones, mask=padding < y1)
+    if (y0 == 0) | (y1 == h):  # outside, so that others do not prepare for it
+        border_tables(signs, borders, r, y0, y1, h, w, lane, group, WORDS)
+
+
+@triton.jit
+def border_tables(signs, borders, r, y0, y1, h, w, lane, group, WORDS: tl.constexpr):
+    """Column sums of the first and last row, if they are among the rows y0 .. y1 - 1, into ``borders``."""
+    pitch = pitch_of(w)
+    words = pitch // 4
+    for side in range(2):
+        if tl.where(side == 0, y0 == 0, y1 == h):
+            count = tl.minimum(r + 1, h)
+            step = tl.where(side == 0, words, -words)
+            start = signs + tl.where(side == 0, 0, (h - 1) * words)
+            for word0 in range(PAD // 4, words - PAD // 4, WORDS):
+                row = start + word0 + (group * step + lane)
+                weight = tl.where(h == 1, 2 * r + 1, r + 1) - group  # a single row has both borders at once
+                even = tl.zeros([WORDS // 8, GROUPS, 8], tl.int32)
+                odd = even
+                for i in range(0, count, GROUPS):
+                    row_even, row_odd = pairs(tl.load(row, mask=group + i < count, other=0))
+                    even += weight * row_even
+                    odd += weight * row_odd
+                    row += GROUPS * step
+                    weight -= GROUPS
+                # each group keeps one of the word's pixels
+                halves = tl.where(group % 2 == 0, tl.sum(even, 1)[:, None, :], tl.sum(odd, 1)[:, None, :])
+                # signs plus one, each as often as it counts
+                excess = tl.where(h == 1, 2 * r + 1, count * (r + 1) - count * (count - 1) // 2)
+                total = ((halves >> (16 * (group // 2))) & 0xFFFF) - excess
+                tl.store(borders + side * pitch + 4 * word0 + (4 * lane + group), total)
+
+
+@triton.jit
+def segment_sums(a, b, c, RADIUS: tl.constexpr):
+    """The running-window identity of ``windows`` on A, B and C of a row [1, 128]."""
+    SEGMENTS: tl.constexpr = TILE // RADIUS
+    whole = tl.sum(tl.reshape(a + b, [1, SEGMENTS, RADIUS]), 2)
+    moving = tl.cumsum(tl.reshape(c - a, [1, SEGMENTS, RADIUS]), 2)
+    return tl.reshape(whole[:, :, None] + moving, [1, TILE]) + a
+
+
+@triton.jit
+def border_rows(borders, boxes, y0, y1, h, w, RADIUS: tl.constexpr):
+    """The finished box^T in the first and last row, if they are among the rows y0 .. y1 - 1."""
+    pitch = pitch_of(w)
+    for side in range(2):
+        if tl.where(side == 0, y0 == 0, y1 == h):
+            row = borders + side * pitch + PAD
+            box = boxes + side * pitch + PAD
+            for x0 in range(0, w, TILE):
+                x = x0 + tl.arange(0, TILE)[None, :]
+                a = tl.load(row + x - RADIUS, mask=x >= RADIUS, other=0)
+                b = tl.load(row + x)
+                c = tl.load(row + x + RADIUS, mask=x < pitch - (2 * PAD + RADIUS), other=0)
+                tl.store(box + x, segment_sums(a, b, c, RADIUS), mask=(x > 0) & (x != w - 1))
+            # the first and the last pixel
+            end = tl.arange(0, 2)[:, None]
+            reach = tl.arange(0, 2 * PAD)[None, :]
+            value = tl.load(row + tl.where(end == 0, reach, w - 1 - reach), mask=reach < w, other=0)
+            total = tl.sum(value * tl.where(w == 1, 2 * RADIUS + 1, tl.maximum(RADIUS + 1 - reach, 0)), 1)
+            tl.store(box + tl.arange(0, 2) * (w - 1), total)
+
+
+@triton.jit
+def border_columns(column_sums, folds, y0, y1, h, w, RADIUS: tl.constexpr, ROWS: tl.constexpr):
+    """The finished box^T in the first and last column of the rows y0 .. y1 - 1, border rows excepted: h rows of two.
+
+    A lane weighs the four columns of a word. What lies outside the map counts as sign 0 and adds nothing, so the last
+    column may as well be that of the quad, whose window then reaches further.
+    """
+    LANES: tl.constexpr = 2 if RADIUS == 2 else RADIUS // 2  # at least the words that r + 4 columns touch
+    side = tl.arange(0, 2)[None, :, None]
+    x = 4 * tl.arange(0, LANES)[None, None, :]
+    heaviest = RADIUS + 1 + side * (quads_of(w) - w)
+    w0 = tl.maximum(heaviest - x, 0)  # weights from the border inwards, for byte 0 of a word or for byte 3
+    w1 = tl.maximum(heaviest - 1 - x, 0)
+    w2 = tl.maximum(heaviest - 2 - x, 0)
+    w3 = tl.maximum(heaviest - 3 - x, 0)
+    even = tl.where(side == 0, w2 + (w0 << 16), w1 + (w3 << 16))
+    odd = tl.where(side == 0, w3 + (w1 << 16), w0 + (w2 << 16))
+    word = column_sums + tl.maximum(tl.where(side == 0, PAD + x, PAD + quads_of(w) - 4 - x), 0)
+    row = tl.arange(0, ROWS)[:, None]
+    end = tl.arange(0, 2)[None, :]
+    excess: tl.constexpr = (2 * RADIUS + 1) * 0x10001
+    for first in range(y0, y1, ROWS):
+        at = word + tl.minimum(first + row, h - 1)[:, :, None] * pitch_of(w)
+        sums_even, sums_odd = pairs(tl.load(at.to(tl.pointer_type(tl.int32))))
+        total = (sums_even - excess) * even + (sums_odd - excess) * odd
+        total = tl.sum((total + 0x8000) >> 16, 2)  # the upper halves; the lower ones may be negative
+        if w == 1:  # both borders at once: the pixel counts 2 r + 1 times instead of r + 1
+            total = total // (RADIUS + 1) * (2 * RADIUS + 1)
+        tl.store(folds + 2 * (first + row) + end, total, mask=first + row < y1)
+
+
+@triton.jit
+def box_words(at, R: tl.constexpr, ROWS: tl.constexpr, WORDS: tl.constexpr):
+    """Sums over 2 r + 1 bytes around each byte of the words ``at`` [ROWS, WORDS], as pairs; r is 8 or 32.
 
     The running-window identity of ``windows``, two pixels in a number: sums stay below 2^16, so what a lower half
     borrows from the upper one in between is given back in the end.
@@ -171,9 +205,9 @@ def box_words(at, R: tl.constexpr, ROWS: tl.constexpr):
     d = d_even + d_odd
     moving = (d + (d << 16) + 0x8000) >> 16  # d0 + d1 + d2 + d3; the lower half may be negative
     s = a_even + b_even + a_odd + b_odd
-    whole = tl.sum(tl.reshape((s & 0xFFFF) + (s >> 16), [ROWS, 32 // QUADS, QUADS]), 2)
-    before = tl.cumsum(tl.reshape(moving, [ROWS, 32 // QUADS, QUADS]), 2)
-    base = (tl.reshape(whole[:, :, None] + before, [ROWS, 32]) - moving) * 0x10001
+    whole = tl.sum(tl.reshape((s & 0xFFFF) + (s >> 16), [ROWS, WORDS // QUADS, QUADS]), 2)
+    before = tl.cumsum(tl.reshape(moving, [ROWS, WORDS // QUADS, QUADS]), 2)
+    base = (tl.reshape(whole[:, :, None] + before, [ROWS, WORDS]) - moving) * 0x10001
     even = d_even + (d << 16)
     odd = even + d_odd
     return even + a_even + base, odd + a_odd + base
@@ -207,15 +241,9 @@ def box_words5(at):
 
 
 @triton.jit
-def quad(v0, v1, v2, v3, ROWS: tl.constexpr):
-    """A tile [ROWS, 128] from the four pixels of each of [ROWS, 32] words."""
-    return tl.reshape(tl.join(tl.join(v0, v2), tl.join(v1, v3)), [ROWS, TILE])
-
-
-@triton.jit
 def windows_gradient(column_sums, plane_size, boxes, box_size, folds, fold_size, weights, y, x0, first, last, h, w,
-                     ROWS: tl.constexpr):
-    """What the adjoints of the three windows take from the gradient on a tile [ROWS, 128] of rows ``y``.
+                     ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+    """What the adjoints of the three windows take from the gradient on a tile [ROWS, COLUMNS] of rows ``y``.
 
     ``first`` and ``last`` bound the rows, so that border rows cost nothing where there are none.
     """
@@ -223,7 +251,7 @@ def windows_gradient(column_sums, plane_size, boxes, box_size, folds, fold_size,
     w5 = tl.load(weights + 2) * (1.0 / 25)
     w17 = tl.load(weights + 3) * (1.0 / 289)
     w65 = tl.load(weights + 4) * (1.0 / 4225)
-    at = column_sums + tl.minimum(y, h - 1) * pitch + (PAD + x0) + 4 * tl.arange(0, 32)[None, :]
+    at = column_sums + tl.minimum(y, h - 1) * pitch + (PAD + x0) + 4 * tl.arange(0, COLUMNS // 4)[None, :]
     at5 = at.to(tl.pointer_type(tl.int32))
     at17 = (at + plane_size).to(tl.pointer_type(tl.int32))
     at65 = (at + 2 * plane_size).to(tl.pointer_type(tl.int32))
@@ -232,13 +260,13 @@ def windows_gradient(column_sums, plane_size, boxes, box_size, folds, fold_size,
     g1 = v1.to(tl.float32) * w5
     g2 = v2.to(tl.float32) * w5
     g3 = v3.to(tl.float32) * w5
-    even, odd = box_words(at17, 8, ROWS)
+    even, odd = box_words(at17, 8, ROWS, COLUMNS // 4)
     v0, v1, v2, v3 = four(even, odd)
     g0 += v0.to(tl.float32) * w17
     g1 += v1.to(tl.float32) * w17
     g2 += v2.to(tl.float32) * w17
     g3 += v3.to(tl.float32) * w17
-    even, odd = box_words(at65, 32, ROWS)
+    even, odd = box_words(at65, 32, ROWS, COLUMNS // 4)
     v0, v1, v2, v3 = four(even, odd)
     # every column sum is too large by 2 r + 1, so a sum of 2 r + 1 of them by its square
     excess = w5 * 25 + w17 * 289 + w65 * 4225
@@ -247,19 +275,21 @@ def windows_gradient(column_sums, plane_size, boxes, box_size, folds, fold_size,
     g2 += v2.to(tl.float32) * w65 - excess
     g3 += v3.to(tl.float32) * w65 - excess
     total = quad(g0, g1, g2, g3, ROWS)
-    x = x0 + tl.arange(0, TILE)[None, :]
+    x = x0 + tl.arange(0, COLUMNS)[None, :]
     for side in tl.static_range(2):
-        if (x0 == 0) if side == 0 else (x0 + TILE >= w):
-            row = folds + side * h + tl.minimum(y, h - 1)
+        if (x0 == 0) if side == 0 else (x0 + COLUMNS >= w):
+            row = folds + 2 * tl.minimum(y, h - 1) + side
             fold = (tl.load(row).to(tl.float32) * w5 + tl.load(row + fold_size).to(tl.float32) * w17
                     + tl.load(row + 2 * fold_size).to(tl.float32) * w65)  # fmt: skip
             total = tl.where(x == (0 if side == 0 else w - 1), fold, total)
     for side in tl.static_range(2):
         border = 0 if side == 0 else h - 1
         if (first <= border) & (border <= last):
-            row = boxes + side * pitch + PAD + x
-            box = (tl.load(row, mask=x < w, other=0).to(tl.float32) * w5
-                   + tl.load(row + box_size, mask=x < w, other=0).to(tl.float32) * w17
-                   + tl.load(row + 2 * box_size, mask=x < w, other=0).to(tl.float32) * w65)  # fmt: skip
+            # all rows of the tile have a part, so that their layout need not change
+            row = boxes + (side * pitch + PAD + x0) + (tl.zeros_like(y) + tl.arange(0, COLUMNS)[None, :])
+            mine = (y == border) & (x < quads_of(w))
+            box = (tl.load(row, mask=mine, other=0).to(tl.float32) * w5
+                   + tl.load(row + box_size, mask=mine, other=0).to(tl.float32) * w17
+                   + tl.load(row + 2 * box_size, mask=mine, other=0).to(tl.float32) * w65)  # fmt: skip
             total = tl.where(y == border, box, total)
     return total

@@ -32,7 +32,7 @@ class Shapes:
         losses_warps: phase 2, warps of a program (compiled).
         sign_rows: phase 3, column sums of the sign maps of scale 0; a multiple of 4, as is coarse_rows.
         coarse_rows: phase 3, gradient of a coarse scale.
-        sign_words: phase 3, words of four pixels of a pass of the column sums (compiled).
+        sign_words: phase 3, words of four pixels of a pass of the column sums (compiled); divides 32.
         sign_tile: phase 3, rows of a tile of the coarse gradient (compiled).
         columns_warps: phase 3, warps of a program (compiled).
         gradient_rows: phase 4, gradient of scale 0.
@@ -55,7 +55,7 @@ class Shapes:
     losses_warps: int = 4
     sign_rows: int = 32
     coarse_rows: int = 8
-    sign_words: int = 128
+    sign_words: int = 32
     sign_tile: int = 4
     columns_warps: int = 4
     gradient_rows: int = 16

@@ -61,15 +61,13 @@ def plane_offset(scale, starts):
 
 
 @triton.jit
-def map_starts(plane, image, batch, height, width):
-    """First pixels of an image's maps at all scales of a plane, under `bicubic`."""
-    starts = ()
-    for k in tl.static_range(SCALES):
+def map_starts(plane, image, starts, height, width):
+    """First pixels of an image's maps at the scales from 1 on of a plane, under `bicubic`."""
+    maps = ()
+    for k in tl.static_range(1, SCALES):
         h, w = scale_size(height, width, k, False)
-        size = h * pitch_of(w).to(tl.int64)
-        starts += (plane + image * size + PAD,)
-        plane += batch * size
-    return starts
+        maps += (plane + plane_offset(k, starts) + (image * h * pitch_of(w).to(tl.int64) + PAD),)
+    return maps
 
 
 @triton.jit
@@ -88,3 +86,18 @@ def locate(rest, batch, parts):
         per_image = tl.where(here, parts[k], per_image)
         rest = tl.where(scale < 0, rest - programs, rest)
     return scale, (rest // per_image).to(tl.int64), rest % per_image, rest
+
+
+@triton.jit
+def quarters(tile, ROWS: tl.constexpr):
+    """The pixels 4 q, 4 q + 1, 4 q + 2 and 4 q + 3 of a tile [ROWS, 4 Q], each [ROWS, Q]; a lane holds all four."""
+    even, odd = tl.split(tl.reshape(tile, [ROWS, tile.shape[1] // 4, 2, 2]))
+    m0, m2 = tl.split(even)
+    m1, m3 = tl.split(odd)
+    return m0, m1, m2, m3
+
+
+@triton.jit
+def quad(m0, m1, m2, m3, ROWS: tl.constexpr):
+    """The tile that ``quarters`` are of."""
+    return tl.reshape(tl.join(tl.join(m0, m2), tl.join(m1, m3)), [ROWS, 4 * m0.shape[1]])

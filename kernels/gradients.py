@@ -4,7 +4,7 @@
 import triton
 import triton.language as tl
 
-from mlr.kernels.adjoint import border_columns, border_rows, quad, sign_columns, windows_gradient
+from mlr.kernels.adjoint import border_columns, border_rows, sign_columns, windows_gradient
 from mlr.kernels.geometry import (
     PAD,
     SCALES,
@@ -14,45 +14,64 @@ from mlr.kernels.geometry import (
     pitch_of,
     plane_offset,
     plane_size,
+    quad,
     quads_of,
-    scale_size,
 )
 from mlr.kernels.pyramid import gather_area, gather_bicubic, gather_collapsed, has_taps
 from mlr.kernels.sums import mean_sign
 
 
 @triton.jit
-def radius(n):
-    """Radius of window n of 5, 17, 65."""
-    return tl.where(n == 0, 2, tl.where(n == 1, 8, 32))
+def border_sums(column_sums, borders, boxes, folds, y0, y1, h, w, RADIUS: tl.constexpr):
+    """box^T of a window where a row or column is a border."""
+    if (y0 == 0) | (y1 == h):
+        border_rows(borders, boxes, y0, y1, h, w, RADIUS)
+    border_columns(column_sums, folds, y0, y1, h, w, RADIUS, 8)
 
 
 @triton.jit
-def sign_sums(signs, column_sums, borders, boxes, folds, r, y0, y1, h, w, WORDS: tl.constexpr, ROWS: tl.constexpr):
-    """Column sums of a sign map for whole rows, and box^T where a row or column is a border."""
-    for word0 in range(0, pitch_of(w) // 4, WORDS):
-        sign_columns(signs.to(tl.pointer_type(tl.int32)), column_sums.to(tl.pointer_type(tl.int32)), borders, r, y0, y1,
-                     word0, h, w, WORDS)
+def sign_sums(signs, column_sums, borders, boxes, folds, batch, height, width, size, scale, image, plane, first, last,
+              y0, y1, h, w, WORDS: tl.constexpr):
+    """Column sums of the sign maps ``first`` .. ``last`` - 1 for whole rows, and box^T where a row or column is a
+    border."""
+    row = (image * SCALES + scale) * 2 * pitch_of(width)
+    borders += row
+    boxes += row
+    folds += (image * SCALES + scale) * 2 * height
+    border_size = batch * SCALES * 2 * pitch_of(width).to(tl.int64)
+    fold_size = batch * SCALES * 2 * height.to(tl.int64)
+    for n in range(first, last):
+        r = tl.where(n == 0, 2, tl.where(n == 1, 8, 32))
+        at = plane + n * size
+        words = (signs + at).to(tl.pointer_type(tl.int32))
+        sums = (column_sums + at).to(tl.pointer_type(tl.int32))
+        # programs of scale 0 have more rows
+        if scale > 0:
+            sign_columns(words, sums, borders + n * border_size, r, y0, y1, h, w, WORDS, 2)
+        else:
+            sign_columns(words, sums, borders + n * border_size, r, y0, y1, h, w, WORDS, 8)
     tl.debug_barrier()
-    border_rows(borders, boxes, r, y0, y1, h, w, 2 * WORDS)
-    border_columns(column_sums, folds, r, y0, y1, h, w, ROWS, 128 // ROWS)
+    for n in tl.range(first, last, disable_licm=True):
+        maps = column_sums + plane + n * size
+        border = borders + n * border_size
+        box = boxes + n * border_size
+        fold = folds + n * fold_size
+        if n == 0:
+            border_sums(maps, border, box, fold, y0, y1, h, w, 2)
+        elif n == 1:
+            border_sums(maps, border, box, fold, y0, y1, h, w, 8)
+        else:
+            border_sums(maps, border, box, fold, y0, y1, h, w, 32)
 
 
 @triton.jit
-def coarse_gradient(signs, column_signs, borders, boxes, folds, local, centre, table, row_sums, scale, image, part,
-                    batch, height, width, plane_units, stencils, windows, coarse_window_rows, coarse_rows, row_partials,
-                    MEANS: tl.constexpr, AREA: tl.constexpr, WORDS: tl.constexpr, ROWS: tl.constexpr):
+def coarse_gradient(column_signs, boxes, folds, local, centre, table, row_sums, batch, height, width, size, scale,
+                    image, plane, stencils, windows, coarse_window_rows, row_partials, y0, y1, h, w,
+                    MEANS: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
     """The finished gradient of some whole rows of a coarse map, into ``local``."""
-    h, w = scale_size(height, width, scale, AREA)
     pitch = pitch_of(w)
-    y0 = part * coarse_rows
-    y1 = tl.minimum(y0 + coarse_rows, h)
-    size = plane_size(plane_units)
-    row_size = 2 * pitch_of(width)
-    border_size = batch * SCALES * row_size.to(tl.int64)
-    plane = plane_offset(scale, batch, height, width, AREA) + image * h * pitch.to(tl.int64)
-    border = borders + (image * SCALES + scale) * row_size
-    box = boxes + (image * SCALES + scale) * row_size
+    border_size = batch * SCALES * 2 * pitch_of(width).to(tl.int64)
+    box = boxes + (image * SCALES + scale) * 2 * pitch_of(width)
     fold_size = batch * SCALES * 2 * height.to(tl.int64)
     fold = folds + (image * SCALES + scale) * 2 * height
     weights = table + image * 128 + scale * SLOTS
@@ -61,28 +80,25 @@ def coarse_gradient(signs, column_signs, borders, boxes, folds, local, centre, t
     shift = 0.0
     if has_windows:
         shift = tl.load(weights + 1) * mean_sign(row_sums, image, scale, row_partials, h, w, coarse_window_rows)
-        if MEANS:
-            for n in range(3):
-                sign_sums(signs + plane + n * size, column_signs + plane + n * size, border + n * border_size,
-                          box + n * border_size, fold + n * fold_size, radius(n), y0, y1, h, w, WORDS, 8)
-            tl.debug_barrier()
-    for x0 in range(0, w, TILE):
+    local += plane + PAD
+    centre += plane + PAD
+    for x0 in range(0, w, COLUMNS):
         for first in range(y0, y1, ROWS):
-            x = x0 + tl.arange(0, TILE)[None, :]
+            column = tl.arange(0, COLUMNS)[None, :]
             y = first + tl.arange(0, ROWS)[:, None]
-            inside = (x < quads_of(w)) & (y < y1)
-            at = plane + PAD + y * pitch + x
+            inside = (x0 + column < quads_of(w)) & (y < y1)
+            at = x0 + (y * pitch + column)
             grad = tl.load(local + at, mask=inside & has_stencil, other=0.0)
             if has_windows:
                 grad += tl.load(centre + at, mask=inside, other=0.0) - shift
                 if MEANS:
                     grad -= windows_gradient(column_signs + plane, size, box, border_size, fold, fold_size, weights, y,
-                                             x0, first, first + ROWS - 1, h, w, ROWS)
+                                             x0, first, first + ROWS - 1, h, w, ROWS, COLUMNS)
             tl.store(local + at, grad, mask=inside)
 
 
 @triton.jit
-def fine_gradient(grad, local, column_signs, boxes, folds, centre, table, row_sums, rest, batch, height, width,
+def fine_gradient(grad, local, column_signs, boxes, folds, centre, table, row_sums, rest, starts, batch, height, width,
                   plane_units, stencils, windows, window_rows, row_partials, gradient_rows, MEANS: tl.constexpr,
                   AREA: tl.constexpr, ROWS: tl.constexpr):
     """A tile of the gradient by the prediction: ``gradient_rows`` rows of 128 columns."""
@@ -93,7 +109,8 @@ def fine_gradient(grad, local, column_signs, boxes, folds, centre, table, row_su
     part = rest % per_image
     x0 = (part % tiles) * TILE
     y0 = (part // tiles) * gradient_rows
-    x = x0 + tl.arange(0, TILE)[None, :]
+    column = tl.arange(0, TILE)[None, :]
+    x = x0 + column
     q = x0 // 4 + tl.arange(0, 32)[None, :]
     plane = image * height * pitch.to(tl.int64)
     weights = table + image * 128
@@ -104,24 +121,27 @@ def fine_gradient(grad, local, column_signs, boxes, folds, centre, table, row_su
     shift = 0.0
     if has_windows:
         shift = tl.load(weights + 1) * mean_sign(row_sums, image, 0, row_partials, height, width, window_rows)
-    starts = map_starts(local, image, batch, height, width)
+    maps = map_starts(local, image, starts, height, width)
+    grad += image * height * width.to(tl.int64) + x0
+    own = local + plane + (PAD + x0)
+    centre += plane + (PAD + x0)
     # hoisting everything out of the loop would keep half of the registers busy
     for first in tl.range(y0, tl.minimum(y0 + gradient_rows, height), ROWS, disable_licm=True):
         y = first + tl.arange(0, ROWS)[:, None]
         inside = (x < width) & (y < height)
-        at = plane + PAD + y * pitch + x
+        at = y * pitch + column
         known = (x < quads_of(width)) & (y < height)
-        total = tl.load(local + at, mask=known & (stencils & 1 != 0), other=0.0)
+        total = tl.load(own + at, mask=known & (stencils & 1 != 0), other=0.0)
         if has_windows:
             total += tl.load(centre + at, mask=known, other=0.0) - shift
             if MEANS:
                 total -= windows_gradient(column_signs + plane, size, boxes + image * row_size, batch * row_size,
                                           folds + image * fold_size, batch * fold_size, weights, y, x0, first,
-                                          first + ROWS - 1, height, width, ROWS)
+                                          first + ROWS - 1, height, width, ROWS, TILE)
         if AREA:
             for k in tl.static_range(1, SCALES):
                 if ((stencils | windows) >> k) & 1 != 0:
-                    total += gather_area(local, y, x, k, image, batch, height, width)
+                    total += gather_area(local + plane_offset(k, starts), y, x, k, image, height, width)
         else:
             g0 = tl.zeros([ROWS, 32], tl.float32)
             g1 = g0
@@ -130,7 +150,7 @@ def fine_gradient(grad, local, column_signs, boxes, folds, centre, table, row_su
             for k in tl.static_range(1, SCALES):
                 used = (((stencils | windows) >> k) & 1 != 0) & (height >> k != 0) & (width >> k != 0)
                 if used & has_taps(first, k, ROWS):
-                    d0, d1, d2, d3 = gather_bicubic(starts[k], y, q, k, height, width)
+                    d0, d1, d2, d3 = gather_bicubic(maps[k - 1], y, q, k, height, width)
                     g0 += d0
                     g1 += d1
                     g2 += d2
@@ -139,5 +159,5 @@ def fine_gradient(grad, local, column_signs, boxes, folds, centre, table, row_su
             if (height < 32) | (width < 32):
                 for k in tl.static_range(1, SCALES):
                     if (((stencils | windows) >> k) & 1 != 0) & ((height >> k == 0) | (width >> k == 0)):
-                        total += gather_collapsed(local, y, x, k, image, batch, height, width)
-        tl.store(grad + (image * height + y) * width.to(tl.int64) + x, total.to(grad.dtype.element_ty), mask=inside)
+                        total += gather_collapsed(local + plane_offset(k, starts), y, x, image, height, width)
+        tl.store(grad + (y * width + column), total.to(grad.dtype.element_ty), mask=inside)

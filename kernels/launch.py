@@ -168,15 +168,18 @@ def _launch(pred: Tensor, target: Tensor, weights: Tensor | None, p: Plan, shape
     size = (batch, height, width, p.plane_units)
     bits = (p.stencils, p.windows)
     run_time = (
-        (pred, target, table if weights is None else weights, errors, targets, sums, table, partials, *size, *p.terms,
-         p.count, *bits, p.column_rows, p.reps, p.column_tiles, p.errors_partials),
-        (pred, target, errors, targets, sums, signs, local, centre, table, partials, strip_sums, row_sums, *size, *bits,
-         p.coarse_windows, p.strips, p.column_rows, p.window_rows, p.coarse_window_rows, p.strip_rows,
+        (pred, target, table if weights is None else weights, errors, targets, sums, table, partials, *size, *p.starts,
+         *p.blocks, p.columns, p.quads, *p.terms, p.count, *bits, p.column_rows, p.reps, p.column_tiles,
+         p.errors_partials),
+        (pred, target, errors, targets, sums, signs, local, centre, table, partials, strip_sums, row_sums, *size,
+         *p.starts, *p.coarse_windows, *p.strips, *bits, batch * sum(p.coarse_windows), batch * sum(p.strips),
+         p.column_rows, p.window_rows, p.coarse_window_rows, p.strip_rows,
          shapes.block * p.reps, p.column_tiles, p.quad_partials, p.errors_partials, p.strip_partials, p.row_partials),
-        (signs, column_signs, borders, boxes, folds, local, centre, table, row_sums, *size, *bits,
-         p.coarse_gradients, p.coarse_window_rows, shapes.sign_rows, shapes.coarse_rows, p.row_partials),
-        (grad, terms, local, column_signs, boxes, folds, centre, table, strip_sums, row_sums, *size, *p.terms, p.count,
-         *bits, p.window_rows, p.coarse_window_rows, p.strip_rows, p.strip_partials, p.row_partials,
+        (signs, column_signs, borders, boxes, folds, local, centre, table, row_sums, *size, *p.starts,
+         *p.coarse_gradients, *bits, batch * sum(p.coarse_gradients), p.coarse_window_rows, shapes.sign_rows,
+         shapes.coarse_rows, p.row_partials),
+        (grad, terms, local, column_signs, boxes, folds, centre, table, strip_sums, row_sums, *size, *p.starts,
+         *p.terms, p.count, *bits, p.window_rows, p.coarse_window_rows, p.strip_rows, p.strip_partials, p.row_partials,
          shapes.gradient_rows),
     )  # fmt: skip
     if not isinstance(KERNELS[0], JITFunction):  # Triton's interpreter

@@ -21,7 +21,7 @@ from mlr.kernels.geometry import (
     scale_size,
 )
 from mlr.kernels.sums import SIGN_SLOT, mean_error
-from mlr.kernels.windows import column_sums, pad_columns, window_signs
+from mlr.kernels.windows import ZEROS, column_sums, pad_columns, window_signs
 
 
 @triton.jit
@@ -79,6 +79,19 @@ def windows_rows(e_ptr, t_ptr, stride, sums, signs, centre, plane_size, mean, we
 
 
 @triton.jit
+def neutral_signs(signs, plane_size, y0, y1, w, ROWS: tl.constexpr):
+    """Sign 0 in the last columns of a coarse map's pitch that no tile of windows covers."""
+    words: tl.constexpr = COARSE_TILE // 4
+    end = tl.cdiv(w, COARSE_TILE) * COARSE_TILE
+    if end % TILE != 0:
+        for first in range(y0, y1, ROWS):
+            y = first + tl.arange(0, ROWS)[:, None]
+            at = (signs + y * pitch_of(w) + PAD + end).to(tl.pointer_type(tl.int32)) + tl.arange(0, words)[None, :]
+            for n in tl.static_range(3):
+                tl.store(at + n * (plane_size // 4), tl.zeros([ROWS, words], tl.int32) + ZEROS, mask=y < y1)
+
+
+@triton.jit
 def coarse_windows(errors, sums, signs, centre, table, partials, row_sums, scale, image, part, starts, height, width,
                    plane_units, coarse_window_rows, block, quad_partials, errors_partials, row_partials,
                    MEANS: tl.constexpr, GRAD: tl.constexpr, AREA: tl.constexpr, COLUMNS: tl.constexpr,
@@ -92,6 +105,8 @@ def coarse_windows(errors, sums, signs, centre, table, partials, row_sums, scale
     plane = plane_offset(scale, starts) + image * h * pitch.to(tl.int64)
     e_ptr = errors + (plane - plane_offset(1, starts)) + PAD
     if MEANS:
+        if GRAD:
+            neutral_signs(signs + plane, size, y0, y1, w, ROWS)
         for x0 in range(0, w, COLUMNS):
             column_sums(e_ptr, e_ptr, pitch, sums + plane, size, y0, y1, x0 + tl.arange(0, COLUMNS), h, w, False, True)
         tl.debug_barrier()

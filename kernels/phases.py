@@ -15,23 +15,26 @@ import triton
 import triton.language as tl
 
 from mlr.kernels.geometry import PAD, SCALES, SLOTS, TILE, locate, pitch_of, plane_offset, plane_size, scale_size
-from mlr.kernels.gradients import coarse_gradient, fine_gradient, radius, sign_sums
+from mlr.kernels.gradients import coarse_gradient, fine_gradient, sign_sums
 from mlr.kernels.means import coarse_windows, fine_columns, fine_windows
 from mlr.kernels.pyramid import reduce_maps, reduce_quads
 from mlr.kernels.stencil import STRIP, walk
 from mlr.kernels.sums import term_values, weight_table
 
+# What every kernel may be told: numbers a launch, and a scale's place in a plane or programs in a list.
 _RUN_TIME = [
-    "batch", "height", "width", "plane_units", "coarse_programs", "strip_programs", "terms01", "terms23", "terms45",
-    "count", "column_rows", "window_rows", "coarse_window_rows", "strip_rows", "reps", "column_tiles", "quad_partials",
-    "block", "errors_partials", "strip_partials", "row_partials", "stencils", "windows", "gradient_rows",
-    "coarse_rows", "sign_rows",
+    "batch", "height", "width", "plane_units", "column_programs", "quad_programs", "coarse_programs", "strip_programs",
+    "terms01", "terms23", "terms45", "count", "column_rows", "window_rows", "coarse_window_rows", "strip_rows", "reps",
+    "column_tiles", "quad_partials", "block", "errors_partials", "strip_partials", "row_partials", "stencils",
+    "windows", "gradient_rows", "coarse_rows", "sign_rows", *(f"start{k}" for k in range(1, 6)),
+    *(f"coarse{k}" for k in range(1, 6)), *(f"strips{k}" for k in range(6)),
 ]  # fmt: skip
 
 
 @triton.jit(do_not_specialize=_RUN_TIME)
 def pyramid_kernel(pred, target, weights, errors, targets, sums, table, partials, batch, height, width, plane_units,
-                   terms01, terms23, terms45, count, stencils, windows, column_rows, reps, column_tiles,
+                   start1, start2, start3, start4, start5, coarse1, coarse2, coarse3, coarse4, coarse5, column_programs,
+                   quad_programs, terms01, terms23, terms45, count, stencils, windows, column_rows, reps, column_tiles,
                    errors_partials, MEANS: tl.constexpr, GRAD: tl.constexpr, AREA: tl.constexpr, ALIGNED: tl.constexpr,
                    BLOCK: tl.constexpr, QUAD_ROWS: tl.constexpr):
     """Phase 1. A program is a segment of columns of scale 0, a block of coarse pixels or an image's weights.
@@ -41,39 +44,33 @@ def pyramid_kernel(pred, target, weights, errors, targets, sums, table, partials
     pid = tl.program_id(0)
     if ALIGNED:
         width = (width >> 2) * 4
-    scales = stencils | windows
-    first = tl.where(windows & 1 != 0, batch * column_tiles * tl.cdiv(height, column_rows), 0)
-    if ALIGNED and not AREA:
-        small = (height < 4) | (width < 4)  # scale 2 is collapsed
-        across = tl.cdiv(width, TILE)
-        per_image = across * tl.cdiv(tl.cdiv(height, 4), QUAD_ROWS)
-        second = tl.where((scales & 6 != 0) & (small == 0), batch * per_image, 0)
-        scales = tl.where(small, scales, scales & -7)
-    else:
-        second = 0
-    if pid < first:
+    starts = (start1, start2, start3, start4, start5)
+    if pid < column_programs:
         fine_columns(pred, target, sums, partials, pid, column_tiles, height, width, plane_units, column_rows,
                      errors_partials, MEANS, BLOCK)
-    elif pid < first + second:
+    elif pid < column_programs + quad_programs:
         if ALIGNED and not AREA:
-            image = ((pid - first) // per_image).to(tl.int64)
-            part = (pid - first) % per_image
+            across = tl.cdiv(width, TILE)
+            per_image = quad_programs // batch
+            image = ((pid - column_programs) // per_image).to(tl.int64)
+            part = (pid - column_programs) % per_image
             partial = partials + (image * SCALES + 1) * errors_partials + part
             reduce_quads(pred, target, errors, targets, partial, partial + errors_partials,
-                         (part // across) * QUAD_ROWS, (part % across) * TILE, stencils | windows, image, batch, height,
-                         width, QUAD_ROWS)
+                         (part // across) * QUAD_ROWS, (part % across) * TILE, stencils | windows, image,
+                         plane_offset(2, starts) - plane_offset(1, starts), height, width, QUAD_ROWS)
     else:
-        scale, image, part, rest = locate(pid - first - second, batch, height, width, scales, 1, 1, BLOCK * reps, 1,
-                                          AREA)
+        scale, image, part, rest = locate(pid - column_programs - quad_programs, batch,
+                                          (0, coarse1, coarse2, coarse3, coarse4, coarse5))
         if scale > 0:
+            start = plane_offset(scale, starts) - plane_offset(1, starts)
             reduce_maps(pred, target, errors, targets, partials + (image * SCALES + scale) * errors_partials, part,
-                        scale, image, batch, height, width, reps, AREA, BLOCK)
+                        scale, image, start, height, width, reps, AREA, BLOCK)
         else:
             weight_table(weights, table, rest.to(tl.int64), height, width, terms01, terms23, terms45, count, GRAD, AREA)
 
 
 @triton.jit
-def strips(pred, target, errors, targets, local, table, strip_sums, scale, image, part, batch, height, width,
+def strips(pred, target, errors, targets, local, table, strip_sums, scale, image, part, starts, height, width,
            strip_rows, strip_partials, NORMALS: tl.constexpr, GRAD: tl.constexpr, AREA: tl.constexpr,
            WARPS: tl.constexpr, UNROLL: tl.constexpr):
     """Stencils on ``WARPS`` strips of a map."""
@@ -85,8 +82,8 @@ def strips(pred, target, errors, targets, local, table, strip_sums, scale, image
     x0 = ((worker % per_row) * STRIP)[:, None]
     partial = strip_sums + ((image * SCALES + scale) * strip_partials + worker) * SLOTS
     keep = worker < per_row * tl.cdiv(h, strip_rows)
-    plane = plane_offset(scale, batch, height, width, AREA) + image * h * pitch.to(tl.int64) + PAD
-    coarse = plane - plane_offset(1, batch, height, width, AREA)
+    plane = plane_offset(scale, starts) + image * h * pitch.to(tl.int64) + PAD
+    coarse = plane - plane_offset(1, starts)
     start = image * height * width.to(tl.int64)
     weights = table + image * 128 + scale * SLOTS
     if pred.dtype.element_ty == tl.float32:  # one walk serves both sources
@@ -107,9 +104,10 @@ def strips(pred, target, errors, targets, local, table, strip_sums, scale, image
 
 @triton.jit(do_not_specialize=_RUN_TIME)
 def losses_kernel(pred, target, errors, targets, sums, signs, local, centre, table, partials, strip_sums, row_sums,
-                  batch, height, width, plane_units, stencils, windows, coarse_programs, strip_programs, column_rows,
-                  window_rows, coarse_window_rows, strip_rows, block, column_tiles, quad_partials, errors_partials,
-                  strip_partials, row_partials,
+                  batch, height, width, plane_units, start1, start2, start3, start4, start5, coarse1, coarse2, coarse3,
+                  coarse4, coarse5, strips0, strips1, strips2, strips3, strips4, strips5, stencils, windows,
+                  coarse_programs, strip_programs, column_rows, window_rows, coarse_window_rows, strip_rows, block,
+                  column_tiles, quad_partials, errors_partials, strip_partials, row_partials,
                   MEANS: tl.constexpr, NORMALS: tl.constexpr, GRAD: tl.constexpr, AREA: tl.constexpr,
                   ALIGNED: tl.constexpr, COLUMNS: tl.constexpr, ROWS: tl.constexpr, WARPS: tl.constexpr,
                   UNROLL: tl.constexpr):
@@ -117,15 +115,16 @@ def losses_kernel(pred, target, errors, targets, sums, signs, local, centre, tab
     pid = tl.program_id(0)
     if ALIGNED:
         width = (width >> 2) * 4
+    starts = (start1, start2, start3, start4, start5)
     if pid < coarse_programs:
-        scale, image, part, _ = locate(pid, batch, height, width, windows, coarse_window_rows, 1 << 30, 1, 1, AREA)
-        coarse_windows(errors, sums, signs, centre, table, partials, row_sums, scale, image, part, batch, height, width,
-                       plane_units, coarse_window_rows, block, quad_partials, errors_partials, row_partials, MEANS,
-                       GRAD, AREA, COLUMNS, ROWS)
+        scale, image, part, _ = locate(pid, batch, (0, coarse1, coarse2, coarse3, coarse4, coarse5))
+        coarse_windows(errors, sums, signs, centre, table, partials, row_sums, scale, image, part, starts, height,
+                       width, plane_units, coarse_window_rows, block, quad_partials, errors_partials, row_partials,
+                       MEANS, GRAD, AREA, COLUMNS, ROWS)
     elif pid < coarse_programs + strip_programs:
-        scale, image, part, _ = locate(pid - coarse_programs, batch, height, width, stencils, strip_rows, STRIP, WARPS,
-                                       0, AREA)
-        strips(pred, target, errors, targets, local, table, strip_sums, scale, image, part, batch, height, width,
+        scale, image, part, _ = locate(pid - coarse_programs, batch,
+                                       (strips0, strips1, strips2, strips3, strips4, strips5))
+        strips(pred, target, errors, targets, local, table, strip_sums, scale, image, part, starts, height, width,
                strip_rows, strip_partials, NORMALS, GRAD, AREA, WARPS, UNROLL)
     else:
         fine_windows(pred, target, sums, signs, centre, table, partials, row_sums,
@@ -135,8 +134,8 @@ def losses_kernel(pred, target, errors, targets, sums, signs, local, centre, tab
 
 @triton.jit(do_not_specialize=_RUN_TIME)
 def columns_kernel(signs, column_signs, borders, boxes, folds, local, centre, table, row_sums, batch, height, width,
-                   plane_units, stencils, windows, coarse_programs, coarse_window_rows, sign_rows, coarse_rows,
-                   row_partials,
+                   plane_units, start1, start2, start3, start4, start5, coarse1, coarse2, coarse3, coarse4, coarse5,
+                   stencils, windows, coarse_programs, coarse_window_rows, sign_rows, coarse_rows, row_partials,
                    MEANS: tl.constexpr, AREA: tl.constexpr, WORDS: tl.constexpr, ROWS: tl.constexpr):
     """Phase 3. A program is some rows of a coarse map, or of one sign map of scale 0.
 
@@ -144,28 +143,39 @@ def columns_kernel(signs, column_signs, borders, boxes, folds, local, centre, ta
     """
     pid = tl.program_id(0)
     if pid < coarse_programs:
-        scale, image, part, _ = locate(pid, batch, height, width, stencils | windows, coarse_rows, 1 << 30, 1, 1, AREA)
-        coarse_gradient(signs, column_signs, borders, boxes, folds, local, centre, table, row_sums, scale, image,
-                        part, batch, height, width, plane_units, stencils, windows, coarse_window_rows, coarse_rows,
-                        row_partials, MEANS, AREA, WORDS, ROWS)
+        scale, image, part, _ = locate(pid, batch, (0, coarse1, coarse2, coarse3, coarse4, coarse5))
+        y0 = part * coarse_rows
+        rows = coarse_rows
+        first = 0
+        last = 3 * ((windows >> scale) & 1)
     else:
         rest = pid - coarse_programs
-        pitch = pitch_of(width)
         per_map = tl.cdiv(height, sign_rows)
+        scale = 0
         image = (rest // (3 * per_map)).to(tl.int64)
-        n = (rest % (3 * per_map)) // per_map
+        first = (rest % (3 * per_map)) // per_map
+        last = first + 1
         y0 = (rest % per_map) * sign_rows
-        plane = image * height * pitch.to(tl.int64) + n * plane_size(plane_units)
-        row = (n.to(tl.int64) * batch + image) * SCALES * 2 * pitch
-        fold = (n.to(tl.int64) * batch + image) * SCALES * 2 * height
-        sign_sums(signs + plane, column_signs + plane, borders + row, boxes + row, folds + fold, radius(n), y0,
-                  tl.minimum(y0 + sign_rows, height), height, width, WORDS, 32)
+        rows = sign_rows
+    h, w = scale_size(height, width, scale, AREA)
+    y1 = tl.minimum(y0 + rows, h)
+    size = plane_size(plane_units)
+    plane = plane_offset(scale, (start1, start2, start3, start4, start5)) + image * h * pitch_of(w).to(tl.int64)
+    if MEANS:
+        sign_sums(signs, column_signs, borders, boxes, folds, batch, height, width, size, scale, image, plane, first,
+                  last, y0, y1, h, w, WORDS)
+        tl.debug_barrier()
+    if scale > 0:
+        coarse_gradient(column_signs, boxes, folds, local, centre, table, row_sums, batch, height, width, size, scale,
+                        image, plane, stencils, windows, coarse_window_rows, row_partials, y0, y1, h, w, MEANS,
+                        2 * ROWS, TILE // 2)
 
 
 @triton.jit(do_not_specialize=_RUN_TIME)
 def gradient_kernel(grad, terms, local, column_signs, boxes, folds, centre, table, strip_sums, row_sums, batch, height,
-                    width, plane_units, terms01, terms23, terms45, count, stencils, windows, window_rows,
-                    coarse_window_rows, strip_rows, strip_partials, row_partials, gradient_rows,
+                    width, plane_units, start1, start2, start3, start4, start5, terms01, terms23, terms45, count,
+                    stencils, windows, window_rows, coarse_window_rows, strip_rows, strip_partials, row_partials,
+                    gradient_rows,
                     MEANS: tl.constexpr, GRAD: tl.constexpr, AREA: tl.constexpr, ALIGNED: tl.constexpr,
                     ROWS: tl.constexpr):
     """Phase 4. A program is a tile of the gradient, or the losses of one image and scale."""
@@ -177,7 +187,7 @@ def gradient_kernel(grad, terms, local, column_signs, boxes, folds, centre, tabl
                     terms23, terms45, count, window_rows, coarse_window_rows, strip_rows, strip_partials,
                     row_partials, AREA)
     elif GRAD:
-        fine_gradient(grad, local, column_signs, boxes, folds, centre, table, row_sums, pid - batch * SCALES, batch,
-                      height, width, plane_units, stencils, windows, window_rows, row_partials, gradient_rows, MEANS,
-                      AREA, ROWS)
+        fine_gradient(grad, local, column_signs, boxes, folds, centre, table, row_sums, pid - batch * SCALES,
+                      (start1, start2, start3, start4, start5), batch, height, width, plane_units, stencils, windows,
+                      window_rows, row_partials, gradient_rows, MEANS, AREA, ROWS)
 

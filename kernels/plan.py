@@ -7,6 +7,7 @@ the device, and a step can be captured in a CUDA graph.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -73,9 +74,13 @@ class Plan:
     row_partials: int
     workspace: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]  # float32, bytes and int32 (see launch)
     plane_units: int  # elements of a plane / 64
-    coarse_windows: int  # programs with windows of coarse maps, with stencils, and with gradients of coarse maps
-    strips: int
-    coarse_gradients: int
+    starts: tuple[int, ...]  # first element of the scales from 1 on in a plane / 64
+    columns: int  # programs that all images have together: column sums of scale 0, scales 1 and 2 together
+    quads: int
+    blocks: tuple[int, ...]  # programs an image has at each scale: other coarse pixels, windows of coarse maps,
+    coarse_windows: tuple[int, ...]  # stencils (from scale 0 on), gradients of coarse maps
+    strips: tuple[int, ...]
+    coarse_gradients: tuple[int, ...]
     grids: tuple[int, int, int, int]
 
 
@@ -96,10 +101,14 @@ def plan(
     windows = sum(1 << k for k in range(SCALES) if kinds[k] & BY_ROWS)
     stencils = sum(1 << k for k in range(SCALES) if kinds[k] - BY_ROWS)
     means = any(k & WINDOWS.keys() for k in kinds)
-    coarse = [k for k in range(1, SCALES) if (stencils | windows) >> k & 1]
+
+    def listed(bits: int, counts: Sequence[int]) -> tuple[int, ...]:
+        return tuple(n if bits >> k & 1 else 0 for k, n in enumerate(counts))
 
     sizes = [scale_size(height, width, k, downsample) for k in range(SCALES)]
     planes = [batch * h * pitch(w) for h, w in sizes]
+    plane, planes_of_coarse = sum(planes), sum(planes[1:])
+    maps = len(WINDOWS) * plane if grad and means else 0
     column_rows, window_rows, coarse_window_rows = shapes.column_rows, shapes.window_rows, shapes.coarse_window_rows
     strip_rows = shapes.strip_rows
     while cdiv(width, TILE) * cdiv(height, min(column_rows, window_rows)) > MAX_PARTIALS:
@@ -107,33 +116,32 @@ def plan(
     while cdiv(width, STRIP) * cdiv(height, strip_rows) > MAX_PARTIALS:
         strip_rows *= 2
     reps = max(1, sizes[1][0] * sizes[1][1] // (MAX_PARTIALS * shapes.block))
-    blocks = [cdiv(h * quads(w), shapes.block * reps) for h, w in sizes]
     column_tiles = cdiv(width, shapes.block)
-    column_programs = column_tiles * cdiv(height, column_rows)
+    columns = column_tiles * cdiv(height, column_rows)
     # scales 1 and 2 are made together where rows consist of whole quads
     quad_programs = 0
     if width % 4 == 0 and downsample == "bicubic" and min(height, width) >= 4:
         quad_programs = cdiv(width, TILE) * cdiv(cdiv(height, 4), shapes.quad_rows)
+    blocks = [cdiv(h * quads(w), shapes.block * reps) for h, w in sizes]
+    used = stencils | windows
+    listed_blocks = listed(used & (0b111000 if quad_programs else 0b111110), blocks)
     strips = [cdiv(w, STRIP) * cdiv(h, strip_rows) for h, w in sizes]
     tiles = [
         cdiv(h, coarse_window_rows) if k else cdiv(w, TILE) * cdiv(h, window_rows) for k, (h, w) in enumerate(sizes)
     ]
-    coarse_windows = sum(cdiv(sizes[k][0], coarse_window_rows) for k in coarse if windows >> k & 1)
-    strip_groups = sum(cdiv(strips[k], shapes.losses_warps) for k in range(SCALES) if stencils >> k & 1)
-    coarse_gradients = sum(cdiv(sizes[k][0], shapes.coarse_rows) for k in coarse) if grad else 0
+    coarse_windows = listed(windows & ~1, tiles)
+    strip_groups = listed(stencils, [cdiv(n, shapes.losses_warps) for n in strips])
+    coarse_gradients = listed(used & ~1 if grad else 0, [cdiv(h, shapes.coarse_rows) for h, _ in sizes])
+    listed_columns = columns if windows & 1 else 0
+    listed_quads = quad_programs if used & 0b110 else 0
     grids = (
-        (column_programs if windows & 1 else 0)
-        + (quad_programs if (stencils | windows) & 6 else 0)
-        + sum(blocks[k] for k in coarse if k > 2 or not quad_programs)
-        + 1,
-        coarse_windows + strip_groups + (tiles[0] if windows & 1 else 0),
-        coarse_gradients + (len(WINDOWS) * cdiv(height, shapes.sign_rows) if grad and means and windows & 1 else 0),
+        listed_columns + listed_quads + sum(listed_blocks) + 1,
+        sum(coarse_windows) + sum(strip_groups) + (tiles[0] if windows & 1 else 0),
+        sum(coarse_gradients) + (len(WINDOWS) * cdiv(height, shapes.sign_rows) if maps and windows & 1 else 0),
         SCALES + (cdiv(width, TILE) * cdiv(height, shapes.gradient_rows) if grad else 0),
     )
-    errors_partials = max(column_programs, quad_programs, *blocks[1:])
-    plane, planes_of_coarse = sum(planes), sum(planes[1:])
-    maps = len(WINDOWS) * plane if grad and means else 0
-    borders = len(WINDOWS) * batch * SCALES * 2 if grad and means else 0  # rows or columns at the border
+    errors_partials = max(columns, quad_programs, *blocks[1:])
+    borders = len(WINDOWS) * batch * SCALES * 2 if maps else 0  # rows or columns at the border
     floats = (
         planes_of_coarse,  # errors: E^k, k >= 1
         planes_of_coarse,  # targets: T^k
@@ -173,8 +181,12 @@ def plan(
             tuple(map(_aligned, (borders * pitch(width), borders * pitch(width), borders * height))),  # see adjoint
         ),
         plane_units=plane // 64,
-        coarse_windows=batch * coarse_windows,
-        strips=batch * strip_groups,
-        coarse_gradients=batch * coarse_gradients,
+        starts=tuple(sum(planes[:k]) // 64 for k in range(1, SCALES)),
+        columns=batch * listed_columns,
+        quads=batch * listed_quads,
+        blocks=listed_blocks[1:],
+        coarse_windows=coarse_windows[1:],
+        strips=strip_groups,
+        coarse_gradients=coarse_gradients[1:],
         grids=(batch * grids[0], batch * grids[1], batch * grids[2], batch * grids[3]),
     )

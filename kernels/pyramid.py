@@ -9,7 +9,7 @@ the prediction: subtracting two resampled depths would lose the digits that deci
 import triton
 import triton.language as tl
 
-from mlr.kernels.geometry import PAD, TILE, pitch_of, plane_offset, quads_of, scale_size
+from mlr.kernels.geometry import PAD, TILE, pitch_of, quads_of, quarters, scale_size
 
 
 @triton.jit
@@ -119,12 +119,8 @@ def quad_row(pred, target, y, x0, height, width, ROWS: tl.constexpr):
     at = row + tl.minimum(first + 4, width - 1)
     t_after = tl.load(target + at).to(tl.float32)
     e_after = tl.load(pred + at).to(tl.float32) - t_after
-    e_even, e_odd = tl.split(tl.reshape(e, [ROWS, 32, 2, 2]))
-    e0, e2 = tl.split(e_even)
-    e1, e3 = tl.split(e_odd)
-    t_even, t_odd = tl.split(tl.reshape(t, [ROWS, 32, 2, 2]))
-    t0, t2 = tl.split(t_even)
-    t1, t3 = tl.split(t_odd)
+    e0, e1, e2, e3 = quarters(e, ROWS)
+    t0, t1, t2, t3 = quarters(t, ROWS)
     return (
         cubic(e_before, e0, e1, e2),
         cubic(e1, e2, e3, e_after),
@@ -263,18 +259,17 @@ def gather_bicubic(start, y, q, scale: tl.constexpr, height, width):
 
 
 @triton.jit
-def gather_collapsed(grads, y, x, scale, image, batch, height, width):
-    """The same for the single pixel of a scale that the map is too small for."""
-    start = plane_offset(scale, batch, height, width, False) + image * (TILE + 2 * PAD) + PAD
-    return tl.load(grads + start) * collapsed_axis(y, height) * collapsed_axis(x, width)
+def gather_collapsed(grads, y, x, image, height, width):
+    """The same for the single pixel of a scale that the map is too small for; ``grads`` points to the scale."""
+    return tl.load(grads + image * (TILE + 2 * PAD) + PAD) * collapsed_axis(y, height) * collapsed_axis(x, width)
 
 
 @triton.jit
-def gather_area(grads, y, x, scale, image, batch, height, width):
-    """The same for `area`: a pixel's share of its block."""
+def gather_area(grads, y, x, scale, image, height, width):
+    """The same for `area`: a pixel's share of its block; ``grads`` points to the scale."""
     h, w = scale_size(height, width, scale, True)
     pitch = pitch_of(w)
-    start = plane_offset(scale, batch, height, width, True) + image * h * pitch.to(tl.int64) + PAD
+    start = image * h * pitch.to(tl.int64) + PAD
     ey = block_exponent(height, scale)
     ex = block_exponent(width, scale)
     i = y >> ey

@@ -15,10 +15,12 @@ therefore written into the padding.
 import triton
 import triton.language as tl
 
-from mlr.kernels.geometry import PAD, pitch_of, quads_of
+from mlr.kernels.geometry import PAD, pitch_of, quad, quads_of, quarters
 
 #: Rows that the column sums are made for at a time.
 BLOCK_ROWS = tl.constexpr(16)
+#: Four pixels of sign 0 in a sign map.
+ZEROS = tl.constexpr(0x01010101)
 #: Takes any normal float32 number beyond 1.
 HUGE = tl.constexpr(2.0**127)
 
@@ -141,21 +143,6 @@ def pad_columns(sums, plane_size, y0, y1, left, right, w, ROWS: tl.constexpr, TI
 
 
 @triton.jit
-def quarters(m, ROWS: tl.constexpr, QUADS: tl.constexpr):
-    """The pixels 4 q, 4 q + 1, 4 q + 2 and 4 q + 3 of a tile [ROWS, 4 QUADS]."""
-    even, odd = tl.split(tl.reshape(m, [ROWS, QUADS, 2, 2]))
-    m0, m2 = tl.split(even)
-    m1, m3 = tl.split(odd)
-    return m0, m1, m2, m3
-
-
-@triton.jit
-def quad(m0, m1, m2, m3, ROWS: tl.constexpr, QUADS: tl.constexpr):
-    """The tile of which these are the quarters."""
-    return tl.reshape(tl.join(tl.join(m0, m2), tl.join(m1, m3)), [ROWS, 4 * QUADS])
-
-
-@triton.jit
 def sign(x, valid):
     """-1, 0 or 1 in float32: the derivative of |x|, 0 at 0; ``valid`` is 1, or 0 where there is none.
 
@@ -165,13 +152,13 @@ def sign(x, valid):
 
 
 @triton.jit
-def sign_words(s, ROWS: tl.constexpr, QUADS: tl.constexpr):
+def sign_words(s, ROWS: tl.constexpr):
     """The signs of a tile plus one, as bytes, four pixels in a word.
 
     2^23 + n has n in its lowest bits, which is cheaper than a conversion: 257 + s0 + 256 s1 below, and above the same
     less the exponent of the one below, which the sum adds.
     """
-    s0, s1, s2, s3 = quarters(s, ROWS, QUADS)
+    s0, s1, s2, s3 = quarters(s, ROWS)
     lower = s1 * 256.0 + (s0 + (2.0**23 + 257))
     upper = s3 * 256.0 + (s2 + (2.0**23 + 257 + 65536 - 0x4B00))
     return (upper.to(tl.int32, bitcast=True) << 16) + lower.to(tl.int32, bitcast=True)
@@ -180,7 +167,7 @@ def sign_words(s, ROWS: tl.constexpr, QUADS: tl.constexpr):
 @triton.jit
 def box5_row(row, x0, ROWS: tl.constexpr, QUADS: tl.constexpr):
     """Sums over five columns around each of 4 QUADS columns from x0 on."""
-    m0, m1, m2, m3 = quarters(tl.load(row + x0 + tl.arange(0, 4 * QUADS)[None, :]), ROWS, QUADS)
+    m0, m1, m2, m3 = quarters(tl.load(row + x0 + tl.arange(0, 4 * QUADS)[None, :]), ROWS)
     at = row + x0 + 4 * tl.arange(0, QUADS)[None, :]
     before = tl.load(at - 1)
     after = tl.load(at + 4)
@@ -188,8 +175,9 @@ def box5_row(row, x0, ROWS: tl.constexpr, QUADS: tl.constexpr):
     left = inner + m0
     right = inner + m3
     whole = left + m3
-    return quad(left + (tl.load(at - 2) + before), whole + before, whole + after, right + (after + tl.load(at + 5)), ROWS,
-                QUADS)  # fmt: skip
+    left += tl.load(at - 2) + before
+    right += tl.load(at + 5) + after
+    return quad(left, whole + before, whole + after, right, ROWS)
 
 
 @triton.jit
@@ -200,9 +188,9 @@ def box_row(row, x0, RADIUS: tl.constexpr, ROWS: tl.constexpr, QUADS: tl.constex
     """
     SEGMENT: tl.constexpr = RADIUS // 4
     at = row + x0 + tl.arange(0, 4 * QUADS)[None, :]
-    a0, a1, a2, a3 = quarters(tl.load(at - RADIUS), ROWS, QUADS)
-    b0, b1, b2, b3 = quarters(tl.load(at), ROWS, QUADS)
-    c0, c1, c2, c3 = quarters(tl.load(at + RADIUS), ROWS, QUADS)
+    a0, a1, a2, a3 = quarters(tl.load(at - RADIUS), ROWS)
+    b0, b1, b2, b3 = quarters(tl.load(at), ROWS)
+    c0, c1, c2, c3 = quarters(tl.load(at + RADIUS), ROWS)
     c1 = c0 + (c1 - a0)
     c2 = c1 + (c2 - a1)
     c3 = c2 + (c3 - a2)
@@ -211,17 +199,17 @@ def box_row(row, x0, RADIUS: tl.constexpr, ROWS: tl.constexpr, QUADS: tl.constex
     whole = tl.sum(tl.reshape(whole, [ROWS, QUADS // SEGMENT, SEGMENT]), 2)
     moving = tl.cumsum(tl.reshape(change, [ROWS, QUADS // SEGMENT, SEGMENT]), 2)
     base = tl.reshape(whole[:, :, None] + moving, [ROWS, QUADS]) - change
-    return quad(base + c0, base + c1, base + c2, base + c3, ROWS, QUADS)
+    return quad(base + c0, base + c1, base + c2, base + c3, ROWS)
 
 
 @triton.jit
-def one_window(e, box, valid, weight, own, words, store, ROWS: tl.constexpr, TILE: tl.constexpr, GRAD: tl.constexpr):
+def one_window(e, box, valid, weight, own, words, store, ROWS: tl.constexpr, GRAD: tl.constexpr):
     """|E - box E| on a tile, 0 where it is not valid, and ``own`` plus the weighted signs, which go to ``words``."""
     d = e - box
     if GRAD:
         s = sign(d, valid)
         own += s * tl.load(weight)
-        tl.store(words, sign_words(s, ROWS, TILE // 4), mask=store)
+        tl.store(words, sign_words(s, ROWS), mask=store)
     return tl.abs(d) * valid, own
 
 
@@ -247,11 +235,11 @@ def window_signs(sums, signs, plane_size, e, mean, weights, centre, y, x0, insid
         words = (signs + line + x0).to(tl.pointer_type(tl.int32)) + tl.arange(0, TILE // 4)[None, :]
         size = plane_size // 4  # in words
         box = box5_row(sums + line, x0, ROWS, TILE // 4) * (1.0 / 25)
-        m5, own = one_window(e, box, valid, weights + 2, own, words, store, ROWS, TILE, GRAD)
+        m5, own = one_window(e, box, valid, weights + 2, own, words, store, ROWS, GRAD)
         box = box_row(sums + plane_size + line, x0, 8, ROWS, TILE // 4) * (1.0 / 289)
-        m17, own = one_window(e, box, valid, weights + 3, own, words + size, store, ROWS, TILE, GRAD)
+        m17, own = one_window(e, box, valid, weights + 3, own, words + size, store, ROWS, GRAD)
         box = box_row(sums + 2 * plane_size + line, x0, 32, ROWS, TILE // 4) * (1.0 / 4225)
-        m65, own = one_window(e, box, valid, weights + 4, own, words + 2 * size, store, ROWS, TILE, GRAD)
+        m65, own = one_window(e, box, valid, weights + 4, own, words + 2 * size, store, ROWS, GRAD)
     if GRAD:
         x = x0 + tl.arange(0, TILE)[None, :]
         tl.store(centre + line + x, own, mask=(y < h) & (x < quads_of(w)))
