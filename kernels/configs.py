@@ -69,11 +69,9 @@ class Shapes:
                 raise ValueError(f"{name} must be a positive multiple of {unit}, got {getattr(self, name)}")
 
 
-#: By architecture; "" is for those without an entry. The defaults were measured on an H100 (sm_90); nothing else has
-#: been measured, so NVIDIA's other GPUs take them over.
-TABLE: dict[str, Shapes] = {"": Shapes(), "sm_90": Shapes()}
-# tiles of four rows, or fewer registers, would spill there (compiled, not measured)
-TABLE["sm_80"] = replace(Shapes(), window_tile=2, registers=128)
+#: By architecture; "" is for those without an entry. The defaults were measured on an H100; nothing else has been, so
+#: NVIDIA's other GPUs take them over.
+TABLE: dict[str, Shapes] = {"": Shapes()}
 # a wavefront of AMD has 64 lanes: half the wavefronts keep the same number of pixels a lane
 TABLE["gfx942"] = replace(Shapes(), pyramid_warps=2, losses_warps=2, columns_warps=2, gradient_warps=2)
 

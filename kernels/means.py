@@ -50,11 +50,8 @@ def fine_columns(pred, target, sums, partials, rest, tiles, height, width, plane
 def windows_rows(e_ptr, t_ptr, stride, sums, signs, centre, plane_size, mean, weights, partial, y0, y1, x0, x1, h, w,
                  PAIR: tl.constexpr, MEANS: tl.constexpr, GRAD: tl.constexpr, ROWS: tl.constexpr, TILE: tl.constexpr):
     """Row windows, signs and partial sums of the rows y0 .. y1 - 1 in tiles of columns, of which x0 .. x1 - 1 start."""
-    m = tl.zeros([ROWS, TILE], tl.float32)
-    m5 = m
-    m17 = m
-    m65 = m
-    s = m
+    zero = tl.zeros([ROWS, TILE // 4], tl.float32)
+    totals = (zero, zero, zero, zero, zero)
     for start in range(x0, x1, TILE):
         x = start + tl.arange(0, TILE)[None, :]
         for first in range(y0, y1, ROWS):
@@ -65,17 +62,13 @@ def windows_rows(e_ptr, t_ptr, stride, sums, signs, centre, plane_size, mean, we
             e = tl.load(e_ptr + at, mask=known, other=0.0).to(tl.float32)
             if PAIR:
                 e -= tl.load(t_ptr + at, mask=known, other=0.0).to(tl.float32)
-            dm, d5, d17, d65, ds = window_signs(sums, signs, plane_size, e, mean, weights, centre, y, start, inside, y1,
-                                                w, ROWS, TILE, MEANS, GRAD)
-            m += dm
-            m5 += d5
-            m17 += d17
-            m65 += d65
-            s += ds
+            totals = window_signs(totals, sums, signs, plane_size, e, mean, weights, centre, y, start, inside, y1, w,
+                                  ROWS, TILE, MEANS, GRAD)
+    m, m5, m17, m65, signs_m = totals
     sums = tl.sum(tl.join(tl.join(m, m17), tl.join(m5, m65)), 1)
     kind = tl.reshape(tl.arange(0, 4), [2, 2])
     tl.store(partial + 1 + kind, tl.sum(sums, 0))
-    tl.store(partial + SIGN_SLOT, tl.sum(tl.sum(s, 1), 0))
+    tl.store(partial + SIGN_SLOT, tl.sum(tl.sum(signs_m, 1), 0))
 
 
 @triton.jit

@@ -203,44 +203,55 @@ def box_row(row, x0, RADIUS: tl.constexpr, ROWS: tl.constexpr, QUADS: tl.constex
 
 
 @triton.jit
-def one_window(e, box, valid, weight, own, words, store, ROWS: tl.constexpr, GRAD: tl.constexpr):
-    """|E - box E| on a tile, 0 where it is not valid, and ``own`` plus the weighted signs, which go to ``words``."""
+def add_up(total, x, valid, ROWS: tl.constexpr):
+    """``total`` [ROWS, Q] and |x| of the valid pixels of a tile [ROWS, 4 Q]: a quarter of the registers of a tile."""
+    x0, x1, x2, x3 = quarters(tl.abs(x), ROWS)
+    v0, v1, v2, v3 = quarters(valid, ROWS)
+    total += x0 * v0
+    total += x1 * v1
+    total += x2 * v2
+    total += x3 * v3
+    return total
+
+
+@triton.jit
+def one_window(total, e, box, valid, weight, own, words, store, ROWS: tl.constexpr, GRAD: tl.constexpr):
+    """``total`` and |E - box E| on a tile, ``own`` and the weighted signs of E - box E, which go to ``words``."""
     d = e - box
     if GRAD:
         s = sign(d, valid)
         own += s * tl.load(weight)
         tl.store(words, sign_words(s, ROWS), mask=store)
-    return tl.abs(d) * valid, own
+    return add_up(total, d, valid, ROWS), own
 
 
 @triton.jit
-def window_signs(sums, signs, plane_size, e, mean, weights, centre, y, x0, inside, h, w, ROWS: tl.constexpr,
+def window_signs(totals, sums, signs, plane_size, e, mean, weights, centre, y, x0, inside, h, w, ROWS: tl.constexpr,
                  TILE: tl.constexpr, MEANS: tl.constexpr, GRAD: tl.constexpr):
-    """Signs of E - mean and of E - box E on a tile from x0 on: (|.| of M, M5, M17, M65 and the sign of M), as tiles.
+    """Signs of E - mean and of E - box E on a tile from x0 on; ``totals`` of |.| of M, M5, M17, M65 and of M's signs.
 
     Writes the signs of the three windows plus one as bytes (0, 1, 2) and, to ``centre``, the weighted sum of all four
-    signs: the part of the gradient that stays at its own pixel.
+    signs: the part of the gradient that stays at its own pixel. Returns the totals with this tile's share.
     """
+    m, m5, m17, m65, signs_m = totals
     line = tl.minimum(y, h - 1) * pitch_of(w) + PAD
     valid = tl.where(inside, 1.0, 0.0)
-    d = e - mean
-    m = tl.abs(d) * valid
-    sign_m = sign(d, valid)
-    own = sign_m * tl.load(weights + 1)
-    m5 = tl.zeros_like(m)
-    m17 = tl.zeros_like(m)
-    m65 = tl.zeros_like(m)
+    s = sign(e - mean, valid)
+    own = s * tl.load(weights + 1)
+    m = add_up(m, e - mean, valid, ROWS)
+    s0, s1, s2, s3 = quarters(s, ROWS)
+    signs_m += (s0 + s1) + (s2 + s3)
     if MEANS:
         store = y < h
         words = (signs + line + x0).to(tl.pointer_type(tl.int32)) + tl.arange(0, TILE // 4)[None, :]
         size = plane_size // 4  # in words
         box = box5_row(sums + line, x0, ROWS, TILE // 4) * (1.0 / 25)
-        m5, own = one_window(e, box, valid, weights + 2, own, words, store, ROWS, GRAD)
+        m5, own = one_window(m5, e, box, valid, weights + 2, own, words, store, ROWS, GRAD)
         box = box_row(sums + plane_size + line, x0, 8, ROWS, TILE // 4) * (1.0 / 289)
-        m17, own = one_window(e, box, valid, weights + 3, own, words + size, store, ROWS, GRAD)
+        m17, own = one_window(m17, e, box, valid, weights + 3, own, words + size, store, ROWS, GRAD)
         box = box_row(sums + 2 * plane_size + line, x0, 32, ROWS, TILE // 4) * (1.0 / 4225)
-        m65, own = one_window(e, box, valid, weights + 4, own, words + 2 * size, store, ROWS, GRAD)
+        m65, own = one_window(m65, e, box, valid, weights + 4, own, words + 2 * size, store, ROWS, GRAD)
     if GRAD:
         x = x0 + tl.arange(0, TILE)[None, :]
         tl.store(centre + line + x, own, mask=(y < h) & (x < quads_of(w)))
-    return m, m5, m17, m65, sign_m
+    return m, m5, m17, m65, signs_m
