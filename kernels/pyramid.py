@@ -66,11 +66,16 @@ def reduce_maps(pred, target, errors, targets, partial, block, scale, image, sta
             ey = block_exponent(height, scale)
             ex = block_exponent(width, scale)
             corner = source + (i << ey) * width + (tl.minimum(j, w - 1) << ex)
-            for t in range(1 << (ey + ex)):
-                at = corner + (t >> ex) * width + (t & ((1 << ex) - 1))
-                d = tl.load(target + at).to(tl.float32)
-                error += tl.load(pred + at).to(tl.float32) - d
-                depth += d
+            for _ in range(1 << ey):  # sums of row sums lose fewer digits than one long sum
+                row_error = tl.zeros([BLOCK], tl.float32)
+                row_depth = tl.zeros([BLOCK], tl.float32)
+                for tx in range(1 << ex):
+                    d = tl.load(target + corner + tx).to(tl.float32)
+                    row_error += tl.load(pred + corner + tx).to(tl.float32) - d
+                    row_depth += d
+                error += row_error
+                depth += row_depth
+                corner += width
             area = 1.0 / (1 << (ey + ex)).to(tl.float32)
             error *= area
             depth *= area

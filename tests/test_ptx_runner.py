@@ -95,6 +95,24 @@ def test_mathematics(sm_90: int) -> None:
     torch.testing.assert_close(c.double(), torch.stack(expected), rtol=2e-6, atol=2e-7)
 
 
+@triton.jit
+def clamp_kernel(a, b, c, BLOCK: tl.constexpr):
+    i = tl.arange(0, BLOCK)
+    bound = tl.load(b + i)
+    tl.store(c + i, tl.clamp(tl.load(a + i), -bound, bound))
+
+
+def test_clamping_between_a_number_and_its_negative(sm_90: int) -> None:
+    numbers = torch.tensor([0.0, -0.0, 1e-40, 0.5, -0.5, 2.0, -2.0, torch.inf, -torch.inf, 3e38, -3e38])
+    bounds = torch.tensor([0.0, 1e-40, 0.5, 1.0, torch.inf])
+    a, b = (x.flatten().contiguous() for x in torch.meshgrid(numbers, bounds, indexing="ij"))
+    a, b = (torch.cat([x, x.new_ones(64 - x.numel())]) for x in (a, b))
+    c = torch.empty(64)
+    compiled = clamp_kernel[(1,)](a, b, c, BLOCK=64)
+    assert "min.xorsign.abs.f32" in compiled.asm["ptx"]
+    assert torch.equal(c, a.clamp(-b, b))
+
+
 # --- conversions ------------------------------------------------------------------------------------------------------
 
 
