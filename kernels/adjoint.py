@@ -240,6 +240,16 @@ def quad(v0, v1, v2, v3, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
 
 
 @triton.jit
+def window_weights(weights):
+    """Weights of the three windows' sums, and what their weighted sum exceeds the truth by."""
+    w5 = tl.load(weights + 2) * (1.0 / 25)
+    w17 = tl.load(weights + 3) * (1.0 / 289)
+    w65 = tl.load(weights + 4) * (1.0 / 4225)
+    # every column sum is too large by 2 r + 1, so a sum of 2 r + 1 of them by its square
+    return w5, w17, w65, w5 * 25 + w17 * 289 + w65 * 4225
+
+
+@triton.jit
 def windows_gradient(column_sums, plane_size, boxes, box_size, folds, fold_size, weights, y, x0, first, last, h, w,
                      ROWS: tl.constexpr, COLUMNS: tl.constexpr):
     """What the adjoints of the three windows take from the gradient on a tile [ROWS, COLUMNS] of rows ``y``.
@@ -247,9 +257,7 @@ def windows_gradient(column_sums, plane_size, boxes, box_size, folds, fold_size,
     ``first`` and ``last`` bound the rows, so that border rows cost nothing where there are none.
     """
     pitch = pitch_of(w)
-    w5 = tl.load(weights + 2) * (1.0 / 25)
-    w17 = tl.load(weights + 3) * (1.0 / 289)
-    w65 = tl.load(weights + 4) * (1.0 / 4225)
+    w5, w17, w65, excess = weights
     at = column_sums + tl.minimum(y, h - 1) * pitch + (PAD + x0) + 4 * tl.arange(0, COLUMNS // 4)[None, :]
     at5 = at.to(tl.pointer_type(tl.int32))
     at17 = (at + plane_size).to(tl.pointer_type(tl.int32))
@@ -267,8 +275,6 @@ def windows_gradient(column_sums, plane_size, boxes, box_size, folds, fold_size,
     g3 += v3.to(tl.float32) * w17
     even, odd = box_words(at65, 32, ROWS, COLUMNS // 4)
     v0, v1, v2, v3 = four(even, odd)
-    # every column sum is too large by 2 r + 1, so a sum of 2 r + 1 of them by its square
-    excess = w5 * 25 + w17 * 289 + w65 * 4225
     g0 += v0.to(tl.float32) * w65 - excess
     g1 += v1.to(tl.float32) * w65 - excess
     g2 += v2.to(tl.float32) * w65 - excess

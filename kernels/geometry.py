@@ -61,11 +61,10 @@ def plane_offset(scale, batch, height, width, AREA: tl.constexpr):
 
 @triton.jit
 def map_starts(plane, image, batch, height, width):
-    """First pixels of an image's maps at all scales of a plane, under `bicubic`."""
+    """First pixels of an image's maps at all scales of a plane, under `bicubic`, up to the first that is collapsed."""
     starts = ()
     for k in tl.static_range(SCALES):
-        h, w = scale_size(height, width, k, False)
-        size = h * pitch_of(w).to(tl.int64)
+        size = (height >> k) * pitch_of(width >> k).to(tl.int64)
         starts += (plane + image * size + PAD,)
         plane += batch * size
     return starts
