@@ -29,7 +29,7 @@ def border_sums(column_sums, borders, boxes, folds, y0, y1, h, w, RADIUS: tl.con
 
 @triton.jit
 def sign_sums(signs, column_sums, borders, boxes, folds, batch, height, width, size, scale, image, plane, first, last,
-              y0, y1, h, w, WORDS: tl.constexpr):
+              y0, y1, h, w, WORDS: tl.constexpr, SIGN_ROWS: tl.constexpr, COARSE_ROWS: tl.constexpr):
     """Column sums of the sign maps ``first`` .. ``last`` - 1 for whole rows, and box^T where a row or column is a
     border."""
     row = (image * SCALES + scale) * 2 * pitch_of(width)
@@ -38,16 +38,15 @@ def sign_sums(signs, column_sums, borders, boxes, folds, batch, height, width, s
     folds += (image * SCALES + scale) * 2 * height
     border_size = batch * SCALES * 2 * pitch_of(width).to(tl.int64)
     fold_size = batch * SCALES * 2 * height.to(tl.int64)
-    for n in range(first, last):
+    for n in tl.range(first, last, disable_licm=True):
         r = tl.where(n == 0, 2, tl.where(n == 1, 8, 32))
         at = plane + n * size
         words = (signs + at).to(tl.pointer_type(tl.int32))
         sums = (column_sums + at).to(tl.pointer_type(tl.int32))
-        # programs of scale 0 have more rows
         if scale > 0:
-            sign_columns(words, sums, borders + n * border_size, r, y0, y1, h, w, WORDS, 2)
+            sign_columns(words, sums, borders + n * border_size, r, y0, y1, h, w, WORDS, COARSE_ROWS)
         else:
-            sign_columns(words, sums, borders + n * border_size, r, y0, y1, h, w, WORDS, 8)
+            sign_columns(words, sums, borders + n * border_size, r, y0, y1, h, w, WORDS, SIGN_ROWS)
     tl.debug_barrier()
     for n in tl.range(first, last, disable_licm=True):
         maps = column_sums + plane + n * size
