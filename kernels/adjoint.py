@@ -63,37 +63,37 @@ def moving_sums(signs, at, base, r, y, y1, h, words, ROWS: tl.constexpr, INSIDE:
 
 @triton.jit
 def sign_columns(signs, column_sums, borders, r, y0, y1, h, w, WORDS: tl.constexpr, ROWS: tl.constexpr):
-    """Column sums of a sign map over 2 r + 1 rows, for the rows y0 .. y1 - 1.
+    """Column sums of a sign map over 2 r + 1 rows, for the ROWS rows from y0 on, those before y1.
 
-    ``signs`` and ``column_sums`` point to words of the image's map, ``borders`` to its two border rows. WORDS words of
-    GROUPS x ROWS rows are made at a time: groups of lanes, which share the first sum, make ROWS rows each.
+    ``signs`` and ``column_sums`` point to words of the image's map, ``borders`` to its two border rows. WORDS words are
+    made at a time: groups of lanes share the first sum and make ROWS / GROUPS rows each.
     """
-    pitch = pitch_of(w)
-    words = pitch // 4
+    words = pitch_of(w) // 4
     # the groups of a word lie in one warp
     lane = 8 * tl.arange(0, WORDS // 8)[:, None, None] + tl.arange(0, 8)[None, None, :]
     group = tl.arange(0, GROUPS)[None, :, None]
-    for y in range(y0, y1, GROUPS * ROWS):
-        first = tl.maximum(y - r, 0)
-        last = tl.minimum(y + r + 1, h)
-        for word0 in range(PAD // 4, words - PAD // 4, WORDS):
-            row = signs + word0 + first * words + (group * words + lane)
-            acc = tl.zeros([WORDS // 8, GROUPS, 8], tl.int32)
-            for _ in tl.range(first, last - (GROUPS - 1), GROUPS, loop_unroll_factor=4):
-                acc += tl.load(row)
-                row += GROUPS * words
-            acc += tl.load(row, mask=group < (last - first) % GROUPS, other=0)
-            base = tl.sum(acc, 1)[:, None, :] + (2 * r + 1 - (last - first)) * ZEROS
-            mine = y + group * ROWS
-            if (y >= r) & (y + GROUPS * ROWS + r < h) & (y + GROUPS * ROWS <= y1):
-                moving_sums(signs + word0 + lane, column_sums + word0 + lane, base, r, mine, y1, h, words, ROWS, True)
-            else:
-                moving_sums(signs + word0 + lane, column_sums + word0 + lane, base, r, mine, y1, h, words, ROWS, False)
-        padding = y + tl.arange(0, GROUPS * ROWS)[:, None]
-        at = column_sums + padding * words + tl.arange(0, PAD // 4)[None, :]
-        ones = tl.zeros([GROUPS * ROWS, PAD // 4], tl.int32) + (2 * r + 1) * ZEROS
-        tl.store(at, ones, mask=padding < y1)
-        tl.store(at + (words - PAD // 4), ones, mask=padding < y1)
+    first = tl.maximum(y0 - r, 0)
+    last = tl.minimum(y0 + r + 1, h)
+    mine = y0 + group * (ROWS // GROUPS)
+    for word0 in range(PAD // 4, words - PAD // 4, WORDS):
+        row = signs + word0 + first * words + (group * words + lane)
+        acc = tl.zeros([WORDS // 8, GROUPS, 8], tl.int32)
+        for _ in tl.range(first, last - (GROUPS - 1), GROUPS, loop_unroll_factor=2):
+            acc += tl.load(row)
+            row += GROUPS * words
+        acc += tl.load(row, mask=group < (last - first) % GROUPS, other=0)
+        base = tl.sum(acc, 1)[:, None, :] + (2 * r + 1 - (last - first)) * ZEROS
+        at = signs + word0 + lane
+        out = column_sums + word0 + lane
+        if (y0 >= r) & (y0 + ROWS + r < h):
+            moving_sums(at, out, base, r, mine, y1, h, words, ROWS // GROUPS, True)
+        else:
+            moving_sums(at, out, base, r, mine, y1, h, words, ROWS // GROUPS, False)
+    padding = y0 + tl.arange(0, ROWS)[:, None]
+    at = column_sums + padding * words + tl.arange(0, PAD // 4)[None, :]
+    ones = tl.zeros([ROWS, PAD // 4], tl.int32) + (2 * r + 1) * ZEROS
+    tl.store(at, ones, mask=padding < y1)
+    tl.store(at + (words - PAD // 4), ones, mask=padding < y1)
     if (y0 == 0) | (y1 == h):  # outside, so that others do not prepare for it
         border_tables(signs, borders, r, y0, y1, h, w, lane, group, WORDS)
 
@@ -241,6 +241,16 @@ def box_words5(at):
 
 
 @triton.jit
+def window_weights(weights):
+    """Weights of the three windows' sums, and what their weighted sum exceeds the truth by."""
+    w5 = tl.load(weights + 2) * (1.0 / 25)
+    w17 = tl.load(weights + 3) * (1.0 / 289)
+    w65 = tl.load(weights + 4) * (1.0 / 4225)
+    # every column sum is too large by 2 r + 1, so a sum of 2 r + 1 of them by its square
+    return w5, w17, w65, w5 * 25 + w17 * 289 + w65 * 4225
+
+
+@triton.jit
 def windows_gradient(column_sums, plane_size, boxes, box_size, folds, fold_size, weights, y, x0, first, last, h, w,
                      ROWS: tl.constexpr, COLUMNS: tl.constexpr):
     """What the adjoints of the three windows take from the gradient on a tile [ROWS, COLUMNS] of rows ``y``.
@@ -248,9 +258,7 @@ def windows_gradient(column_sums, plane_size, boxes, box_size, folds, fold_size,
     ``first`` and ``last`` bound the rows, so that border rows cost nothing where there are none.
     """
     pitch = pitch_of(w)
-    w5 = tl.load(weights + 2) * (1.0 / 25)
-    w17 = tl.load(weights + 3) * (1.0 / 289)
-    w65 = tl.load(weights + 4) * (1.0 / 4225)
+    w5, w17, w65, excess = weights
     at = column_sums + tl.minimum(y, h - 1) * pitch + (PAD + x0) + 4 * tl.arange(0, COLUMNS // 4)[None, :]
     at5 = at.to(tl.pointer_type(tl.int32))
     at17 = (at + plane_size).to(tl.pointer_type(tl.int32))
@@ -268,8 +276,6 @@ def windows_gradient(column_sums, plane_size, boxes, box_size, folds, fold_size,
     g3 += v3.to(tl.float32) * w17
     even, odd = box_words(at65, 32, ROWS, COLUMNS // 4)
     v0, v1, v2, v3 = four(even, odd)
-    # every column sum is too large by 2 r + 1, so a sum of 2 r + 1 of them by its square
-    excess = w5 * 25 + w17 * 289 + w65 * 4225
     g0 += v0.to(tl.float32) * w65 - excess
     g1 += v1.to(tl.float32) * w65 - excess
     g2 += v2.to(tl.float32) * w65 - excess

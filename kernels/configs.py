@@ -30,13 +30,13 @@ class Shapes:
         window_columns: phase 2, columns of a pass of the column sums of a coarse scale (compiled).
         unroll: phase 2, steps of the stencils' loop written out (compiled).
         losses_warps: phase 2, warps of a program (compiled).
-        sign_rows: phase 3, column sums of the sign maps of scale 0; a multiple of 4, as is coarse_rows.
-        coarse_rows: phase 3, gradient of a coarse scale.
-        sign_words: phase 3, words of four pixels of a pass of the column sums (compiled); divides 32.
-        sign_tile: phase 3, rows of a tile of the coarse gradient (compiled).
+        sign_rows: phase 3, column sums of the sign maps of scale 0; a power of two, as is coarse_rows (compiled).
+        coarse_rows: phase 3, gradient of a coarse scale (compiled).
+        sign_words: phase 3, words of four pixels of a pass of the column sums, 8, 16 or 32 (compiled).
+        sign_tile: phase 3, rows of 128 pixels of a tile of the coarse gradient (compiled).
         columns_warps: phase 3, warps of a program (compiled).
         gradient_rows: phase 4, gradient of scale 0.
-        gradient_tile: phase 4, rows of a tile (compiled).
+        gradient_tile: phase 4, rows of a tile, 1, 2 or 4 (compiled); divides gradient_rows.
         gradient_warps: phase 4, warps of a program (compiled).
         registers: all phases, most registers of a thread on NVIDIA's GPUs (compiled). Up to 128 leave room for four
             programs of 128 threads on a multiprocessor; unasked, the compiler takes more for loads that it moves ahead.
@@ -67,6 +67,10 @@ class Shapes:
         for name, unit in (("column_rows", 16), ("coarse_window_rows", 16), ("sign_rows", 4), ("coarse_rows", 4)):
             if getattr(self, name) <= 0 or getattr(self, name) % unit:
                 raise ValueError(f"{name} must be a positive multiple of {unit}, got {getattr(self, name)}")
+        if self.sign_words not in (8, 16, 32):
+            raise ValueError(f"sign_words must be 8, 16 or 32, got {self.sign_words}")
+        if self.gradient_tile not in (1, 2, 4) or self.gradient_rows % self.gradient_tile:
+            raise ValueError(f"gradient_tile must be 1, 2 or 4 and divide gradient_rows, got {self.gradient_tile}")
 
 
 #: By architecture; "" is for those without an entry. The defaults were measured on an H100; nothing else has been, so

@@ -62,11 +62,11 @@ def plane_offset(scale, starts):
 
 @triton.jit
 def map_starts(plane, image, starts, height, width):
-    """First pixels of an image's maps at the scales from 1 on of a plane, under `bicubic`."""
+    """First pixels of an image's maps at the scales from 1 on of a plane; not of collapsed ones."""
     maps = ()
     for k in tl.static_range(1, SCALES):
-        h, w = scale_size(height, width, k, False)
-        maps += (plane + plane_offset(k, starts) + (image * h * pitch_of(w).to(tl.int64) + PAD),)
+        size = (height >> k) * pitch_of(width >> k).to(tl.int64)
+        maps += (plane + plane_offset(k, starts) + (image * size + PAD),)
     return maps
 
 

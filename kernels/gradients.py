@@ -4,7 +4,7 @@
 import triton
 import triton.language as tl
 
-from mlr.kernels.adjoint import border_columns, border_rows, sign_columns, windows_gradient
+from mlr.kernels.adjoint import border_columns, border_rows, sign_columns, window_weights, windows_gradient
 from mlr.kernels.geometry import (
     PAD,
     SCALES,
@@ -17,7 +17,7 @@ from mlr.kernels.geometry import (
     quad,
     quads_of,
 )
-from mlr.kernels.pyramid import gather_area, gather_bicubic, gather_collapsed, has_taps
+from mlr.kernels.pyramid import gather_area, gather_cells, gather_collapsed, gather_neighbours, has_taps
 from mlr.kernels.sums import mean_sign
 
 
@@ -31,7 +31,7 @@ def border_sums(column_sums, borders, boxes, folds, y0, y1, h, w, RADIUS: tl.con
 
 @triton.jit
 def sign_sums(signs, column_sums, borders, boxes, folds, batch, height, width, size, scale, image, plane, first, last,
-              y0, y1, h, w, WORDS: tl.constexpr):
+              y0, y1, h, w, WORDS: tl.constexpr, SIGN_ROWS: tl.constexpr, COARSE_ROWS: tl.constexpr):
     """Column sums of the sign maps ``first`` .. ``last`` - 1 for whole rows, and box^T where a row or column is a
     border."""
     row = (image * SCALES + scale) * 2 * pitch_of(width)
@@ -40,16 +40,15 @@ def sign_sums(signs, column_sums, borders, boxes, folds, batch, height, width, s
     folds += (image * SCALES + scale) * 2 * height
     border_size = batch * SCALES * 2 * pitch_of(width).to(tl.int64)
     fold_size = batch * SCALES * 2 * height.to(tl.int64)
-    for n in range(first, last):
+    for n in tl.range(first, last, disable_licm=True):
         r = tl.where(n == 0, 2, tl.where(n == 1, 8, 32))
         at = plane + n * size
         words = (signs + at).to(tl.pointer_type(tl.int32))
         sums = (column_sums + at).to(tl.pointer_type(tl.int32))
-        # programs of scale 0 have more rows
         if scale > 0:
-            sign_columns(words, sums, borders + n * border_size, r, y0, y1, h, w, WORDS, 2)
+            sign_columns(words, sums, borders + n * border_size, r, y0, y1, h, w, WORDS, COARSE_ROWS)
         else:
-            sign_columns(words, sums, borders + n * border_size, r, y0, y1, h, w, WORDS, 8)
+            sign_columns(words, sums, borders + n * border_size, r, y0, y1, h, w, WORDS, SIGN_ROWS)
     tl.debug_barrier()
     for n in tl.range(first, last, disable_licm=True):
         maps = column_sums + plane + n * size
@@ -80,6 +79,7 @@ def coarse_gradient(column_signs, boxes, folds, local, centre, table, row_sums, 
     shift = 0.0
     if has_windows:
         shift = tl.load(weights + 1) * mean_sign(row_sums, image, scale, row_partials, h, w, coarse_window_rows)
+    box_weights = window_weights(weights)
     local += plane + PAD
     centre += plane + PAD
     for x0 in range(0, w, COLUMNS):
@@ -92,8 +92,8 @@ def coarse_gradient(column_signs, boxes, folds, local, centre, table, row_sums, 
             if has_windows:
                 grad += tl.load(centre + at, mask=inside, other=0.0) - shift
                 if MEANS:
-                    grad -= windows_gradient(column_signs + plane, size, box, border_size, fold, fold_size, weights, y,
-                                             x0, first, first + ROWS - 1, h, w, ROWS, COLUMNS)
+                    grad -= windows_gradient(column_signs + plane, size, box, border_size, fold, fold_size, box_weights,
+                                             y, x0, first, first + ROWS - 1, h, w, ROWS, COLUMNS)
             tl.store(local + at, grad, mask=inside)
 
 
@@ -121,7 +121,12 @@ def fine_gradient(grad, local, column_signs, boxes, folds, centre, table, row_su
     shift = 0.0
     if has_windows:
         shift = tl.load(weights + 1) * mean_sign(row_sums, image, 0, row_partials, height, width, window_rows)
+    box_weights = window_weights(weights)
     maps = map_starts(local, image, starts, height, width)
+    used = stencils | windows  # the scales gathered from; bicubic: those that are not collapsed
+    if not AREA:
+        for k in tl.static_range(1, SCALES):
+            used &= tl.where(tl.minimum(height, width) >> k == 0, ~(1 << k), -1)
     grad += image * height * width.to(tl.int64) + x0
     own = local + plane + (PAD + x0)
     centre += plane + (PAD + x0)
@@ -136,28 +141,44 @@ def fine_gradient(grad, local, column_signs, boxes, folds, centre, table, row_su
             total += tl.load(centre + at, mask=known, other=0.0) - shift
             if MEANS:
                 total -= windows_gradient(column_signs + plane, size, boxes + image * row_size, batch * row_size,
-                                          folds + image * fold_size, batch * fold_size, weights, y, x0, first,
+                                          folds + image * fold_size, batch * fold_size, box_weights, y, x0, first,
                                           first + ROWS - 1, height, width, ROWS, TILE)
         if AREA:
             for k in tl.static_range(1, SCALES):
-                if ((stencils | windows) >> k) & 1 != 0:
+                if (used >> k) & 1 != 0:
                     total += gather_area(local + plane_offset(k, starts), y, x, k, image, height, width)
         else:
             g0 = tl.zeros([ROWS, 32], tl.float32)
             g1 = g0
             g2 = g0
             g3 = g0
+            before = g0  # of outputs whose middle is the quad's right or left border
+            after = g0
             for k in tl.static_range(1, SCALES):
-                used = (((stencils | windows) >> k) & 1 != 0) & (height >> k != 0) & (width >> k != 0)
-                if used & has_taps(first, k, ROWS):
-                    d0, d1, d2, d3 = gather_bicubic(maps[k - 1], y, q, k, height, width)
-                    g0 += d0
-                    g1 += d1
-                    g2 += d2
-                    g3 += d3
+                here = (used >> k) & 1 != 0
+                if k > 1:
+                    here &= (first >> k < height >> k) & has_taps(first, k, ROWS)
+                if here:
+                    if k == 1:
+                        g0, g1, g2, g3 = gather_neighbours(maps[k - 1], y, q, height, width)
+                    elif k == 2:
+                        g = gather_cells(maps[k - 1], first, q, k, width, ROWS)
+                        g0 -= 0.09375 * g
+                        g1 += 0.59375 * g
+                        g2 += 0.59375 * g
+                        g3 -= 0.09375 * g
+                    else:
+                        g = gather_cells(maps[k - 1], first, q, k, width, ROWS)
+                        place = q & (2 ** (k - 2) - 1)
+                        before += tl.where(place == 2 ** (k - 3) - 1, g, 0.0)
+                        after += tl.where(place == 2 ** (k - 3), g, 0.0)
+            g0 += 0.59375 * after
+            g1 -= 0.09375 * after
+            g2 -= 0.09375 * before
+            g3 += 0.59375 * before
             total += quad(g0, g1, g2, g3, ROWS)
             if (height < 32) | (width < 32):
                 for k in tl.static_range(1, SCALES):
-                    if (((stencils | windows) >> k) & 1 != 0) & ((height >> k == 0) | (width >> k == 0)):
+                    if ((stencils | windows) & ~used) >> k & 1 != 0:
                         total += gather_collapsed(local + plane_offset(k, starts), y, x, image, height, width)
         tl.store(grad + (y * width + column), total.to(grad.dtype.element_ty), mask=inside)

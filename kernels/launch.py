@@ -130,7 +130,14 @@ def constants_of(p: Plan, shapes: Shapes) -> tuple[dict[str, int], ...]:
             WARPS=shapes.losses_warps,
             UNROLL=shapes.unroll,
         ),
-        pick("MEANS AREA", shapes.columns_warps, WORDS=shapes.sign_words, ROWS=shapes.sign_tile),
+        pick(
+            "MEANS AREA",
+            shapes.columns_warps,
+            SIGN_ROWS=shapes.sign_rows,
+            COARSE_ROWS=shapes.coarse_rows,
+            WORDS=shapes.sign_words,
+            ROWS=shapes.sign_tile,
+        ),
         pick("MEANS GRAD AREA ALIGNED", shapes.gradient_warps, ROWS=shapes.gradient_tile),
     )
 
@@ -176,8 +183,7 @@ def _launch(pred: Tensor, target: Tensor, weights: Tensor | None, p: Plan, shape
          p.column_rows, p.window_rows, p.coarse_window_rows, p.strip_rows,
          shapes.block * p.reps, p.column_tiles, p.quad_partials, p.errors_partials, p.strip_partials, p.row_partials),
         (signs, column_signs, borders, boxes, folds, local, centre, table, row_sums, *size, *p.starts,
-         *p.coarse_gradients, *bits, batch * sum(p.coarse_gradients), p.coarse_window_rows, shapes.sign_rows,
-         shapes.coarse_rows, p.row_partials),
+         *p.coarse_gradients, *bits, batch * sum(p.coarse_gradients), p.coarse_window_rows, p.row_partials),
         (grad, terms, local, column_signs, boxes, folds, centre, table, strip_sums, row_sums, *size, *p.starts,
          *p.terms, p.count, *bits, p.window_rows, p.coarse_window_rows, p.strip_rows, p.strip_partials, p.row_partials,
          shapes.gradient_rows),

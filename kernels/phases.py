@@ -26,7 +26,7 @@ _RUN_TIME = [
     "batch", "height", "width", "plane_units", "column_programs", "quad_programs", "coarse_programs", "strip_programs",
     "terms01", "terms23", "terms45", "count", "column_rows", "window_rows", "coarse_window_rows", "strip_rows", "reps",
     "column_tiles", "quad_partials", "block", "errors_partials", "strip_partials", "row_partials", "stencils",
-    "windows", "gradient_rows", "coarse_rows", "sign_rows", *(f"start{k}" for k in range(1, 6)),
+    "windows", "gradient_rows", *(f"start{k}" for k in range(1, 6)),
     *(f"coarse{k}" for k in range(1, 6)), *(f"strips{k}" for k in range(6)),
 ]  # fmt: skip
 
@@ -135,8 +135,9 @@ def losses_kernel(pred, target, errors, targets, sums, signs, local, centre, tab
 @triton.jit(do_not_specialize=_RUN_TIME)
 def columns_kernel(signs, column_signs, borders, boxes, folds, local, centre, table, row_sums, batch, height, width,
                    plane_units, start1, start2, start3, start4, start5, coarse1, coarse2, coarse3, coarse4, coarse5,
-                   stencils, windows, coarse_programs, coarse_window_rows, sign_rows, coarse_rows, row_partials,
-                   MEANS: tl.constexpr, AREA: tl.constexpr, WORDS: tl.constexpr, ROWS: tl.constexpr):
+                   stencils, windows, coarse_programs, coarse_window_rows, row_partials,
+                   MEANS: tl.constexpr, AREA: tl.constexpr, SIGN_ROWS: tl.constexpr, COARSE_ROWS: tl.constexpr,
+                   WORDS: tl.constexpr, ROWS: tl.constexpr):
     """Phase 3. A program is some rows of a coarse map, or of one sign map of scale 0.
 
     ``borders`` holds the border rows of (window, image, scale): two rows of the pitch of scale 0 each.
@@ -144,26 +145,26 @@ def columns_kernel(signs, column_signs, borders, boxes, folds, local, centre, ta
     pid = tl.program_id(0)
     if pid < coarse_programs:
         scale, image, part, _ = locate(pid, batch, (0, coarse1, coarse2, coarse3, coarse4, coarse5))
-        y0 = part * coarse_rows
-        rows = coarse_rows
+        y0 = part * COARSE_ROWS
+        rows = COARSE_ROWS
         first = 0
         last = 3 * ((windows >> scale) & 1)
     else:
         rest = pid - coarse_programs
-        per_map = tl.cdiv(height, sign_rows)
+        per_map = tl.cdiv(height, SIGN_ROWS)
         scale = 0
         image = (rest // (3 * per_map)).to(tl.int64)
         first = (rest % (3 * per_map)) // per_map
         last = first + 1
-        y0 = (rest % per_map) * sign_rows
-        rows = sign_rows
+        y0 = (rest % per_map) * SIGN_ROWS
+        rows = SIGN_ROWS
     h, w = scale_size(height, width, scale, AREA)
     y1 = tl.minimum(y0 + rows, h)
     size = plane_size(plane_units)
     plane = plane_offset(scale, (start1, start2, start3, start4, start5)) + image * h * pitch_of(w).to(tl.int64)
     if MEANS:
         sign_sums(signs, column_signs, borders, boxes, folds, batch, height, width, size, scale, image, plane, first,
-                  last, y0, y1, h, w, WORDS)
+                  last, y0, y1, h, w, WORDS, SIGN_ROWS, COARSE_ROWS)
         tl.debug_barrier()
     if scale > 0:
         coarse_gradient(column_signs, boxes, folds, local, centre, table, row_sums, batch, height, width, size, scale,

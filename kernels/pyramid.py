@@ -207,60 +207,58 @@ def collapsed_axis(x, length):
 
 
 @triton.jit
-def gather_bicubic(start, y, q, scale: tl.constexpr, height, width):
-    """What scale k >= 1 adds to the gradient of the pixels 4 q .. 4 q + 3 of rows y: the adjoint of ``reduce_maps``.
+def gather_neighbours(start, y, q, height, width):
+    """What scale 1 adds to the gradient of the pixels 4 q .. 4 q + 3 of rows y: the adjoint of ``reduce_maps``.
 
     ``start`` points to the map of its gradient, which is not collapsed. ``y`` [R, 1] and ``q`` [1, 32].
-    From scale 2 on all taps of an output lie within its own cell of 2^k x 2^k pixels, so a pixel belongs to one output
-    at most, four neighbours to the same one; its taps sit in the middle of the cell. At scale 1 a pixel belongs to two
-    outputs along each axis, (1, -1 | 3, 1) half pixels away; where the farther one lies outside the map, the tap that
-    was clamped to this pixel is one of the nearer output: its number is clamped.
+    A pixel belongs to two outputs along each axis, (1, -1 | 3, 1) half pixels away; where the farther one lies outside
+    the map, the tap that was clamped to this pixel is one of the nearer output: its number is clamped.
     """
-    h = height >> scale
-    w = width >> scale
+    h = height >> 1
+    w = width >> 1
     pitch = pitch_of(w)
-    if scale == 1:
-        near = y >> 1
-        far = near + 2 * (y & 1) - 1
-        known_near = near < h
-        known_far = (far < h) | (height % 2 == 0)
-        near = start + near * pitch
-        far = start + tl.minimum(tl.maximum(far, 0), h - 1) * pitch
-        ragged = width % 2 == 1
-        c = 2 * q
-        j = tl.minimum(tl.maximum(c - 1, 0), w - 1)
-        left = half_pixels(near + j, far + j, known_near, known_far)
-        j = tl.minimum(c, w - 1)
-        mid0 = half_pixels(near + j, far + j, known_near, known_far)
-        j = tl.minimum(c + 1, w - 1)
-        mid1 = half_pixels(near + j, far + j, known_near, known_far)
-        j = tl.minimum(c + 2, w - 1)
-        right = half_pixels(near + j, far + j, known_near, known_far)
-        if ragged:  # the last column of an odd width is the outermost tap of its left neighbour, and no more
-            left = tl.where(c - 1 < w, left, 0.0)
-            mid0 = tl.where(c < w, mid0, 0.0)
-            mid1 = tl.where(c + 1 < w, mid1, 0.0)
-            right = tl.where(c + 2 < w, right, 0.0)
-        return (
-            0.59375 * mid0 - 0.09375 * left,
-            0.59375 * mid0 - 0.09375 * mid1,
-            0.59375 * mid1 - 0.09375 * mid0,
-            0.59375 * mid1 - 0.09375 * right,
-        )
-    else:
-        QUADS: tl.constexpr = 2 ** (scale - 2)
-        i = y >> scale
-        j = q >> (scale - 2)
-        tap = (y & (4 * QUADS - 1)) - (2 * QUADS - 2)
-        known = (i < h) & (j < w) & (tap.to(tl.uint32, bitcast=True) < 4)
-        weight = tl.where((tap == 0) | (tap == 3), -0.09375, 0.59375)
-        g = weight * tl.load(start + i * pitch + j, mask=known, other=0.0)
-        if scale == 2:
-            return -0.09375 * g, 0.59375 * g, 0.59375 * g, -0.09375 * g
-        else:
-            first = tl.where((q & (QUADS - 1)) == QUADS // 2 - 1, g, 0.0)
-            second = tl.where((q & (QUADS - 1)) == QUADS // 2, g, 0.0)
-            return 0.59375 * second, -0.09375 * second, -0.09375 * first, 0.59375 * first
+    near = y >> 1
+    far = near + 2 * (y & 1) - 1
+    known_near = near < h
+    known_far = (far < h) | (height % 2 == 0)
+    near = near * pitch
+    far = tl.minimum(tl.maximum(far, 0), h - 1) * pitch
+    c = 2 * q
+    j = tl.minimum(tl.maximum(c - 1, 0), w - 1)
+    left = half_pixels(start + (near + j), start + (far + j), known_near, known_far)
+    j = tl.minimum(c, w - 1)
+    mid0 = half_pixels(start + (near + j), start + (far + j), known_near, known_far)
+    j = tl.minimum(c + 1, w - 1)
+    mid1 = half_pixels(start + (near + j), start + (far + j), known_near, known_far)
+    j = tl.minimum(c + 2, w - 1)
+    right = half_pixels(start + (near + j), start + (far + j), known_near, known_far)
+    if width % 2 == 1:  # the last column of an odd width is the outermost tap of its left neighbour, and no more
+        left = tl.where(c - 1 < w, left, 0.0)
+        mid0 = tl.where(c < w, mid0, 0.0)
+        mid1 = tl.where(c + 1 < w, mid1, 0.0)
+        right = tl.where(c + 2 < w, right, 0.0)
+    return (
+        0.59375 * mid0 - 0.09375 * left,
+        0.59375 * mid0 - 0.09375 * mid1,
+        0.59375 * mid1 - 0.09375 * mid0,
+        0.59375 * mid1 - 0.09375 * right,
+    )
+
+
+@triton.jit
+def gather_cells(start, first, q, scale: tl.constexpr, width, ROWS: tl.constexpr):
+    """What scale k >= 2 has for the quads q of the rows from ``first`` on, a multiple of ROWS <= 4, weighed along y.
+
+    All taps of an output lie within its own cell of 2^k x 2^k pixels, so a pixel belongs to one output at most, four
+    neighbours to the same one, and so do these rows; its taps sit in the middle of the cell.
+    """
+    CELL: tl.constexpr = 2**scale
+    w = width >> scale
+    j = q >> (scale - 2)
+    tap = tl.arange(0, ROWS)[:, None] + ((first & (CELL - 1)) - (CELL // 2 - 2))
+    weight = tl.where((tap == 1) | (tap == 2), 0.59375, -0.09375)
+    start += (first >> scale) * pitch_of(w)
+    return weight * tl.load(start + (tl.zeros_like(tap) + j), mask=(j < w) & (tap >= 0) & (tap < 4), other=0.0)
 
 
 @triton.jit
