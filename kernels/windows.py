@@ -139,7 +139,7 @@ def pad_columns(sums, plane_size, y0, y1, left, right, w, ROWS: tl.constexpr, TI
     if left:
         replicate(sums, plane_size, y0, y1, 0, 0, PAD, pitch_of(w), ROWS)
     if right:
-        replicate(sums, plane_size, y0, y1, w - 1, PAD + w, tl.cdiv(w, TILE) * TILE + 2 * PAD, pitch_of(w), ROWS)
+        replicate(sums, plane_size, y0, y1, w - 1, w + PAD, tl.cdiv(w, TILE) * TILE + 2 * PAD, pitch_of(w), ROWS)
 
 
 @triton.jit
