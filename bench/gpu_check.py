@@ -47,18 +47,19 @@ ALTERNATIVES: dict[str, list[dict[str, int]]] = {
     ],
     "window_rows": [{"window_rows": n} for n in (4, 16)],
     "coarse_window_rows": [{"coarse_window_rows": 32}],
-    "strip_rows": [{"strip_rows": n} for n in (16, 32, 48)],
+    "strip_rows": [{"strip_rows": n} for n in (16, 36, 48)],
     "losses": [
         {"unroll": 1},
+        {"unroll": 4},
         {"window_columns": 512},
         {"losses_warps": 8, "window_tile": 8, "window_columns": 512},
     ],
     "sign_rows": [{"sign_rows": n} for n in (16, 64)],
     "coarse_rows": [{"coarse_rows": n} for n in (4, 16)],
     "columns": [
-        {"columns_warps": 8, "sign_tile": 8, "sign_words": 128},
-        {"columns_warps": 4, "sign_tile": 8, "sign_words": 128},
-        {"columns_warps": 4, "sign_tile": 4, "sign_words": 64},
+        {"columns_warps": 8, "sign_tile": 8},
+        {"columns_warps": 4, "sign_tile": 8},
+        {"columns_warps": 2, "sign_tile": 2, "sign_words": 16},
     ],
     "gradient_rows": [{"gradient_rows": n} for n in (8, 32)],
 }

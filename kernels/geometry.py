@@ -57,7 +57,7 @@ def plane_offset(scale, starts):
     offset = 0
     for k in tl.static_range(1, SCALES):
         offset = tl.where(scale == k, starts[k - 1], offset)
-    return offset.to(tl.int64) * 64
+    return tl.cast(offset, tl.int64) * 64
 
 
 @triton.jit

@@ -96,9 +96,11 @@ def precompile(
         for width in (64, 65):
             for grad in (True, False):
                 p = plan(1, 64, width, tuple(terms), downsample, grad, shapes)
-                for kernel, constants in zip(KERNELS, constants_of(p, shapes), strict=True):
+                for kernel, constants, registers in zip(
+                    KERNELS, constants_of(p, shapes), shapes.registers, strict=True
+                ):
                     device_number = triton.runtime.driver.active.get_current_device()
-                    compiled(kernel, dtype, constants, device_number, shapes.registers)
+                    compiled(kernel, dtype, constants, device_number, registers)
 
 
 def _on(device: torch.device) -> AbstractContextManager[object]:
@@ -196,8 +198,10 @@ def _launch(pred: Tensor, target: Tensor, weights: Tensor | None, p: Plan, shape
                 kernel[(programs,)](*values, **constants)
         return terms, grad
     current = triton.runtime.driver.active.get_current_device()
-    for kernel, programs, values, constants in zip(KERNELS, p.grids, run_time, constants_of(p, shapes), strict=True):
+    for kernel, programs, values, constants, registers in zip(
+        KERNELS, p.grids, run_time, constants_of(p, shapes), shapes.registers, strict=True
+    ):
         if programs:
-            function = compiled(kernel, pred.dtype, constants, current, shapes.registers)
+            function = compiled(kernel, pred.dtype, constants, current, registers)
             function[(programs, 1, 1)](*values, *list(constants.values())[:-1])
     return terms, grad

@@ -38,8 +38,8 @@ def fine_columns(pred, target, sums, partials, rest, tiles, height, width, plane
     start = image * height * width.to(tl.int64)
     pitch = pitch_of(width)
     out = sums + image * height * pitch.to(tl.int64)
-    x = tile * BLOCK + tl.arange(0, BLOCK)
-    total = column_sums(pred + start, target + start, width, out, size, y0, y1, x, height, width, True, MEANS)
+    total = column_sums(pred + start, target + start, width, out, size, y0, y1, tile * BLOCK, height, width, True,
+                        MEANS, BLOCK)
     tl.store(partials + image * SCALES * errors_partials + part, tl.sum(total, 0))
     if MEANS:
         tl.debug_barrier()
@@ -101,7 +101,7 @@ def coarse_windows(errors, sums, signs, centre, table, partials, row_sums, scale
         if GRAD:
             neutral_signs(signs + plane, size, y0, y1, w, ROWS)
         for x0 in range(0, w, COLUMNS):
-            column_sums(e_ptr, e_ptr, pitch, sums + plane, size, y0, y1, x0 + tl.arange(0, COLUMNS), h, w, False, True)
+            column_sums(e_ptr, e_ptr, pitch, sums + plane, size, y0, y1, x0, h, w, False, True, COLUMNS)
         tl.debug_barrier()
         pad_columns(sums + plane, size, y0, y1, True, True, w, 4, COARSE_TILE)
         tl.debug_barrier()
