@@ -35,12 +35,12 @@ def error_tile(e_ptr, t_ptr, stride, y, h, FIRST: tl.constexpr, PAIR: tl.constex
     """
     row = tl.arange(0, 8)[:, None]
     if INSIDE:
-        e_ptr += (y + FIRST) * stride
-        t_ptr += (y + FIRST) * stride
+        e_ptr += stride * (y + FIRST)
+        t_ptr += stride * (y + FIRST)
     elif FIRST < 0:
-        row = tl.maximum(y + FIRST + row, 0)
+        row = tl.maximum(row + (y + FIRST), 0)
     else:
-        row = tl.minimum(y + FIRST + row, h - 1)
+        row = tl.minimum(row + (y + FIRST), h - 1)
     e = tl.load(tl.max_contiguous(e_ptr + row * stride, [1, 1])).to(tl.float32)
     if PAIR:
         e -= tl.load(tl.max_contiguous(t_ptr + row * stride, [1, 1])).to(tl.float32)
@@ -137,7 +137,7 @@ def column_sums(e_ptr, t_ptr, stride, sums, plane_size, y0, y1, x0, h, w, PAIR: 
         else:
             for k in tl.static_range(0, BLOCK_ROWS, 8):
                 tile = error_tile(e_ptr, t_ptr, stride, y, h, k, PAIR, False)
-                total += tl.sum(tl.where(y + k + tl.arange(0, 8)[:, None] < h, tile, 0.0), 0)
+                total += tl.sum(tl.where(tl.arange(0, 8)[:, None] + (y + k) < h, tile, 0.0), 0)
     return tl.where(mask, total, 0.0)
 
 
