@@ -219,11 +219,15 @@ void stencil_block(const Stencil& s, int y0, int y1, bool count) {
         if (count) add_to_doubles(s.sums[kind], v & inside);
         v = Vec::zero();
       };
+      auto flush_halves = [&](Kind kind, Vec& v) __attribute__((always_inline)) {
+        v = v + v;
+        flush(kind, v);
+      };
       flush(D, sum.d);
       if constexpr (first) flush(R, sum.r), flush(C, sum.c);
       if constexpr (second) flush(RR, sum.rr), flush(RC, sum.rc), flush(CC, sum.cc);
-      if constexpr (n1) flush(N, sum.n = sum.n + sum.n);
-      if constexpr (n2) flush(NR, sum.nr = sum.nr + sum.nr), flush(NC, sum.nc = sum.nc + sum.nc);
+      if constexpr (n1) flush_halves(N, sum.n);
+      if constexpr (n2) flush_halves(NR, sum.nr), flush_halves(NC, sum.nc);
     }
   }
 }

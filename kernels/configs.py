@@ -67,6 +67,9 @@ class Shapes:
         for name, unit in (("column_rows", 16), ("coarse_window_rows", 16), ("sign_rows", 4), ("coarse_rows", 4)):
             if getattr(self, name) <= 0 or getattr(self, name) % unit:
                 raise ValueError(f"{name} must be a positive multiple of {unit}, got {getattr(self, name)}")
+        for name in ("sign_rows", "coarse_rows"):
+            if getattr(self, name) & (getattr(self, name) - 1):
+                raise ValueError(f"{name} must be a power of two, got {getattr(self, name)}")
         if self.sign_words not in (8, 16, 32):
             raise ValueError(f"sign_words must be 8, 16 or 32, got {self.sign_words}")
         if self.gradient_tile not in (1, 2, 4) or self.gradient_rows % self.gradient_tile:

@@ -71,6 +71,16 @@ def map_starts(plane, image, starts, height, width):
 
 
 @triton.jit
+def border_places(image, scale, batch, height, width):
+    """Where the two border rows, and the two border columns, of an image's map lie in their tables: the first element
+    for the first window, and elements from one window to the next. Rows have the pitch of scale 0, columns H pixels."""
+    place = (image * SCALES + scale) * 2
+    windows = batch * SCALES * 2
+    pitch = pitch_of(width)
+    return place * pitch, windows * pitch.to(tl.int64), place * height, windows * height.to(tl.int64)
+
+
+@triton.jit
 def locate(rest, batch, parts):
     """Scale, image and part of program number ``rest`` of a list: scales ascending, in each all images, all parts.
 

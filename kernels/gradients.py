@@ -10,6 +10,7 @@ from mlr.kernels.geometry import (
     SCALES,
     SLOTS,
     TILE,
+    border_places,
     map_starts,
     pitch_of,
     plane_offset,
@@ -34,12 +35,10 @@ def sign_sums(signs, column_sums, borders, boxes, folds, batch, height, width, s
               y0, y1, h, w, WORDS: tl.constexpr, SIGN_ROWS: tl.constexpr, COARSE_ROWS: tl.constexpr):
     """Column sums of the sign maps ``first`` .. ``last`` - 1 for whole rows, and box^T where a row or column is a
     border."""
-    row = (image * SCALES + scale) * 2 * pitch_of(width)
+    row, border_size, fold, fold_size = border_places(image, scale, batch, height, width)
     borders += row
     boxes += row
-    folds += (image * SCALES + scale) * 2 * height
-    border_size = batch * SCALES * 2 * pitch_of(width).to(tl.int64)
-    fold_size = batch * SCALES * 2 * height.to(tl.int64)
+    folds += fold
     for n in tl.range(first, last, disable_licm=True):
         r = tl.where(n == 0, 2, tl.where(n == 1, 8, 32))
         at = plane + n * size
@@ -54,13 +53,13 @@ def sign_sums(signs, column_sums, borders, boxes, folds, batch, height, width, s
         maps = column_sums + plane + n * size
         border = borders + n * border_size
         box = boxes + n * border_size
-        fold = folds + n * fold_size
+        columns = folds + n * fold_size
         if n == 0:
-            border_sums(maps, border, box, fold, y0, y1, h, w, 2)
+            border_sums(maps, border, box, columns, y0, y1, h, w, 2)
         elif n == 1:
-            border_sums(maps, border, box, fold, y0, y1, h, w, 8)
+            border_sums(maps, border, box, columns, y0, y1, h, w, 8)
         else:
-            border_sums(maps, border, box, fold, y0, y1, h, w, 32)
+            border_sums(maps, border, box, columns, y0, y1, h, w, 32)
 
 
 @triton.jit
@@ -69,10 +68,9 @@ def coarse_gradient(column_signs, boxes, folds, local, centre, table, row_sums, 
                     MEANS: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
     """The finished gradient of some whole rows of a coarse map, into ``local``."""
     pitch = pitch_of(w)
-    border_size = batch * SCALES * 2 * pitch_of(width).to(tl.int64)
-    box = boxes + (image * SCALES + scale) * 2 * pitch_of(width)
-    fold_size = batch * SCALES * 2 * height.to(tl.int64)
-    fold = folds + (image * SCALES + scale) * 2 * height
+    row, border_size, fold, fold_size = border_places(image, scale, batch, height, width)
+    boxes += row
+    folds += fold
     weights = table + image * 128 + scale * SLOTS
     has_windows = (windows >> scale) & 1 != 0
     has_stencil = (stencils >> scale) & 1 != 0
@@ -92,8 +90,8 @@ def coarse_gradient(column_signs, boxes, folds, local, centre, table, row_sums, 
             if has_windows:
                 grad += tl.load(centre + at, mask=inside, other=0.0) - shift
                 if MEANS:
-                    grad -= windows_gradient(column_signs + plane, size, box, border_size, fold, fold_size, box_weights,
-                                             y, x0, first, first + ROWS - 1, h, w, ROWS, COLUMNS)
+                    grad -= windows_gradient(column_signs + plane, size, boxes, border_size, folds, fold_size,
+                                             box_weights, y, x0, first, first + ROWS - 1, h, w, ROWS, COLUMNS)
             tl.store(local + at, grad, mask=inside)
 
 
@@ -115,8 +113,9 @@ def fine_gradient(grad, local, column_signs, boxes, folds, centre, table, row_su
     plane = image * height * pitch.to(tl.int64)
     weights = table + image * 128
     size = plane_size(plane_units)
-    row_size = SCALES * 2 * pitch.to(tl.int64)
-    fold_size = SCALES * 2 * height.to(tl.int64)
+    row, border_size, fold, fold_size = border_places(image, 0, batch, height, width)
+    boxes += row
+    folds += fold
     has_windows = windows & 1 != 0
     shift = 0.0
     if has_windows:
@@ -140,9 +139,8 @@ def fine_gradient(grad, local, column_signs, boxes, folds, centre, table, row_su
         if has_windows:
             total += tl.load(centre + at, mask=known, other=0.0) - shift
             if MEANS:
-                total -= windows_gradient(column_signs + plane, size, boxes + image * row_size, batch * row_size,
-                                          folds + image * fold_size, batch * fold_size, box_weights, y, x0, first,
-                                          first + ROWS - 1, height, width, ROWS, TILE)
+                total -= windows_gradient(column_signs + plane, size, boxes, border_size, folds, fold_size, box_weights,
+                                          y, x0, first, first + ROWS - 1, height, width, ROWS, TILE)
         if AREA:
             for k in tl.static_range(1, SCALES):
                 if (used >> k) & 1 != 0:

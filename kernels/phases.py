@@ -14,7 +14,18 @@ two directions in turn it owns whole rows, writes them, and passes a barrier of 
 import triton
 import triton.language as tl
 
-from mlr.kernels.geometry import PAD, SCALES, SLOTS, TILE, locate, pitch_of, plane_offset, plane_size, scale_size
+from mlr.kernels.geometry import (
+    COARSE_TILE,
+    PAD,
+    SCALES,
+    SLOTS,
+    TILE,
+    locate,
+    pitch_of,
+    plane_offset,
+    plane_size,
+    scale_size,
+)
 from mlr.kernels.gradients import coarse_gradient, fine_gradient, sign_sums
 from mlr.kernels.means import coarse_windows, fine_columns, fine_windows
 from mlr.kernels.pyramid import reduce_maps, reduce_quads
@@ -169,7 +180,7 @@ def columns_kernel(signs, column_signs, borders, boxes, folds, local, centre, ta
     if scale > 0:
         coarse_gradient(column_signs, boxes, folds, local, centre, table, row_sums, batch, height, width, size, scale,
                         image, plane, stencils, windows, coarse_window_rows, row_partials, y0, y1, h, w, MEANS,
-                        2 * ROWS, TILE // 2)
+                        ROWS * TILE // COARSE_TILE, COARSE_TILE)
 
 
 @triton.jit(do_not_specialize=_RUN_TIME)

@@ -164,7 +164,7 @@ def walk(e_ptr, t_ptr, less, stride, weights, local, pitch, y0, rows, x0, h, w, 
             prc = trc2 - minus_rc2
             pcc = tcc2 + cc2
             tt = trc2 * trc2 + 1.0
-            half, t, u1, u2 = normal(ex2, minus_ey2, px, py, tx2, ty2, tx2 * tx2 + (ty2 * ty2 + 1.0))  # fmt: skip
+            half, t, u1, u2 = normal(ex2, minus_ey2, px, py, tx2, ty2, tx2 * tx2 + (ty2 * ty2 + 1.0))
             n += valid * half
             t *= w_n
             gx += t * u1

@@ -129,12 +129,12 @@ def test_settings_work_together(changes, tmp_path):
 
 def test_training_lowers_the_loss(tmp_path):
     # a narrower decoder ends in one channel, which may die, and then nothing is learned from some seeds; 48 steps on
-    # augmented images are few, and processors round differently: a seed whose first loss leaves room, and a mean
+    # augmented images are few, and processors round differently: a seed whose first loss leaves room
     wide = {"decoder_channels": 512, "batch_size": 1, "epochs": 6, "learning_rate": 2e-3, "seed": 2}
     result = quiet_train(replace(TINY, out=tmp_path / "run", balancer="fixed", losses="depth", **wide))
     with (result.path / "metrics.csv").open() as file:
         losses = [float(r["train/loss_epoch"]) for r in csv.DictReader(file) if r["train/loss_epoch"]]
-    assert sum(losses[-3:]) / 3 < 0.8 * losses[0]
+    assert losses[-1] < 0.8 * losses[0]
 
 
 def test_two_ranks_train_together(tmp_path):
