@@ -33,7 +33,12 @@ TARGETS = {
     "gfx942": GPUTarget("hip", "gfx942", 64),
 }
 #: Registers a thread; on gfx942, which has 512 of them, the compiler takes what it likes: held to 128, phase 1 spills.
-MAX_REGISTERS = {"sm_80": 128, "sm_90": 128, "sm_100": 128, "gfx942": 168}
+MAX_REGISTERS = {"sm_80": 128, "sm_90": 128, "sm_100": 128, "gfx942": 134}
+#: What Triton's launcher tells the compiler of a tensor: its alignment and, on AMD's GPUs, that it is below 2 GiB.
+KNOWN_OF_TENSORS = {
+    "cuda": [["tt.divisibility", 16]],
+    "hip": [["tt.divisibility", 16], ["tt.pointer_range", 32]],
+}
 #: Bytes that a program may take of the shared memory, which is exchange between warps alone.
 MAX_SHARED = 16384
 NAMES = {"torch.float32": "*fp32", "torch.uint8": "*u8", "torch.int32": "*i32"}
@@ -56,7 +61,7 @@ def compile_for(kernel: Any, target: str, width: int = 384) -> Any:
             signature[name] = "i32"
         else:
             signature[name] = NAMES[str(torch.float32 if name in MAPS else POINTERS.get(name, torch.float32))]
-            attributes[(place,)] = [["tt.divisibility", 16]]
+            attributes[(place,)] = KNOWN_OF_TENSORS[TARGETS[target].backend]
     source = ASTSource(kernel, signature, constexprs=constants, attrs=attributes)
     registers = shapes.registers[KERNELS.index(kernel)]
     options = {"num_warps": warps, **compiler_options(TARGETS[target].backend, registers)}
