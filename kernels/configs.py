@@ -81,8 +81,8 @@ class Shapes:
 TABLE: dict[str, Shapes] = {"": Shapes()}
 # with more registers in phase 1, the compiler moves more loads ahead than there is room for (compiled, not measured)
 TABLE["sm_100"] = replace(Shapes(), registers=(120, 128, 124, 124))
-# A wavefront of AMD has 64 lanes: half the wavefronts keep the same number of pixels a lane. One step of the stencils at
-# a time keeps phase 2 below 128 registers, where four wavefronts fit in place of three (compiled, not measured).
+# A wavefront of AMD has 64 lanes: half the wavefronts keep the same number of pixels a lane. One step of the stencils
+# at a time keeps phase 2 below 128 registers, where four wavefronts fit in place of three (compiled, not measured).
 TABLE["gfx942"] = replace(Shapes(), pyramid_warps=2, losses_warps=2, unroll=1, columns_warps=2, gradient_warps=2)
 
 
