@@ -85,6 +85,7 @@ void stencil_block(const Stencil& s, int y0, int y1, bool count) {
   const bool use_d = s.kinds & bit(D), use_m = kGradient && s.kinds & bit(M);
 
   constexpr int kFlush = 4;  // columns of vectors whose sums run on in float
+  constexpr int kLine = 16;  // floats of a cache line
   int until_flush = kFlush;
   for (int x = 0; x < s.w; x += Vec::N) {
     const int left = s.w - x;                                     // pixels from here to the edge
@@ -110,6 +111,10 @@ void stencil_block(const Stencil& s, int y0, int y1, bool count) {
     const float* base = s.base + x;
     float* out = s.out + x;
     for (int i = 0; i < rows; i++) {
+      // the next columns: a march down so many rows is no pattern that the processor would foresee
+      if constexpr (any) __builtin_prefetch(e + 2 * pitch + kLine);
+      if constexpr (with_target) __builtin_prefetch(t + 2 * pitch + kLine);
+      if constexpr (kGradient) __builtin_prefetch(out + kLine, 1);
       Vec g;
       if constexpr (kGradient) g = Vec::load(base) + s.constant;
       if (use_d) {
