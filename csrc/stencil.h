@@ -143,7 +143,24 @@ void stencil_block(const Stencil& s, int y0, int y1, bool count) {
             tcc = tc1 - tc0;
           }
         }
-        // Losses, and the cotangent of each derivative.
+        // Losses, and the cotangent of each derivative. The normals go first: what is quickly done fills the time that
+        // their roots and divisions take.
+        NormalValue n, nr, nc;
+        if constexpr (n1) n = normal_distance<kGradient>(r0, c0, tr0, tc0, tr0 + r0, tc0 + c0, wt[N]);
+        if constexpr (n2) {
+          const Vec prc = trc + rc;
+          nr = normal_distance<kGradient>(rr, rc, trr, trc, trr + rr, prc, wt[NR]);
+          nc = normal_distance<kGradient>(cc, rc, tcc, trc, tcc + cc, prc, wt[NC]);
+        }
+        if constexpr (first) {
+          sum.r = sum.r + abs(r0);
+          sum.c = sum.c + abs(c0);
+        }
+        if constexpr (second) {
+          sum.rr = sum.rr + abs(rr);
+          sum.rc = sum.rc + abs(rc);
+          sum.cc = sum.cc + abs(cc);
+        }
         Vec gr = Vec::zero(), gc = gr, grr = gr, grc = gr, gcc = gr;
         if constexpr (first && kGradient) {
           gr = unit_sign(r0) * wt[R];
@@ -155,33 +172,20 @@ void stencil_block(const Stencil& s, int y0, int y1, bool count) {
           gcc = unit_sign(cc) * wt[CC];
         }
         if constexpr (n1) {
-          const NormalValue v = normal_distance<kGradient>(r0, c0, tr0, tc0, tr0 + r0, tc0 + c0, wt[N]);
-          sum.n = sum.n + v.half;
+          sum.n = sum.n + n.half;
           if constexpr (kGradient) {
-            gr = fma(v.g1, v.t, gr);
-            gc = fma(v.g2, v.t, gc);
+            gr = fma(n.g1, n.t, gr);
+            gc = fma(n.g2, n.t, gc);
           }
         }
         if constexpr (n2) {
-          const Vec prc = trc + rc;
-          const NormalValue v = normal_distance<kGradient>(rr, rc, trr, trc, trr + rr, prc, wt[NR]);
-          const NormalValue u = normal_distance<kGradient>(cc, rc, tcc, trc, tcc + cc, prc, wt[NC]);
-          sum.nr = sum.nr + v.half;
-          sum.nc = sum.nc + u.half;
+          sum.nr = sum.nr + nr.half;
+          sum.nc = sum.nc + nc.half;
           if constexpr (kGradient) {
-            grr = fma(v.g1, v.t, grr);
-            grc = fma(v.g2, v.t, fma(u.g2, u.t, grc));
-            gcc = fma(u.g1, u.t, gcc);
+            grr = fma(nr.g1, nr.t, grr);
+            grc = fma(nr.g2, nr.t, fma(nc.g2, nc.t, grc));
+            gcc = fma(nc.g1, nc.t, gcc);
           }
-        }
-        if constexpr (first) {
-          sum.r = sum.r + abs(r0);
-          sum.c = sum.c + abs(c0);
-        }
-        if constexpr (second) {
-          sum.rr = sum.rr + abs(rr);
-          sum.rc = sum.rc + abs(rc);
-          sum.cc = sum.cc + abs(cc);
         }
         if constexpr (kGradient) {
           if constexpr (curves) {
