@@ -52,7 +52,7 @@ ALTERNATIVES: dict[str, list[dict[str, int]]] = {
         {"unroll": 1},
         {"unroll": 4},
         {"window_columns": 512},
-        {"losses_warps": 8, "window_tile": 8, "window_columns": 512},
+        {"losses_warps": 8, "strips": 8, "window_tile": 8, "window_columns": 512},
     ],
     "sign_rows": [{"sign_rows": n} for n in (16, 64)],
     "coarse_rows": [{"coarse_rows": n} for n in (4, 16)],

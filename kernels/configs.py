@@ -28,6 +28,7 @@ class Shapes:
         strip_rows: phase 2, stencils.
         window_tile: phase 2, rows of a tile of the windows (compiled).
         window_columns: phase 2, columns of a pass of the column sums of a coarse scale (compiled).
+        strips: phase 2, strips of the stencils side by side, one for 32 lanes of a program (compiled).
         unroll: phase 2, steps of the stencils' loop written out (compiled).
         losses_warps: phase 2, warps of a program (compiled).
         sign_rows: phase 3, column sums of the sign maps of scale 0; a power of two, as is coarse_rows (compiled).
@@ -51,6 +52,7 @@ class Shapes:
     strip_rows: int = 24
     window_tile: int = 4
     window_columns: int = 128
+    strips: int = 4
     unroll: int = 2
     losses_warps: int = 4
     sign_rows: int = 32
@@ -81,7 +83,7 @@ class Shapes:
 TABLE: dict[str, Shapes] = {"": Shapes()}
 # with more registers in phase 1, the compiler moves more loads ahead than there is room for (compiled, not measured)
 TABLE["sm_100"] = replace(Shapes(), registers=(120, 128, 124, 124))
-# A wavefront of AMD has 64 lanes: half the wavefronts keep the same number of pixels a lane. One step of the stencils
+# A wavefront of AMD has 64 lanes: half as many do the same work with as many pixels a lane. One step of the stencils
 # at a time keeps phase 2 below 128 registers, where four wavefronts fit in place of three (compiled, not measured).
 TABLE["gfx942"] = replace(Shapes(), pyramid_warps=2, losses_warps=2, unroll=1, columns_warps=2, gradient_warps=2)
 

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 import triton
 from torch import Tensor
-from triton.runtime.jit import JITFunction
+from triton.runtime.jit import JITFunction, MockTensor
 
 from mlr.kernels import phases
 from mlr.kernels.configs import Shapes, compiler_options, shapes_for
@@ -33,6 +33,19 @@ POINTERS = {
     "boxes": torch.int32,
     "folds": torch.int32,
 }
+
+
+#: Bytes from which on an offset takes more than 31 bits. AMD's compiler uses shorter addresses below.
+WIDE = 2**31
+
+
+class WideTensor(MockTensor):
+    """Stands for tensors of ``WIDE`` bytes or more when a kernel is compiled, as Triton's own does for smaller ones."""
+
+    @staticmethod
+    def ptr_range() -> int:
+        """Bytes behind the pointer."""
+        return WIDE
 
 
 def multi_loss(
@@ -79,7 +92,7 @@ def precompile(
     """Compile what a training step needs, so that the first one is as fast as the others.
 
     Kernels depend on the type of the maps, the reduction, which families of losses there are, and whether the width is
-    a multiple of 4, but not on sizes. Triton keeps them on disk.
+    a multiple of 4, but not on sizes, unless a tensor takes 2 GiB. Triton keeps them on disk.
 
     Args:
         device: the GPU to compile for.
@@ -129,7 +142,7 @@ def constants_of(p: Plan, shapes: Shapes) -> tuple[dict[str, int], ...]:
             shapes.losses_warps,
             COLUMNS=shapes.window_columns,
             ROWS=shapes.window_tile,
-            WARPS=shapes.losses_warps,
+            STRIPS=shapes.strips,
             UNROLL=shapes.unroll,
         ),
         pick(
@@ -147,20 +160,34 @@ def constants_of(p: Plan, shapes: Shapes) -> tuple[dict[str, int], ...]:
 _compiled: dict[tuple[object, ...], Any] = {}
 
 
-def compiled(kernel: JITFunction, dtype: torch.dtype, constants: dict[str, int], device: int, registers: int) -> Any:
-    """The kernel for maps of some type, compiled at the first call for a device and choice of constants."""
-    key = (kernel, dtype, device, registers, *constants.values())
+def compiled(
+    kernel: JITFunction,
+    dtype: torch.dtype,
+    constants: dict[str, int],
+    device: int,
+    registers: int,
+    wide: bool = False,
+) -> Any:
+    """The kernel for maps of some type, compiled at the first call for a device and choice of constants.
+
+    ``wide``: some tensor takes ``WIDE`` bytes or more.
+    """
+    key = (kernel, dtype, device, registers, wide, *constants.values())
     if key not in _compiled:
         options = compiler_options(triton.runtime.driver.active.get_current_target().backend, registers)
-        _compiled[key] = kernel.warmup(*arguments(kernel, dtype, constants), grid=(1,), **constants, **options)
+        stand_ins = arguments(kernel, dtype, constants, wide)
+        _compiled[key] = kernel.warmup(*stand_ins, grid=(1,), **constants, **options)
     return _compiled[key]
 
 
-def arguments(kernel: JITFunction, dtype: torch.dtype, constants: Iterable[str]) -> list[torch.dtype | int]:
-    """Stand-ins for a kernel's run-time arguments: the type of what a pointer points to, 1 for a number."""
+def arguments(
+    kernel: JITFunction, dtype: torch.dtype, constants: Iterable[str], wide: bool = False
+) -> list[MockTensor | int]:
+    """Stand-ins for a kernel's run-time arguments: a tensor of the right type, 1 for a number."""
     numbers = {kernel.params[i].name for i in range(len(kernel.params)) if kernel.params[i].do_not_specialize}
     names = [name for name in kernel.arg_names if name not in constants]
-    return [1 if n in numbers else dtype if n in MAPS else POINTERS.get(n, torch.float32) for n in names]
+    tensor = WideTensor if wide else MockTensor
+    return [1 if n in numbers else tensor(dtype if n in MAPS else POINTERS.get(n, torch.float32)) for n in names]
 
 
 def _launch(pred: Tensor, target: Tensor, weights: Tensor | None, p: Plan, shapes: Shapes) -> tuple[Tensor, Tensor]:
@@ -198,10 +225,11 @@ def _launch(pred: Tensor, target: Tensor, weights: Tensor | None, p: Plan, shape
                 kernel[(programs,)](*values, **constants)
         return terms, grad
     current = triton.runtime.driver.active.get_current_device()
+    wide = max(pred.nbytes, 4 * max(floats), max(bytes_), 4 * max(ints)) >= WIDE
     for kernel, programs, values, constants, registers in zip(
         KERNELS, p.grids, run_time, constants_of(p, shapes), shapes.registers, strict=True
     ):
         if programs:
-            function = compiled(kernel, pred.dtype, constants, current, registers)
+            function = compiled(kernel, pred.dtype, constants, current, registers, wide)
             function[(programs, 1, 1)](*values, *list(constants.values())[:-1])
     return terms, grad

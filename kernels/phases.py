@@ -83,12 +83,12 @@ def pyramid_kernel(pred, target, weights, errors, targets, sums, table, partials
 @triton.jit
 def strips(pred, target, errors, targets, local, table, strip_sums, scale, image, part, starts, height, width,
            strip_rows, strip_partials, NORMALS: tl.constexpr, GRAD: tl.constexpr, AREA: tl.constexpr,
-           WARPS: tl.constexpr, UNROLL: tl.constexpr):
-    """Stencils on ``WARPS`` strips of a map."""
+           STRIPS: tl.constexpr, UNROLL: tl.constexpr):
+    """Stencils on ``STRIPS`` strips of a map."""
     h, w = scale_size(height, width, scale, AREA)
     pitch = pitch_of(w)
     per_row = tl.cdiv(w, STRIP)
-    worker = part * WARPS + tl.arange(0, WARPS)
+    worker = part * STRIPS + tl.arange(0, STRIPS)
     y0 = ((worker // per_row) * strip_rows)[:, None]
     x0 = ((worker % per_row) * STRIP)[:, None]
     partial = strip_sums + ((image * SCALES + scale) * strip_partials + worker) * SLOTS
@@ -104,13 +104,13 @@ def strips(pred, target, errors, targets, local, table, strip_sums, scale, image
             e_ptr = errors + coarse
             t_ptr = targets + coarse
         walk(e_ptr, t_ptr, tl.where(scale == 0, -1.0, 0.0), tl.where(scale == 0, width, pitch), weights, local + plane,
-             pitch, y0, strip_rows, x0, h, w, partial, keep, WARPS, NORMALS, GRAD, UNROLL)
+             pitch, y0, strip_rows, x0, h, w, partial, keep, STRIPS, NORMALS, GRAD, UNROLL)
     elif scale == 0:
         walk(pred + start, target + start, -1.0, width, weights, local + plane, pitch, y0, strip_rows, x0, h, w,
-             partial, keep, WARPS, NORMALS, GRAD, UNROLL)
+             partial, keep, STRIPS, NORMALS, GRAD, UNROLL)
     else:
         walk(errors + coarse, targets + coarse, 0.0, pitch, weights, local + plane, pitch, y0, strip_rows, x0, h, w,
-             partial, keep, WARPS, NORMALS, GRAD, UNROLL)
+             partial, keep, STRIPS, NORMALS, GRAD, UNROLL)
 
 
 @triton.jit(do_not_specialize=_RUN_TIME)
@@ -120,7 +120,7 @@ def losses_kernel(pred, target, errors, targets, sums, signs, local, centre, tab
                   coarse_programs, strip_programs, column_rows, window_rows, coarse_window_rows, strip_rows, block,
                   column_tiles, quad_partials, errors_partials, strip_partials, row_partials,
                   MEANS: tl.constexpr, NORMALS: tl.constexpr, GRAD: tl.constexpr, AREA: tl.constexpr,
-                  ALIGNED: tl.constexpr, COLUMNS: tl.constexpr, ROWS: tl.constexpr, WARPS: tl.constexpr,
+                  ALIGNED: tl.constexpr, COLUMNS: tl.constexpr, ROWS: tl.constexpr, STRIPS: tl.constexpr,
                   UNROLL: tl.constexpr):
     """Phase 2. A program is windows on rows of a coarse map, stencils on strips, or windows on a tile of scale 0."""
     pid = tl.program_id(0)
@@ -136,7 +136,7 @@ def losses_kernel(pred, target, errors, targets, sums, signs, local, centre, tab
         scale, image, part, _ = locate(pid - coarse_programs, batch,
                                        (strips0, strips1, strips2, strips3, strips4, strips5))
         strips(pred, target, errors, targets, local, table, strip_sums, scale, image, part, starts, height, width,
-               strip_rows, strip_partials, NORMALS, GRAD, AREA, WARPS, UNROLL)
+               strip_rows, strip_partials, NORMALS, GRAD, AREA, STRIPS, UNROLL)
     else:
         fine_windows(pred, target, sums, signs, centre, table, partials, row_sums,
                      pid - coarse_programs - strip_programs, height, width, plane_units, column_rows, window_rows,

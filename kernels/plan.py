@@ -130,7 +130,7 @@ def plan(
         cdiv(h, coarse_window_rows) if k else cdiv(w, TILE) * cdiv(h, window_rows) for k, (h, w) in enumerate(sizes)
     ]
     coarse_windows = listed(windows & ~1, tiles)
-    strip_groups = listed(stencils, [cdiv(n, shapes.losses_warps) for n in strips])
+    strip_groups = listed(stencils, [cdiv(n, shapes.strips) for n in strips])
     coarse_gradients = listed(used & ~1 if grad else 0, [cdiv(h, shapes.coarse_rows) for h, _ in sizes])
     listed_columns = columns if windows & 1 else 0
     listed_quads = quad_programs if used & 0b110 else 0

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """D, the derivatives of eq. (6) and the normals of eq. (7) and (8), with the gradient they leave at each pixel.
 
-A warp walks down a strip of 32 columns, one lane a column; what the rows above contributed stays in registers and what
-the neighbouring columns hold comes by a shuffle (``tl.gather`` inside the warp). The two lanes at either end are there
-for their neighbours only, so a strip yields 28 columns. Row n completes the row n - 2,
-whose second derivatives need it.
+A warp, or half a wavefront, walks down a strip of 32 columns, one lane a column; what the rows above contributed stays
+in registers and what the neighbouring columns hold comes by a shuffle (``tl.gather`` inside the warp). The two lanes at
+either end are there for their neighbours only, so a strip yields 28 columns. Row n completes the row n - 2, whose
+second derivatives need it.
 
 Loads are clamped to the map, so derivatives vanish by themselves in the last column and row (replicate padding). The
 adjoint needs masks where a derivative is the constant 0 (first differences, last column or row) and outside the map.
@@ -76,22 +76,22 @@ def weighted_sign(x, weight):
 
 
 @triton.jit
-def walk(e_ptr, t_ptr, less, stride, weights, local, pitch, y0, rows, x0, h, w, partial, keep, WARPS: tl.constexpr,
+def walk(e_ptr, t_ptr, less, stride, weights, local, pitch, y0, rows, x0, h, w, partial, keep, STRIPS: tl.constexpr,
          NORMALS: tl.constexpr, GRAD: tl.constexpr, UNROLL: tl.constexpr):
-    """Sums of |.| and 1 - cos over ``rows`` rows from y0 [WARPS, 1] on and the 28 columns from x0 [WARPS, 1] on.
+    """Sums of |.| and 1 - cos over ``rows`` rows from y0 [STRIPS, 1] on and the 28 columns from x0 [STRIPS, 1] on.
 
     E is what ``e_ptr`` points to plus ``less`` (-1 or 0) times the target. Stores the local gradient to ``local`` and
-    the sums to the slots of their kinds in ``partial`` [WARPS].
+    the sums to the slots of their kinds in ``partial`` [STRIPS].
     """
     lane = tl.arange(0, LANES)[None, :]
-    zero = tl.zeros([WARPS, LANES], tl.float32)
+    zero = tl.zeros([STRIPS, LANES], tl.float32)
     x = x0 - HALO + lane
-    right = tl.minimum(lane + 1, LANES - 1) + tl.zeros([WARPS, LANES], tl.int32)
-    left = tl.maximum(lane - 1, 0) + tl.zeros([WARPS, LANES], tl.int32)
+    right = tl.minimum(lane + 1, LANES - 1) + tl.zeros([STRIPS, LANES], tl.int32)
+    left = tl.maximum(lane - 1, 0) + tl.zeros([STRIPS, LANES], tl.int32)
     column = tl.minimum(tl.maximum(x, 0), w - 1)
     stored = (lane >= HALO) & (lane < HALO + STRIP) & (x < quads_of(w))
     owned = stored & (x < w)
-    differs = x < w - 1 + tl.zeros([WARPS, LANES], tl.int32)  # columns whose r is not the constant 0
+    differs = x < w - 1 + tl.zeros([STRIPS, LANES], tl.int32)  # columns whose r is not the constant 0
     # left of the map there is no rr; what else the clamped loads make there is 0 already
     within = (x >= 0).to(tl.float32) + zero
     w_d = signed_weight(tl.load(weights))

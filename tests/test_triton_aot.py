@@ -18,11 +18,11 @@ import pytest
 import torch
 import triton
 from triton.backends.compiler import GPUTarget
-from triton.compiler import ASTSource
+from triton.compiler import ASTSource, make_backend
 
 import mlr
 from mlr.kernels.configs import TABLE, compiler_options
-from mlr.kernels.launch import KERNELS, MAPS, POINTERS, constants_of
+from mlr.kernels.launch import KERNELS, arguments, constants_of
 from mlr.kernels.plan import plan
 
 RESULT = Path(__file__).parent.parent / "bench" / "results" / "triton" / "resources.json"
@@ -34,34 +34,33 @@ TARGETS = {
 }
 #: Registers a thread; on gfx942, which has 512 of them, the compiler takes what it likes: held to 128, phase 1 spills.
 MAX_REGISTERS = {"sm_80": 128, "sm_90": 128, "sm_100": 128, "gfx942": 134}
-#: What Triton's launcher tells the compiler of a tensor: its alignment and, on AMD's GPUs, that it is below 2 GiB.
-KNOWN_OF_TENSORS = {
-    "cuda": [["tt.divisibility", 16]],
-    "hip": [["tt.divisibility", 16], ["tt.pointer_range", 32]],
-}
 #: Bytes that a program may take of the shared memory, which is exchange between warps alone.
 MAX_SHARED = 16384
-NAMES = {"torch.float32": "*fp32", "torch.uint8": "*u8", "torch.int32": "*i32"}
+NAMES = {torch.float32: "*fp32", torch.uint8: "*u8", torch.int32: "*i32"}
 
 pytestmark = pytest.mark.skipif(triton.knobs.runtime.interpret, reason="TRITON_INTERPRET=1: nothing is compiled")
 
 
-def compile_for(kernel: Any, target: str, width: int = 384) -> Any:
-    """All losses with gradient, float32, bicubic: what a training step runs."""
+def compile_for(kernel: Any, target: str, width: int = 384, wide: bool = False) -> Any:
+    """All losses with gradient, float32, bicubic: what a training step runs; ``wide``: with tensors beyond 2 GiB."""
     shapes = TABLE.get(target, TABLE[""])
     p = plan(8, 288, width, mlr.LossSpace("all").terms, "bicubic", True, shapes)
     constants = dict(constants_of(p, shapes)[KERNELS.index(kernel)])
     warps = constants.pop("num_warps")
+    backend = make_backend(TARGETS[target])
+    run_time = iter(arguments(kernel, torch.float32, constants, wide))
     signature, attributes = {}, {}
     for place, parameter in enumerate(kernel.params):
-        name = parameter.name
-        if name in constants:
-            signature[name] = "constexpr"
-        elif parameter.do_not_specialize:
-            signature[name] = "i32"
-        else:
-            signature[name] = NAMES[str(torch.float32 if name in MAPS else POINTERS.get(name, torch.float32))]
-            attributes[(place,)] = KNOWN_OF_TENSORS[TARGETS[target].backend]
+        if parameter.name in constants:
+            signature[parameter.name] = "constexpr"
+            continue
+        argument = next(run_time)
+        if isinstance(argument, int):
+            signature[parameter.name] = "i32"
+        else:  # with what Triton's launcher finds out about a tensor
+            signature[parameter.name] = NAMES[argument.dtype]
+            known = backend.get_tensor_specialization(argument, align=True)
+            attributes[(place,)] = backend.parse_attr(known)
     source = ASTSource(kernel, signature, constexprs=constants, attrs=attributes)
     registers = shapes.registers[KERNELS.index(kernel)]
     options = {"num_warps": warps, **compiler_options(TARGETS[target].backend, registers)}
@@ -95,6 +94,15 @@ def test_no_kernel_spills_and_none_takes_too_much(kernel, target):
     assert found["registers"] <= MAX_REGISTERS[target], found
     assert found["shared"] <= MAX_SHARED, found
     assert found["widest load"] >= (4 if kernel.fn.__name__ == "losses_kernel" else 8), found
+
+
+def test_beyond_two_gibibytes_amd_addresses_with_64_bits():
+    accesses = re.compile(r"\b(global|buffer)_(?:load|store)_\w+")  # offsets of the latter have 32 bits
+    kinds = [
+        set(accesses.findall(compile_for(KERNELS[3], "gfx942", wide=wide).asm["amdgcn"])) for wide in (False, True)
+    ]
+    assert "buffer" in kinds[0]
+    assert kinds[1] == {"global"}
 
 
 def test_the_committed_table_names_every_kernel_and_target():

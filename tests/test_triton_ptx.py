@@ -14,6 +14,7 @@ from depth_maps import cliffs, depth_pair, relative_l2, term_errors
 
 import mlr
 from mlr import kernels, reference
+from mlr.kernels import launch
 from mlr.kernels.launch import KERNELS, constants_of, shapes_for
 from mlr.kernels.plan import plan
 
@@ -166,6 +167,22 @@ def test_precompile_leaves_nothing_to_compile(sm_90, monkeypatch):
         pred, target = depth_pair(1, height, width)
         kernels.multi_loss(pred, target, torch.ones(1, 78), ALL)
         kernels.multi_loss(pred, target, None, ALL)
+
+
+def test_large_tensors_get_kernels_of_their_own(sm_90, monkeypatch):
+    wide = []
+
+    def compiled(*key):
+        wide.append(key[-1])
+        return original(*key)
+
+    original = launch.compiled
+    monkeypatch.setattr(launch, "compiled", compiled)
+    pred, target = depth_pair(1, 40, 56)
+    kernels.multi_loss(pred, target, torch.ones(1, 78), ALL)
+    monkeypatch.setattr(launch, "WIDE", 4 * 40 * 56)
+    kernels.multi_loss(pred, target, torch.ones(1, 78), ALL)
+    assert wide == 4 * [False] + 4 * [True]
 
 
 def test_the_step_stays_within_its_budget_of_instructions_and_traffic(sm_90):
