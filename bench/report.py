@@ -59,8 +59,9 @@ SWEEPS = {
 
 
 def chip(meta: dict[str, Any]) -> str:
-    """Processor of a result file in a few words."""
-    return meta.get("gpu") or f"{meta['cpu']}, {meta['threads']} thread{'s' * (meta['threads'] > 1)}"
+    """Processor of a result file in a few words: a GPU, or a CPU with the instruction set that the engine used."""
+    threads = f"{meta['threads']} thread{'s' * (meta['threads'] > 1)}"
+    return meta.get("gpu") or ", ".join(filter(None, (meta["cpu"], meta.get("cpp"), threads)))
 
 
 # --- README -----------------------------------------------------------------------------------------------------------
