@@ -20,10 +20,6 @@ struct Vec {
   static MLR_INLINE Vec zero() { return _mm512_setzero_ps(); }
   static MLR_INLINE Vec load(const float* p) { return _mm512_loadu_ps(p); }
   static MLR_INLINE Vec load_first(const float* p, int n) { return _mm512_maskz_loadu_ps(__mmask16((1u << n) - 1), p); }
-  // eight-bit integers as floats
-  static MLR_INLINE Vec load_i8(const int8_t* p) {
-    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
-  }
   MLR_INLINE void store(float* p) const { _mm512_storeu_ps(p, v); }
   MLR_INLINE void store_first(float* p, int n) const { _mm512_mask_storeu_ps(p, __mmask16((1u << n) - 1), v); }
 };
@@ -70,6 +66,30 @@ MLR_INLINE void store_signs(int8_t* p, Vec a, Vec b, Vec c, Vec d) {
   const __m512i order = _mm512_set_epi32(15, 11, 7, 3, 14, 10, 6, 2, 13, 9, 5, 1, 12, 8, 4, 0);
   _mm512_storeu_si512(p, _mm512_permutexvar_epi32(order, bytes));
 }
+struct Shorts {
+  static constexpr int N = 32;
+  __m512i v;
+  Shorts() = default;
+  MLR_INLINE Shorts(__m512i x) : v(x) {}
+  MLR_INLINE explicit Shorts(int x) : v(_mm512_set1_epi16(short(x))) {}
+  static MLR_INLINE __m256i bytes(const int8_t* p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)); }
+  template <int kCount>
+  static MLR_INLINE Shorts sum_i8(const int8_t* p) {
+    __m256i sum = bytes(p);
+    for (int i = 1; i < kCount; i++) sum = _mm256_add_epi8(sum, bytes(p + i));
+    return _mm512_cvtepi8_epi16(sum);
+  }
+  MLR_INLINE Vec low() const { return _mm512_cvtepi32_ps(_mm512_cvtepi16_epi32(_mm512_castsi512_si256(v))); }
+  MLR_INLINE Vec high() const { return _mm512_cvtepi32_ps(_mm512_cvtepi16_epi32(_mm512_extracti64x4_epi64(v, 1))); }
+};
+MLR_INLINE Shorts operator+(Shorts a, Shorts b) { return _mm512_add_epi16(a.v, b.v); }
+MLR_INLINE Shorts operator-(Shorts a, Shorts b) { return _mm512_sub_epi16(a.v, b.v); }
+MLR_INLINE Shorts operator*(Shorts a, Shorts b) { return _mm512_mullo_epi16(a.v, b.v); }
+template <int K>
+MLR_INLINE Shorts shift(Shorts lo, Shorts hi) {
+  static_assert(K % 2 == 0, "lanes move in pairs");
+  return _mm512_alignr_epi32(hi.v, lo.v, K / 2);
+}
 MLR_INLINE Vec half_to_float(const uint16_t* p) {
   return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
 }
@@ -91,9 +111,6 @@ struct Vec {
   }
   static MLR_INLINE Vec load(const float* p) { return _mm256_loadu_ps(p); }
   static MLR_INLINE Vec load_first(const float* p, int n) { return _mm256_maskload_ps(p, first(n)); }
-  static MLR_INLINE Vec load_i8(const int8_t* p) {
-    return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
-  }
   MLR_INLINE void store(float* p) const { _mm256_storeu_ps(p, v); }
   MLR_INLINE void store_first(float* p, int n) const { _mm256_maskstore_ps(p, first(n), v); }
 };
@@ -143,6 +160,31 @@ MLR_INLINE void store_signs(int8_t* p, Vec a, Vec b, Vec c, Vec d) {
   bytes = _mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), bytes);
 }
+struct Shorts {
+  static constexpr int N = 16;
+  __m256i v;
+  Shorts() = default;
+  MLR_INLINE Shorts(__m256i x) : v(x) {}
+  MLR_INLINE explicit Shorts(int x) : v(_mm256_set1_epi16(short(x))) {}
+  static MLR_INLINE __m128i bytes(const int8_t* p) { return _mm_loadu_si128(reinterpret_cast<const __m128i*>(p)); }
+  template <int kCount>
+  static MLR_INLINE Shorts sum_i8(const int8_t* p) {
+    __m128i sum = bytes(p);
+    for (int i = 1; i < kCount; i++) sum = _mm_add_epi8(sum, bytes(p + i));
+    return _mm256_cvtepi8_epi16(sum);
+  }
+  MLR_INLINE Vec low() const { return _mm256_cvtepi32_ps(_mm256_cvtepi16_epi32(_mm256_castsi256_si128(v))); }
+  MLR_INLINE Vec high() const { return _mm256_cvtepi32_ps(_mm256_cvtepi16_epi32(_mm256_extracti128_si256(v, 1))); }
+};
+MLR_INLINE Shorts operator+(Shorts a, Shorts b) { return _mm256_add_epi16(a.v, b.v); }
+MLR_INLINE Shorts operator-(Shorts a, Shorts b) { return _mm256_sub_epi16(a.v, b.v); }
+MLR_INLINE Shorts operator*(Shorts a, Shorts b) { return _mm256_mullo_epi16(a.v, b.v); }
+template <int K>
+MLR_INLINE Shorts shift(Shorts lo, Shorts hi) {
+  const __m256i middle = _mm256_permute2x128_si256(lo.v, hi.v, 0x21);
+  if constexpr (K == 8) return middle;
+  return _mm256_alignr_epi8(middle, lo.v, 2 * (K & 7));
+}
 MLR_INLINE Vec half_to_float(const uint16_t* p) {
   return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
 }
@@ -171,7 +213,6 @@ struct Vec {
     for (int i = 0; i < n; i++) r.v[i] = p[i];
     return r;
   }
-  static MLR_INLINE Vec load_i8(const int8_t* p) { return Floats{float(p[0]), float(p[1]), float(p[2]), float(p[3])}; }
   MLR_INLINE void store(float* p) const { __builtin_memcpy(p, &v, 16); }
   MLR_INLINE void store_first(float* p, int n) const {
     for (int i = 0; i < n; i++) p[i] = v[i];
@@ -217,6 +258,46 @@ MLR_INLINE void interleave(Vec even, Vec odd, Vec& a, Vec& b) {
   b = MLR_SHUFFLE(even.v, odd.v, 2, 6, 3, 7);
 }
 #undef MLR_SHUFFLE
+struct Shorts {
+  static constexpr int N = 8;
+  typedef int8_t Bytes __attribute__((vector_size(8)));
+  typedef int16_t Half __attribute__((vector_size(8)));
+  typedef int16_t Whole __attribute__((vector_size(16)));
+  Whole v;
+  Shorts() = default;
+  MLR_INLINE Shorts(Whole x) : v(x) {}
+  MLR_INLINE explicit Shorts(int x) : v(Whole{} + int16_t(x)) {}
+  static MLR_INLINE Bytes bytes(const int8_t* p) {
+    Bytes r;
+    __builtin_memcpy(&r, p, 8);
+    return r;
+  }
+  template <int kCount>
+  static MLR_INLINE Shorts sum_i8(const int8_t* p) {
+    Bytes sum = bytes(p);
+    for (int i = 1; i < kCount; i++) sum += bytes(p + i);
+    return __builtin_convertvector(sum, Whole);
+  }
+  MLR_INLINE Vec half(int i) const {
+    Half r;
+    __builtin_memcpy(&r, reinterpret_cast<const char*>(&v) + 8 * i, 8);
+    return __builtin_convertvector(r, Vec::Floats);
+  }
+  MLR_INLINE Vec low() const { return half(0); }
+  MLR_INLINE Vec high() const { return half(1); }
+};
+MLR_INLINE Shorts operator+(Shorts a, Shorts b) { return a.v + b.v; }
+MLR_INLINE Shorts operator-(Shorts a, Shorts b) { return a.v - b.v; }
+MLR_INLINE Shorts operator*(Shorts a, Shorts b) { return a.v * b.v; }
+template <int K>
+MLR_INLINE Shorts shift(Shorts lo, Shorts hi) {
+  Shorts r;  // the lanes of both side by side, from lane K on
+  int16_t both[16];
+  __builtin_memcpy(both, &lo.v, 16);
+  __builtin_memcpy(both + 8, &hi.v, 16);
+  __builtin_memcpy(&r.v, both + K, 16);
+  return r;
+}
 MLR_INLINE void add_to_doubles(double* sums, Vec a) {
   for (int i = 0; i < 4; i++) sums[i] += double(a.v[i]);
 }
@@ -227,6 +308,9 @@ MLR_INLINE void store_signs(int8_t* p, Vec a, Vec b, Vec c, Vec d) {
 }
 
 #endif
+
+// Shorts are 2 N sixteen-bit integers: sum_i8<n> gives p[i] + .. + p[i + n - 1] in lane i, which must fit a byte; low and
+// high are the two halves as floats.
 
 // sign(a) in units of kUnit, 0 at 0: a magnitude below 2^-100 counts in part, which no depth in any unit comes near.
 // Weights are divided by the unit once, so that a signed weight costs one clamp and one multiplication.
@@ -240,22 +324,6 @@ MLR_INLINE Vec lane_mask(int n) {
   __builtin_memcpy(&r.v, kLaneMasks + 16 - n, sizeof r.v);
   return r;
 }
-
-// A table of 32 floats indexed by bytes: two registers, where a register holds sixteen.
-constexpr bool kLookUp = Vec::N == 16;
-struct SignTable {
-#if MLR_SIMD == 512
-  __m512 low, high;
-  MLR_INLINE explicit SignTable(const float* t) : low(_mm512_loadu_ps(t)), high(_mm512_loadu_ps(t + 16)) {}
-  MLR_INLINE Vec look_up(const int8_t* p) const {
-    const __m512i index = _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
-    return _mm512_permutex2var_ps(low, index, high);
-  }
-#else
-  MLR_INLINE explicit SignTable(const float*) {}
-  MLR_INLINE Vec look_up(const int8_t*) const { return Vec::zero(); }  // not called: kLookUp is false
-#endif
-};
 
 // sum of the lanes, always in the same order
 MLR_INLINE float sum_lanes(Vec a) {

@@ -11,25 +11,25 @@
 
 // The vector K pixels to the right, walking right to left: a short shift is made of two registers, a longer one is an
 // older register, and where registers are short an older entry of a ring that the nearest cache holds.
-template <int K>
+template <int K, class V = Vec>
 struct Ahead {
-  static constexpr int kDepth = K < Vec::N ? 1 : K / Vec::N;
+  static constexpr int kDepth = K < V::N ? 1 : K / V::N;
   static constexpr bool kRing = kDepth > 4;
-  Vec older[kDepth];
+  V older[kDepth];
   // what lies right of the first vector: the same number everywhere
-  MLR_INLINE explicit Ahead(Vec beyond) {
+  MLR_INLINE explicit Ahead(V beyond) {
     for (int i = 0; i < kDepth; i++) older[i] = beyond;
   }
   // v is the vector at x
-  MLR_INLINE Vec get(Vec v, int x) {
-    Vec r;
+  MLR_INLINE V get(V v, int x) {
+    V r;
     if constexpr (kRing) {
-      Vec& slot = older[x / Vec::N % kDepth];
+      V& slot = older[x / V::N % kDepth];
       r = slot;
       slot = v;
       return r;
     }
-    if constexpr (K < Vec::N)
+    if constexpr (K < V::N)
       r = shift<K>(v, older[0]);
     else
       r = older[kDepth - 1];
@@ -38,7 +38,7 @@ struct Ahead {
     return r;
   }
   // v[x] + v[x + K]
-  MLR_INLINE Vec add(Vec v, int x) { return v + get(v, x); }
+  MLR_INLINE V add(V v, int x) { return v + get(v, x); }
 };
 
 // A window that starts at padded position p = x + offset, stored at x: `kSkip` whole vectors and a shift.

@@ -89,7 +89,8 @@ def colorize(image: NDArray, depth: NDArray, valid: NDArray | None = None) -> ND
     # symmetric: the ordering for that makes half the fill-in of the general one.
     factors = splu(matrix, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True})
     filled = depth.copy()
-    filled[~known] = factors.solve(right)
+    # the exact solution is a mean of known depth; rounding may carry it a digit beyond
+    filled[~known] = factors.solve(right).clip(depth[known].min(), depth[known].max())
     return filled
 
 
