@@ -197,6 +197,14 @@ def test_zero_weights_give_a_zero_gradient(level):
     assert not grad[1].any()
 
 
+def test_the_gradient_of_the_windows_cancels_exactly(level):
+    target = torch.full((1, 1, 150, 220), 3.0)
+    pred = target + torch.arange(220.0).square() / 100  # below its local mean, away from the border
+    _, grad = op(pred, target, torch.ones(1, 3), list(LossSpace("M5/0+M17/0+M65/0").terms), "bicubic")
+    assert grad.any()
+    assert not grad[..., 32:-32, 64:-64].any()
+
+
 def test_opposite_slopes_reach_the_obtuse_branch(level):
     x = torch.arange(40.0)
     pred, target = (s * x.repeat(30, 1)[None, None] for s in (8.0, -8.0))
