@@ -79,8 +79,8 @@ struct Shorts {
     for (int i = 1; i < kCount; i++) sum = _mm256_add_epi8(sum, bytes(p + i));
     return _mm512_cvtepi8_epi16(sum);
   }
-  MLR_INLINE Vec low() const { return _mm512_cvtepi32_ps(_mm512_cvtepi16_epi32(_mm512_castsi512_si256(v))); }
-  MLR_INLINE Vec high() const { return _mm512_cvtepi32_ps(_mm512_cvtepi16_epi32(_mm512_extracti64x4_epi64(v, 1))); }
+  MLR_INLINE Vec even() const { return _mm512_cvtepi32_ps(_mm512_slli_epi32(v, 16)); }
+  MLR_INLINE Vec odd() const { return _mm512_cvtepi32_ps(_mm512_and_si512(v, _mm512_set1_epi32(-65536))); }
 };
 MLR_INLINE Shorts operator+(Shorts a, Shorts b) { return _mm512_add_epi16(a.v, b.v); }
 MLR_INLINE Shorts operator-(Shorts a, Shorts b) { return _mm512_sub_epi16(a.v, b.v); }
@@ -173,8 +173,8 @@ struct Shorts {
     for (int i = 1; i < kCount; i++) sum = _mm_add_epi8(sum, bytes(p + i));
     return _mm256_cvtepi8_epi16(sum);
   }
-  MLR_INLINE Vec low() const { return _mm256_cvtepi32_ps(_mm256_cvtepi16_epi32(_mm256_castsi256_si128(v))); }
-  MLR_INLINE Vec high() const { return _mm256_cvtepi32_ps(_mm256_cvtepi16_epi32(_mm256_extracti128_si256(v, 1))); }
+  MLR_INLINE Vec even() const { return _mm256_cvtepi32_ps(_mm256_slli_epi32(v, 16)); }
+  MLR_INLINE Vec odd() const { return _mm256_cvtepi32_ps(_mm256_and_si256(v, _mm256_set1_epi32(-65536))); }
 };
 MLR_INLINE Shorts operator+(Shorts a, Shorts b) { return _mm256_add_epi16(a.v, b.v); }
 MLR_INLINE Shorts operator-(Shorts a, Shorts b) { return _mm256_sub_epi16(a.v, b.v); }
@@ -261,7 +261,6 @@ MLR_INLINE void interleave(Vec even, Vec odd, Vec& a, Vec& b) {
 struct Shorts {
   static constexpr int N = 8;
   typedef int8_t Bytes __attribute__((vector_size(8)));
-  typedef int16_t Half __attribute__((vector_size(8)));
   typedef int16_t Whole __attribute__((vector_size(16)));
   Whole v;
   Shorts() = default;
@@ -278,13 +277,8 @@ struct Shorts {
     for (int i = 1; i < kCount; i++) sum += bytes(p + i);
     return __builtin_convertvector(sum, Whole);
   }
-  MLR_INLINE Vec half(int i) const {
-    Half r;
-    __builtin_memcpy(&r, reinterpret_cast<const char*>(&v) + 8 * i, 8);
-    return __builtin_convertvector(r, Vec::Floats);
-  }
-  MLR_INLINE Vec low() const { return half(0); }
-  MLR_INLINE Vec high() const { return half(1); }
+  MLR_INLINE Vec even() const { return __builtin_convertvector((Vec::Ints)v << 16, Vec::Floats); }
+  MLR_INLINE Vec odd() const { return __builtin_convertvector((Vec::Ints)v & -65536, Vec::Floats); }
 };
 MLR_INLINE Shorts operator+(Shorts a, Shorts b) { return a.v + b.v; }
 MLR_INLINE Shorts operator-(Shorts a, Shorts b) { return a.v - b.v; }
@@ -309,8 +303,8 @@ MLR_INLINE void store_signs(int8_t* p, Vec a, Vec b, Vec c, Vec d) {
 
 #endif
 
-// Shorts are 2 N sixteen-bit integers: sum_i8<n> gives p[i] + .. + p[i + n - 1] in lane i, which must fit a byte; low and
-// high are the two halves as floats.
+// Shorts are 2 N sixteen-bit integers: sum_i8<n> gives p[i] + .. + p[i + n - 1] in lane i, which must fit a byte; even and
+// odd give every other lane times 2^16, as floats.
 
 // sign(a) in units of kUnit, 0 at 0: a magnitude below 2^-100 counts in part, which no depth in any unit comes near.
 // Weights are divided by the unit once, so that a signed weight costs one clamp and one multiplication.

@@ -113,7 +113,8 @@ template <bool k5, bool k17, bool k65>
 MLR_INLINE void inner_row(const WindowAdjoint& a, int y, float* out) {
   const AdjointWindow &v5 = a.win[0], &v17 = a.win[1], &v65 = a.win[2];
   const int w = a.w;
-  const Vec scaled5(v5.scaled), scaled17(v17.scaled), scaled65(v65.scaled);
+  const Shorts area5(v5.area), area17(v17.area), area65(v65.area);  // known numbers would become shifts and additions
+  const Vec scaled5(v5.scaled * 0x1p-16f), scaled17(v17.scaled * 0x1p-16f), scaled65(v65.scaled * 0x1p-16f);
   const Shorts none(0);
   Ahead<2, Shorts> a2(none);
   Ahead<4, Shorts> a4(none), b4(none);
@@ -136,17 +137,18 @@ MLR_INLINE void inner_row(const WindowAdjoint& a, int y, float* out) {
     }
     if (x >= last) continue;
     if constexpr (k5) box5 = Shorts::sum_i8<5>(v5.columns + x - 2);
-    Vec low = Vec::zero(), high = Vec::zero();
-    auto add = [&](Shorts box, const int8_t* signs, int n, Vec scaled) __attribute__((always_inline)) {
-      const Shorts value = box - Shorts::sum_i8<1>(signs + row + x) * Shorts(n * n);
-      low = fma(value.low(), scaled, low);
-      high = fma(value.high(), scaled, high);
+    Vec even = Vec::zero(), odd = Vec::zero(), first, second;
+    auto add = [&](Shorts box, const int8_t* signs, Shorts area, Vec scaled) __attribute__((always_inline)) {
+      const Shorts value = box - Shorts::sum_i8<1>(signs + row + x) * area;
+      even = fma(value.even(), scaled, even);
+      odd = fma(value.odd(), scaled, odd);
     };
-    if constexpr (k5) add(box5, v5.signs, 5, scaled5);
-    if constexpr (k17) add(box17, v17.signs, 17, scaled17);
-    if constexpr (k65) add(box65, v65.signs, 65, scaled65);
-    low.store(out + x);
-    high.store(out + x + Vec::N);
+    if constexpr (k5) add(box5, v5.signs, area5, scaled5);
+    if constexpr (k17) add(box17, v17.signs, area17, scaled17);
+    if constexpr (k65) add(box65, v65.signs, area65, scaled65);
+    interleave(even, odd, first, second);
+    first.store(out + x);
+    second.store(out + x + Vec::N);
   }
   auto add_folds = [&](const AdjointWindow& v, int left, int right) {
     out[0] += v.scaled * float(left);
