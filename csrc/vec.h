@@ -237,8 +237,14 @@ MLR_INLINE Vec sqrt(Vec a) {
 #endif
 }
 MLR_INLINE Vec clamp_to(Vec a, Vec bound) {
+#if defined(__SSE2__)
+  return (Vec::Floats)_mm_max_ps(_mm_min_ps((__m128)a.v, (__m128)bound.v), (__m128)-bound.v);
+#elif defined(__aarch64__)
+  return (Vec::Floats)vmaxq_f32(vminq_f32((float32x4_t)a.v, (float32x4_t)bound.v), (float32x4_t)-bound.v);
+#else
   const Vec::Floats low = a.v < bound.v ? a.v : bound.v;
   return low > -bound.v ? low : -bound.v;
+#endif
 }
 #if defined(__clang__)
 #define MLR_SHUFFLE(a, b, i, j, k, l) __builtin_shufflevector(a, b, i, j, k, l)
@@ -296,9 +302,17 @@ MLR_INLINE void add_to_doubles(double* sums, Vec a) {
   for (int i = 0; i < 4; i++) sums[i] += double(a.v[i]);
 }
 MLR_INLINE void store_signs(int8_t* p, Vec a, Vec b, Vec c, Vec d) {
-  const Vec all[4] = {a, b, c, d};
-  for (int k = 0; k < 4; k++)
-    for (int i = 0; i < 4; i++) p[4 * k + i] = int8_t((all[k].v[i] > 0) - (all[k].v[i] < 0));
+  const auto sign = [](Vec v) { return (Vec::Ints)(v.v < 0) - (Vec::Ints)(v.v > 0); };  // true is -1
+#if defined(__SSE2__)
+  const __m128i lo = _mm_packs_epi32((__m128i)sign(a), (__m128i)sign(b));
+  const __m128i hi = _mm_packs_epi32((__m128i)sign(c), (__m128i)sign(d));
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm_packs_epi16(lo, hi));
+#else
+  typedef int8_t Bytes __attribute__((vector_size(4)));
+  const Bytes all[4] = {__builtin_convertvector(sign(a), Bytes), __builtin_convertvector(sign(b), Bytes),
+                        __builtin_convertvector(sign(c), Bytes), __builtin_convertvector(sign(d), Bytes)};
+  __builtin_memcpy(p, all, 16);
+#endif
 }
 
 #endif
