@@ -12,7 +12,7 @@ DEMO := --backbone tf_efficientnet_lite0 --pretrained true --decoder-channels 25
         --train-length 480 --val-length 48 --epochs 5 --learning-rate 5e-4
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-long lint format bench bench-report bench-compare sanitize clean
+.PHONY: help setup demo test test-long lint format bench bench-report bench-compare sanitize sanitize-gpu clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -61,6 +61,12 @@ bench-compare: $(READY) ## time the working tree against BASE=<commit>
 
 sanitize: $(READY) ## the C++ engine's tests under AddressSanitizer and UBSan (minutes)
 	tests/sanitize.sh $(BIN)/python
+
+sanitize-gpu: $(READY) ## the Triton kernels under compute-sanitizer (an NVIDIA GPU and the CUDA toolkit; minutes)
+	@command -v compute-sanitizer >/dev/null || { echo "compute-sanitizer comes with the CUDA toolkit: put its bin folder on PATH"; exit 1; }
+	@mkdir -p runs
+	for tool in memcheck initcheck racecheck synccheck; do PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --tool $$tool \
+		--error-exitcode 1 $(BIN)/python bench/gpu_check.py --parity --out runs/gpu_check.json || exit 1; done
 
 clean: ## remove what was built, not .venv and not runs/
 	rm -rf build dist *.egg-info mlr/*.so

@@ -2,8 +2,8 @@
 """What the Triton engine does on the GPU at hand: parity first, then times and resources of its kernels.
 
     python bench/gpu_check.py --out bench/results/triton/gpu.json            # about a minute
-    python bench/gpu_check.py --out ... --sweep                       # the block shapes as well
-    compute-sanitizer python bench/gpu_check.py --out ... --parity    # memory checks of small maps
+    python bench/gpu_check.py --out ... --sweep                              # the block shapes as well
+    python bench/gpu_check.py --out ... --parity                             # small maps alone, for `make sanitize-gpu`
 
 No time is printed for a case whose parity check fails. Times are medians over replays of a CUDA graph, with the
 L2 cache as the step left it (warm) and after 256 MB have been written through it (cold), and wall time of eager calls.
