@@ -66,30 +66,6 @@ MLR_INLINE void store_signs(int8_t* p, Vec a, Vec b, Vec c, Vec d) {
   const __m512i order = _mm512_set_epi32(15, 11, 7, 3, 14, 10, 6, 2, 13, 9, 5, 1, 12, 8, 4, 0);
   _mm512_storeu_si512(p, _mm512_permutexvar_epi32(order, bytes));
 }
-struct Shorts {
-  static constexpr int N = 32;
-  __m512i v;
-  Shorts() = default;
-  MLR_INLINE Shorts(__m512i x) : v(x) {}
-  MLR_INLINE explicit Shorts(int x) : v(_mm512_set1_epi16(short(x))) {}
-  static MLR_INLINE __m256i bytes(const int8_t* p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)); }
-  template <int kCount>
-  static MLR_INLINE Shorts sum_i8(const int8_t* p) {
-    __m256i sum = bytes(p);
-    for (int i = 1; i < kCount; i++) sum = _mm256_add_epi8(sum, bytes(p + i));
-    return _mm512_cvtepi8_epi16(sum);
-  }
-  MLR_INLINE Vec even() const { return _mm512_cvtepi32_ps(_mm512_slli_epi32(v, 16)); }
-  MLR_INLINE Vec odd() const { return _mm512_cvtepi32_ps(_mm512_and_si512(v, _mm512_set1_epi32(-65536))); }
-};
-MLR_INLINE Shorts operator+(Shorts a, Shorts b) { return _mm512_add_epi16(a.v, b.v); }
-MLR_INLINE Shorts operator-(Shorts a, Shorts b) { return _mm512_sub_epi16(a.v, b.v); }
-MLR_INLINE Shorts operator*(Shorts a, Shorts b) { return _mm512_mullo_epi16(a.v, b.v); }
-template <int K>
-MLR_INLINE Shorts shift(Shorts lo, Shorts hi) {
-  static_assert(K % 2 == 0, "lanes move in pairs");
-  return _mm512_alignr_epi32(hi.v, lo.v, K / 2);
-}
 MLR_INLINE Vec half_to_float(const uint16_t* p) {
   return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
 }
@@ -159,31 +135,6 @@ MLR_INLINE void store_signs(int8_t* p, Vec a, Vec b, Vec c, Vec d) {
   bytes = _mm256_min_epi8(_mm256_max_epi8(bytes, _mm256_set1_epi8(-1)), _mm256_set1_epi8(1));
   bytes = _mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), bytes);
-}
-struct Shorts {
-  static constexpr int N = 16;
-  __m256i v;
-  Shorts() = default;
-  MLR_INLINE Shorts(__m256i x) : v(x) {}
-  MLR_INLINE explicit Shorts(int x) : v(_mm256_set1_epi16(short(x))) {}
-  static MLR_INLINE __m128i bytes(const int8_t* p) { return _mm_loadu_si128(reinterpret_cast<const __m128i*>(p)); }
-  template <int kCount>
-  static MLR_INLINE Shorts sum_i8(const int8_t* p) {
-    __m128i sum = bytes(p);
-    for (int i = 1; i < kCount; i++) sum = _mm_add_epi8(sum, bytes(p + i));
-    return _mm256_cvtepi8_epi16(sum);
-  }
-  MLR_INLINE Vec even() const { return _mm256_cvtepi32_ps(_mm256_slli_epi32(v, 16)); }
-  MLR_INLINE Vec odd() const { return _mm256_cvtepi32_ps(_mm256_and_si256(v, _mm256_set1_epi32(-65536))); }
-};
-MLR_INLINE Shorts operator+(Shorts a, Shorts b) { return _mm256_add_epi16(a.v, b.v); }
-MLR_INLINE Shorts operator-(Shorts a, Shorts b) { return _mm256_sub_epi16(a.v, b.v); }
-MLR_INLINE Shorts operator*(Shorts a, Shorts b) { return _mm256_mullo_epi16(a.v, b.v); }
-template <int K>
-MLR_INLINE Shorts shift(Shorts lo, Shorts hi) {
-  const __m256i middle = _mm256_permute2x128_si256(lo.v, hi.v, 0x21);
-  if constexpr (K == 8) return middle;
-  return _mm256_alignr_epi8(middle, lo.v, 2 * (K & 7));
 }
 MLR_INLINE Vec half_to_float(const uint16_t* p) {
   return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
@@ -264,40 +215,6 @@ MLR_INLINE void interleave(Vec even, Vec odd, Vec& a, Vec& b) {
   b = MLR_SHUFFLE(even.v, odd.v, 2, 6, 3, 7);
 }
 #undef MLR_SHUFFLE
-struct Shorts {
-  static constexpr int N = 8;
-  typedef int8_t Bytes __attribute__((vector_size(8)));
-  typedef int16_t Whole __attribute__((vector_size(16)));
-  Whole v;
-  Shorts() = default;
-  MLR_INLINE Shorts(Whole x) : v(x) {}
-  MLR_INLINE explicit Shorts(int x) : v(Whole{} + int16_t(x)) {}
-  static MLR_INLINE Bytes bytes(const int8_t* p) {
-    Bytes r;
-    __builtin_memcpy(&r, p, 8);
-    return r;
-  }
-  template <int kCount>
-  static MLR_INLINE Shorts sum_i8(const int8_t* p) {
-    Bytes sum = bytes(p);
-    for (int i = 1; i < kCount; i++) sum += bytes(p + i);
-    return __builtin_convertvector(sum, Whole);
-  }
-  MLR_INLINE Vec even() const { return __builtin_convertvector((Vec::Ints)v << 16, Vec::Floats); }
-  MLR_INLINE Vec odd() const { return __builtin_convertvector((Vec::Ints)v & -65536, Vec::Floats); }
-};
-MLR_INLINE Shorts operator+(Shorts a, Shorts b) { return a.v + b.v; }
-MLR_INLINE Shorts operator-(Shorts a, Shorts b) { return a.v - b.v; }
-MLR_INLINE Shorts operator*(Shorts a, Shorts b) { return a.v * b.v; }
-template <int K>
-MLR_INLINE Shorts shift(Shorts lo, Shorts hi) {
-  Shorts r;  // the lanes of both side by side, from lane K on
-  int16_t both[16];
-  __builtin_memcpy(both, &lo.v, 16);
-  __builtin_memcpy(both + 8, &hi.v, 16);
-  __builtin_memcpy(&r.v, both + K, 16);
-  return r;
-}
 MLR_INLINE void add_to_doubles(double* sums, Vec a) {
   for (int i = 0; i < 4; i++) sums[i] += double(a.v[i]);
 }
@@ -317,8 +234,63 @@ MLR_INLINE void store_signs(int8_t* p, Vec a, Vec b, Vec c, Vec d) {
 
 #endif
 
-// Shorts are 2 N sixteen-bit integers: sum_i8<n> gives p[i] + .. + p[i + n - 1] in lane i, which must fit a byte; even and
-// odd give every other lane times 2^16, as floats.
+// 2 N sixteen-bit integers, in the compiler's own vectors but for what it does badly: widening and the shift.
+struct Shorts {
+  static constexpr int N = 2 * Vec::N;
+  typedef int8_t Bytes __attribute__((vector_size(N)));
+  typedef int16_t Lanes __attribute__((vector_size(2 * N)));
+  typedef int32_t Pairs __attribute__((vector_size(2 * N)));
+  typedef float Floats __attribute__((vector_size(2 * N)));
+  Lanes v;
+  Shorts() = default;
+  MLR_INLINE Shorts(Lanes x) : v(x) {}
+  MLR_INLINE explicit Shorts(int x) : v(Lanes{} + int16_t(x)) {}
+  static MLR_INLINE Bytes bytes(const int8_t* p) {
+    Bytes r;
+    __builtin_memcpy(&r, p, sizeof r);
+    return r;
+  }
+  static MLR_INLINE Shorts widen(Bytes b) {
+#if MLR_SIMD == 512
+    return (Lanes)_mm512_cvtepi8_epi16((__m256i)b);
+#elif MLR_SIMD == 256
+    return (Lanes)_mm256_cvtepi8_epi16((__m128i)b);
+#else
+    return __builtin_convertvector(b, Lanes);
+#endif
+  }
+  // p[i] + .. + p[i + kCount - 1] in lane i, which must fit a byte
+  template <int kCount>
+  static MLR_INLINE Shorts sum_i8(const int8_t* p) {
+    Bytes sum = bytes(p);
+    for (int i = 1; i < kCount; i++) sum += bytes(p + i);
+    return widen(sum);
+  }
+  // every other lane times 2^16
+  MLR_INLINE Vec even() const { return (decltype(Vec::v))__builtin_convertvector((Pairs)v << 16, Floats); }
+  MLR_INLINE Vec odd() const { return (decltype(Vec::v))__builtin_convertvector((Pairs)v & -65536, Floats); }
+};
+MLR_INLINE Shorts operator+(Shorts a, Shorts b) { return a.v + b.v; }
+MLR_INLINE Shorts operator-(Shorts a, Shorts b) { return a.v - b.v; }
+MLR_INLINE Shorts operator*(Shorts a, Shorts b) { return a.v * b.v; }
+template <int K>
+MLR_INLINE Shorts shift(Shorts lo, Shorts hi) {
+#if MLR_SIMD == 512
+  static_assert(K % 2 == 0, "lanes move in pairs");
+  return (Shorts::Lanes)_mm512_alignr_epi32((__m512i)hi.v, (__m512i)lo.v, K / 2);
+#elif MLR_SIMD == 256
+  const __m256i l = (__m256i)lo.v, middle = _mm256_permute2x128_si256(l, (__m256i)hi.v, 0x21);
+  if constexpr (K == 8) return (Shorts::Lanes)middle;
+  return (Shorts::Lanes)_mm256_alignr_epi8(middle, l, 2 * (K & 7));
+#else
+  Shorts r;  // the lanes of both side by side, from lane K on
+  int16_t both[2 * Shorts::N];
+  __builtin_memcpy(both, &lo.v, sizeof lo.v);
+  __builtin_memcpy(both + Shorts::N, &hi.v, sizeof hi.v);
+  __builtin_memcpy(&r.v, both + K, sizeof r.v);
+  return r;
+#endif
+}
 
 // sign(a) in units of kUnit, 0 at 0: a magnitude below 2^-100 counts in part, which no depth in any unit comes near.
 // Weights are divided by the unit once, so that a signed weight costs one clamp and one multiplication.

@@ -32,8 +32,10 @@ TARGETS = {
     "sm_100": GPUTarget("cuda", 100, 32),
     "gfx942": GPUTarget("hip", "gfx942", 64),
 }
-#: Registers a thread; on gfx942, which has 512 of them, the compiler takes what it likes: held to 128, phase 1 spills.
-MAX_REGISTERS = {"sm_80": 128, "sm_90": 128, "sm_100": 128, "gfx942": 134}
+#: Registers a thread.
+MAX_REGISTERS = 128
+#: On gfx942, which has 512 of them, the compiler takes what it likes: held to 128, phase 1 spills.
+MORE_REGISTERS = {("pyramid_kernel", "gfx942"): 134}
 #: Bytes that a program may take of the shared memory, which is exchange between warps alone.
 MAX_SHARED = 16384
 NAMES = {torch.float32: "*fp32", torch.uint8: "*u8", torch.int32: "*i32"}
@@ -91,7 +93,7 @@ def resources(compiled: Any) -> dict[str, int]:
 def test_no_kernel_spills_and_none_takes_too_much(kernel, target):
     found = resources(compile_for(kernel, target))
     assert found["spilled"] == 0, found
-    assert found["registers"] <= MAX_REGISTERS[target], found
+    assert found["registers"] <= MORE_REGISTERS.get((kernel.fn.__name__, target), MAX_REGISTERS), found
     assert found["shared"] <= MAX_SHARED, found
     assert found["widest load"] >= (4 if kernel.fn.__name__ == "losses_kernel" else 8), found
 
