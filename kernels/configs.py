@@ -12,6 +12,7 @@ from functools import lru_cache
 
 import torch
 import triton
+from triton.backends.amd.compiler import HIPOptions
 
 
 @dataclass(frozen=True)
@@ -39,8 +40,9 @@ class Shapes:
         gradient_rows: phase 4, gradient of scale 0.
         gradient_tile: phase 4, rows of a tile, 1, 2 or 4 (compiled); divides gradient_rows.
         gradient_warps: phase 4, warps of a program (compiled).
-        registers: most registers of a thread in each phase on NVIDIA's GPUs (compiled). Up to 128 leave room for four
-            programs of 128 threads on a multiprocessor; unasked, the compiler takes more for loads that it moves ahead.
+        registers: most registers of a thread in each phase, 0 for no limit (compiled). Up to 128 leave room for four
+            programs of 128 threads on a multiprocessor of NVIDIA and for four wavefronts on a SIMD of AMD; unasked,
+            the compiler takes more for loads that it moves ahead.
     """
 
     column_rows: int = 16
@@ -84,13 +86,27 @@ TABLE: dict[str, Shapes] = {"": Shapes()}
 # with more registers in phase 1, the compiler moves more loads ahead than there is room for (compiled, not measured)
 TABLE["sm_100"] = replace(Shapes(), registers=(120, 128, 124, 124))
 # A wavefront of AMD has 64 lanes: half as many do the same work with as many pixels a lane. One step of the stencils
-# at a time keeps phase 2 below 128 registers, where four wavefronts fit in place of three (compiled, not measured).
-TABLE["gfx942"] = replace(Shapes(), pyramid_warps=2, losses_warps=2, unroll=1, columns_warps=2, gradient_warps=2)
+# at a time keeps phase 2 below 128 registers; only phase 1 must be told to (compiled, not measured).
+TABLE["gfx942"] = replace(
+    Shapes(), pyramid_warps=2, losses_warps=2, unroll=1, columns_warps=2, gradient_warps=2, registers=(128, 0, 0, 0)
+)
 
 
-def compiler_options(backend: str, registers: int) -> dict[str, int]:
-    """Options of Triton's compiler for a backend, "cuda" or "hip"; only the former takes a limit of registers."""
-    return {"maxnreg": registers} if backend == "cuda" else {}
+#: Tells AMD's compiler to prefer more wavefronts on a SIMD.
+OCCUPANCY: dict[str, int | str] = {"llvm_fn_attrs": "amdgpu-sched-strategy=iterative-maxocc"}
+
+
+def compiler_options(backend: str, registers: int) -> dict[str, int | str]:
+    """Options of Triton's compiler for a backend, "cuda" or "hip", that hold a kernel to some registers a thread.
+
+    AMD's compiler takes no number, and spills where it is told how many wavefronts must fit; to prefer more of them is
+    an option that Triton has from 3.8 on.
+    """
+    if not registers:
+        return {}
+    if backend == "cuda":
+        return {"maxnreg": registers}
+    return OCCUPANCY if OCCUPANCY.keys() <= HIPOptions.__dataclass_fields__.keys() else {}
 
 
 def shapes_for(device: torch.device) -> Shapes:

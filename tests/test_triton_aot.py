@@ -34,8 +34,6 @@ TARGETS = {
 }
 #: Registers a thread.
 MAX_REGISTERS = 128
-#: On gfx942, which has 512 of them, the compiler takes what it likes: held to 128, phase 1 spills.
-MORE_REGISTERS = {("pyramid_kernel", "gfx942"): 134}
 #: Bytes that a program may take of the shared memory, which is exchange between warps alone.
 MAX_SHARED = 16384
 NAMES = {torch.float32: "*fp32", torch.uint8: "*u8", torch.int32: "*i32"}
@@ -93,7 +91,7 @@ def resources(compiled: Any) -> dict[str, int]:
 def test_no_kernel_spills_and_none_takes_too_much(kernel, target):
     found = resources(compile_for(kernel, target))
     assert found["spilled"] == 0, found
-    assert found["registers"] <= MORE_REGISTERS.get((kernel.fn.__name__, target), MAX_REGISTERS), found
+    assert found["registers"] <= MAX_REGISTERS, found
     assert found["shared"] <= MAX_SHARED, found
     assert found["widest load"] >= (4 if kernel.fn.__name__ == "losses_kernel" else 8), found
 
