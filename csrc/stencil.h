@@ -81,8 +81,9 @@ void stencil_block(const Stencil& s, int y0, int y1, bool count) {
   for (int i = 0; i < kBlock; i++) left_rr[i] = left_r[i] = Vec::zero();
   Sums sum;
   const Vec* const wt = s.weight;
-  // a scale without D and M may only pass other scales' gradients on: its E was perhaps never made
-  const bool use_d = s.kinds & bit(D), use_m = kGradient && s.kinds & bit(M);
+  // Beside other kinds D and M are always made, perhaps with weight 0, which is cheaper than to ask. A scale without any
+  // may only pass other scales' gradients on: its E was perhaps never made.
+  const bool use_d = any || s.kinds & bit(D), use_m = any || s.kinds & bit(M);
 
   constexpr int kFlush = 4;  // columns of vectors whose sums run on in float
   constexpr int kLine = 16;  // floats of a cache line
@@ -115,14 +116,18 @@ void stencil_block(const Stencil& s, int y0, int y1, bool count) {
       if constexpr (any) __builtin_prefetch(e + 2 * pitch + kLine);
       if constexpr (with_target) __builtin_prefetch(t + 2 * pitch + kLine);
       if constexpr (kGradient) __builtin_prefetch(out + kLine, 1);
+      // D, M and the gradient so far: quickly done and needed last
+      const auto add_own_pixel = [&](Vec& g) __attribute__((always_inline)) {
+        if constexpr (kGradient) g = Vec::load(base) + s.constant;
+        if (use_d) {
+          const Vec e0 = Vec::load(e);
+          sum.d = sum.d + abs(e0);
+          if constexpr (kGradient) g = fma(unit_sign(e0), wt[D], g);
+        }
+        if constexpr (kGradient)
+          if (use_m) g = fma(unit_sign(Vec::load(e) - s.mean), wt[M], g);
+      };
       Vec g;
-      if constexpr (kGradient) g = Vec::load(base) + s.constant;
-      if (use_d) {
-        const Vec e0 = Vec::load(e);
-        sum.d = sum.d + abs(e0);
-        if constexpr (kGradient) g = fma(unit_sign(e0), wt[D], g);
-      }
-      if (use_m) g = fma(unit_sign(Vec::load(e) - s.mean), wt[M], g);
       if constexpr (any) {
         // derivatives of this row; r1, c1 belong to the row below
         const Vec e1 = Vec::load(e + pitch);
@@ -187,6 +192,7 @@ void stencil_block(const Stencil& s, int y0, int y1, bool count) {
             gcc = fma(nc.g1, nc.t, gcc);
           }
         }
+        add_own_pixel(g);
         if constexpr (kGradient) {
           if constexpr (curves) {
             gr = (gr + (from_left(left_rr[i], grr) - grr) + (g_rc - grc)) & has_right;
@@ -202,6 +208,8 @@ void stencil_block(const Stencil& s, int y0, int y1, bool count) {
         }
         r0 = r1, c0 = c1;
         if constexpr (with_target) tr0 = tr1, tc0 = tc1, t += pitch;
+      } else {
+        add_own_pixel(g);
       }
       e += pitch;
       if constexpr (kGradient) {
