@@ -2,6 +2,7 @@
 """Builds the C++ engine (csrc/ -> mlr._C) where a compiler, torch, ninja and pybind11 are at hand; it is optional."""
 
 import os
+import shlex
 import shutil
 from pathlib import Path
 
@@ -20,7 +21,7 @@ def cpp_engine() -> dict:
         from torch.utils.cpp_extension import BuildExtension, CppExtension, get_cxx_compiler
     except ImportError as error:
         return without_engine(f"{error}; `pip install --no-build-isolation .` uses the torch that is installed")
-    if shutil.which(get_cxx_compiler()) is None:
+    if shutil.which(shlex.split(get_cxx_compiler())[0]) is None:
         return without_engine(f"no C++ compiler ({get_cxx_compiler()})")
 
     class OptionalBuild(BuildExtension):
@@ -30,8 +31,6 @@ def cpp_engine() -> dict:
             try:
                 super().run()
             except Exception as error:
-                if os.environ.get("MLR_BUILD_CPP") == "1":
-                    raise
                 without_engine(f"the build failed: {error}")
 
     # the two -fno- let loops be vectorised and keep the meaning of NaN; GCC 12's own intrinsics use undefined vectors
@@ -57,6 +56,8 @@ def cpp_engine() -> dict:
 
 
 def without_engine(why: str) -> dict:
+    if os.environ.get("MLR_BUILD_CPP") == "1":
+        raise SystemExit(f"mlr: MLR_BUILD_CPP=1 asks for the C++ engine, but there would be none: {why}")
     print(f"mlr: installing WITHOUT the C++ engine ({why}): losses on the CPU will run in plain PyTorch")
     return {}
 

@@ -17,20 +17,21 @@ MLR_INLINE Vec prepare_row(const Image& im, int y, float* error, float* target) 
   const auto* t = reinterpret_cast<const typename T::Storage*>(im.target) + y * im.target_stride;
   const int w = plan.w, pitch = plan.scale[0].pitch;
   Vec sum = Vec::zero();
+  auto keep = [&](int x, Vec pv, Vec tv) __attribute__((always_inline)) {
+    const Vec e = (pv - tv) + Vec::zero();  // + 0 turns -0 (pred -0, target 0) into 0: windows.h reads the sign bit
+    e.store(error + x);
+    if (target) tv.store(target + x);
+    return e;
+  };
+  auto vector = [&](int x) __attribute__((always_inline)) { return keep(x, T::load(p + x), T::load(t + x)); };
   int x = 0;
-  // + 0 turns -0 (pred -0, target 0) into 0: the packed signs of windows.h read the sign bit
-  for (; x + Vec::N <= w; x += Vec::N) {
-    const Vec tv = T::load(t + x), e = (T::load(p + x) - tv) + Vec::zero();
-    e.store(error + x);
-    if (target) tv.store(target + x);
-    sum = sum + e;
+  // four by four: sums wait less, and lose fewer digits
+  for (; x + 4 * Vec::N <= w; x += 4 * Vec::N) {
+    const Vec left = vector(x) + vector(x + Vec::N);
+    sum = sum + (left + (vector(x + 2 * Vec::N) + vector(x + 3 * Vec::N)));
   }
-  if (x < w) {
-    const Vec tv = T::load_first(t + x, w - x), e = (T::load_first(p + x, w - x) - tv) + Vec::zero();
-    e.store(error + x);
-    if (target) tv.store(target + x);
-    sum = sum + e;
-  }
+  for (; x + Vec::N <= w; x += Vec::N) sum = sum + vector(x);
+  if (x < w) sum = sum + keep(x, T::load_first(p + x, w - x), T::load_first(t + x, w - x));
   replicate_border(error, w, pitch);
   if (target) replicate_border(target, w, pitch);
   return sum;

@@ -194,13 +194,26 @@ MLR_INLINE Vec finish_row(const Window& win, const float* error, int8_t* signs, 
 
 // adds |E - mean E| and sign(E - mean E) of one row, the latter in units of kUnit
 MLR_INLINE void mean_row(const float* error, int w, float mean, Vec& total, Vec& signs) {
+  constexpr int kSide = 4;  // vectors added to each other first: sums wait less, and lose fewer digits
   const Vec m(mean);
-  for (int x = 0; x < w; x += Vec::N) {
-    Vec d = Vec::load(error + x) - m;
-    if (x + Vec::N > w) d = d & lane_mask(w - x);
-    total = total + abs(d);
-    signs = signs + unit_sign(d);
+  Vec row = Vec::zero(), row_signs = row;
+  auto add = [&](const Vec* d) __attribute__((always_inline)) {
+    row = row + ((abs(d[0]) + abs(d[1])) + (abs(d[2]) + abs(d[3])));
+    row_signs = row_signs + ((unit_sign(d[0]) + unit_sign(d[1])) + (unit_sign(d[2]) + unit_sign(d[3])));
+  };
+  Vec d[kSide];
+  int x = 0;
+  for (; x + kSide * Vec::N <= w; x += kSide * Vec::N) {
+    for (int i = 0; i < kSide; i++) d[i] = Vec::load(error + x + i * Vec::N) - m;
+    add(d);
   }
+  if (x < w) {
+    for (int i = 0; i < kSide; i++)
+      d[i] = (Vec::load(error + x + i * Vec::N) - m) & lane_mask(clamp(w - x - i * Vec::N, 0, Vec::N));
+    add(d);
+  }
+  total = total + row;
+  signs = signs + row_signs;
 }
 
 inline size_t windows_scratch(const Scale& s) {

@@ -117,7 +117,9 @@ def shapes_for(device: torch.device) -> Shapes:
 @lru_cache
 def _gpu(device: torch.device) -> str:
     properties = torch.cuda.get_device_properties(device)
-    return getattr(properties, "gcnArchName", "").split(":")[0] or f"sm_{properties.major}{properties.minor}"
+    if torch.version.hip:
+        return properties.gcnArchName.split(":")[0]
+    return f"sm_{properties.major}{properties.minor}"
 
 
 def _target() -> str:

@@ -105,6 +105,11 @@ def plan(
     def listed(bits: int, counts: Sequence[int]) -> tuple[int, ...]:
         return tuple(n if bits >> k & 1 else 0 for k, n in enumerate(counts))
 
+    if height * pitch(width) >= 2**31:
+        raise ValueError(
+            f"the GPU engine takes maps of less than 2^31 pixels, padding included, got {height} x {width}; "
+            "cut them into tiles"
+        )
     sizes = [scale_size(height, width, k, downsample) for k in range(SCALES)]
     planes = [batch * h * pitch(w) for h, w in sizes]
     plane, planes_of_coarse = sum(planes), sum(planes[1:])

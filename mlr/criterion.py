@@ -25,13 +25,22 @@ class MultiLossOutput(NamedTuple):
     terms: Tensor
 
 
+def _common_type(pred: Tensor, target: Tensor) -> torch.dtype:
+    """The type that both maps are brought to: the wider one, so an autocast prediction keeps the target's precision.
+
+    float64 is the prediction's to ask for, as it has no fast engine: a float64 or integer target counts as float32.
+    """
+    known = target.dtype if target.is_floating_point() and target.dtype != torch.float64 else torch.float32
+    return torch.promote_types(pred.dtype, known) if pred.is_floating_point() else pred.dtype
+
+
 def _operands(pred: Tensor, target: Tensor, weights: Tensor | None, space: LossSpace) -> tuple[Tensor, Tensor, Tensor]:
-    """Bring the maps to one type (the wider: an autocast prediction keeps the target's precision) and the weights,
-    [n] or [B, n], to the weights per image of a total that is a mean over the images."""
-    dtype = torch.promote_types(pred.dtype, target.dtype)
+    """Bring the maps to one type and the weights, [n] or [B, n], to the weights per image of a total that is a mean
+    over the images."""
+    dtype = _common_type(pred, target)
     batch, count = pred.shape[0], len(space)
     if weights is None:
-        weights = torch.full((count,), 1 / count, device=pred.device)
+        weights = torch.full((count,), 1 / count, dtype=engine.terms_dtype(dtype), device=pred.device)
     elif weights.shape not in ((count,), (batch, count)):
         raise ValueError(
             f"weights must be [n] = [{count}] or [B, n] = [{batch}, {count}] for this space of {count} losses, "
@@ -54,7 +63,8 @@ def multi_loss(
 
     Args:
         pred: predicted depth [B, 1, H, W] or [B, H, W], metres.
-        target: true depth, same shape, metres.
+        target: true depth, same shape, metres; one of float64 or integers is taken as float32 unless
+            ``pred`` is float64.
         weights: [n], or [B, n] for weights per image; None for equal weights 1/n.
         space: the losses; None for all 78.
         downsample: "bicubic" (the authors' program) or "area" (the paper's words).
@@ -85,7 +95,8 @@ def multi_loss_terms(
 
     Args:
         pred: predicted depth [B, 1, H, W] or [B, H, W], metres.
-        target: true depth, same shape, metres.
+        target: true depth, same shape, metres; one of float64 or integers is taken as float32 unless
+            ``pred`` is float64.
         space: the losses; None for all 78.
         downsample: "bicubic" or "area".
 
@@ -97,7 +108,7 @@ def multi_loss_terms(
         tensor([[1., 0.]])
     """
     space = space or LossSpace("all")
-    dtype = torch.promote_types(pred.dtype, target.dtype)
+    dtype = _common_type(pred, target)
     return engine.term_values(pred.to(dtype), target.to(dtype), space.terms, downsample)
 
 
@@ -131,7 +142,8 @@ class MultiLoss(nn.Module):
 
         Args:
             pred: predicted depth [B, 1, H, W] or [B, H, W], metres.
-            target: true depth, same shape, metres.
+            target: true depth, same shape, metres; one of float64 or integers is taken as float32 unless
+            ``pred`` is float64.
             weights: [n] (for instance ``balancer.weights``), or [B, n] per image; None for equal weights 1/n.
 
         Returns:

@@ -32,6 +32,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 from torch.autograd.function import once_differentiable
 
 from mlr import reference
@@ -137,6 +138,7 @@ def _triton(
     pred: Tensor, target: Tensor, weights: Tensor | None, terms: Sequence[int], downsample: str
 ) -> tuple[Tensor, Tensor]:
     """The Triton engine; its import and compilation are put off until a tensor arrives."""
+    check_operands(pred, target, weights, terms, downsample)
     if pred.dtype == torch.float64:
         return torch.ops.mlr.multi_loss_reference(pred, target, weights, terms, downsample)
     if pred.device.type == "cpu" and not _triton_runs_cpu_tensors():
@@ -239,9 +241,17 @@ _choose(os.environ.get("MLR_BACKEND") or None)
 # --- autograd ---------------------------------------------------------------------------------------------------------
 
 
-def _refuse_target_gradient(target: Tensor) -> None:
+def _refuse_derivatives(pred: Tensor, target: Tensor) -> None:
+    """Refuse what would silently be zero: a gradient for the target, and forward-mode derivatives."""
     if target.requires_grad and torch.is_grad_enabled():
         raise ValueError("the losses give no gradient for the target; pass target.detach()")
+    if torch.compiler.is_compiling() or forward_ad._current_level < 0:
+        return
+    if any(forward_ad.unpack_dual(x).tangent is not None for x in (pred, target)):
+        raise RuntimeError(
+            "the losses have no forward-mode derivative (torch.func.jvp, forward_ad): use reverse mode, or "
+            "mlr.reference.multi_loss_terms"
+        )
 
 
 def _first_order(backward: Callable[..., Any]) -> Callable[..., Any]:
@@ -263,9 +273,18 @@ def _first_order(backward: Callable[..., Any]) -> Callable[..., Any]:
 
 def _scaled(grad: Tensor, factor: Tensor) -> Tensor:
     """``factor * grad``; on the CPU, where looking costs nothing, a factor of 1 saves the pass over new memory."""
-    if factor.device.type == "cpu" and not torch.compiler.is_compiling() and factor.item() == 1:
+    if factor.device.type == "cpu" and not torch.compiler.is_compiling() and _is_one(factor):
         return grad
-    return (grad * factor).to(grad.dtype)
+    # with dimensions of its own the factor keeps its precision: a scalar would be rounded to the type of the maps
+    return (grad * factor.reshape((1,) * grad.ndim)).to(grad.dtype)
+
+
+def _is_one(factor: Tensor) -> bool:
+    """Whether a number is 1; False where it cannot be known, as for a tensor that is traced, fake or batched."""
+    try:
+        return factor.item() == 1
+    except RuntimeError:
+        return False
 
 
 class _WeightedTotal(torch.autograd.Function):
@@ -284,32 +303,35 @@ class _WeightedTotal(torch.autograd.Function):
         downsample: str,
         differentiable_terms: bool,
     ) -> tuple[Tensor, Tensor]:
-        # a float16 gradient of 1 / HW would be subnormal: keep it per pixel and divide once the upstream scale is known
-        ctx.gain = pred.shape[-2] * pred.shape[-1] if pred.dtype == torch.float16 else 1
-        evaluated = weights if ctx.gain == 1 else weights * ctx.gain
+        # A float16 gradient of 1 / HW would be subnormal, one of large weights infinite: it is made per pixel and for
+        # weights that add up to 1, and scaled once the upstream factor is known.
+        evaluated, unit = weights, None
+        if pred.dtype == torch.float16:
+            most = weights.abs().sum(1).amax()
+            unit = torch.where(most > 0, most, 1) / (pred.shape[-2] * pred.shape[-1])
+            evaluated = weights / unit
         values, grad = torch.ops.mlr.multi_loss(pred, target, evaluated, terms, downsample)
         ctx.terms, ctx.downsample, ctx.differentiable_terms = terms, downsample, differentiable_terms
         ctx.set_materialize_grads(False)
         if differentiable_terms:
-            ctx.save_for_backward(weights, values, grad, pred, target)
+            ctx.save_for_backward(weights, values, grad, unit, pred, target)
         else:
-            ctx.save_for_backward(weights, values, grad)
+            ctx.save_for_backward(weights, values, grad, unit)
             ctx.mark_non_differentiable(values)
         return (values * weights).sum(), values
 
     @staticmethod
     @_first_order
     def backward(ctx: Any, grad_total: Tensor | None, grad_values: Tensor | None) -> tuple[Tensor | None, ...]:
-        weights, values, grad, *maps = ctx.saved_tensors
+        weights, values, grad, unit, *maps = ctx.saved_tensors
         if grad_total is None:
             grad_total = values.new_zeros(())
         if ctx.differentiable_terms and grad_values is not None:
             # another weighting than the one evaluated: evaluate again, since the 78 gradients were never apart
-            upstream = (grad_total * weights + grad_values) * ctx.gain
-            grad = torch.ops.mlr.multi_loss(*maps, upstream, ctx.terms, ctx.downsample)[1]
-            grad_pred = grad if ctx.gain == 1 else (grad.float() / ctx.gain).to(grad.dtype)
+            upstream = grad_total * weights + grad_values
+            grad_pred = torch.ops.mlr.multi_loss(*maps, upstream, ctx.terms, ctx.downsample)[1]
         else:
-            grad_pred = _scaled(grad, grad_total / ctx.gain)
+            grad_pred = _scaled(grad, grad_total if unit is None else grad_total * unit)
         grad_weights = grad_total * values if ctx.needs_input_grad[2] else None
         return grad_pred, None, grad_weights, None, None, None
 
@@ -352,7 +374,7 @@ def weighted_total(
         ``(total, terms [B, n])``.
     """
     check_operands(pred, target, weights, terms, downsample)
-    _refuse_target_gradient(target)
+    _refuse_derivatives(pred, target)
     weights = weights.to(terms_dtype(pred.dtype))
     if torch.is_grad_enabled() and pred.requires_grad:
         return _WeightedTotal.apply(pred, target, weights, list(terms), downsample, differentiable_terms)
@@ -363,7 +385,7 @@ def weighted_total(
 def term_values(pred: Tensor, target: Tensor, terms: Sequence[int], downsample: str) -> Tensor:
     """Terms [B, n], differentiable in ``pred`` with any upstream gradient."""
     check_operands(pred, target, None, terms, downsample)
-    _refuse_target_gradient(target)
+    _refuse_derivatives(pred, target)
     if torch.is_grad_enabled() and pred.requires_grad:
         return _Terms.apply(pred, target, list(terms), downsample)
     return torch.ops.mlr.multi_loss(pred, target, None, list(terms), downsample)[0]

@@ -94,6 +94,32 @@ def test_half_precision_models_do_not_round_the_weights():
     assert torch.equal(model["balancer"].weights, weights)
 
 
+@pytest.mark.parametrize("name", BALANCERS)
+def test_a_default_device_does_not_take_what_belongs_on_the_cpu(name):
+    balancer = make_balancer(name, NAMES, period=1)
+    twin = copy.deepcopy(balancer)
+    with torch.device("meta"):
+        balancer.memory = make_balancer(name, NAMES, period=1).memory
+        assert all(x.device.type == "cpu" for x in balancer.memory.values())
+    batches = [torch.tensor([[1.0, 2.0, 3.0]]), torch.tensor([[2.0, 2.0, 2.0]]), torch.tensor([[1.0, 4.0, 2.0]])]
+    for batch in batches:
+        with torch.device("meta"):  # a CPU generator draws nothing on another device
+            balancer.observe(batch)
+            balancer.step()
+        twin.observe(batch)
+        twin.step()
+    assert torch.equal(balancer.weights, twin.weights)
+
+
+def test_what_a_subclass_adds_moves_with_it():
+    balancer = EqualContribution(NAMES, period=1)
+    balancer.register_buffer("extra", torch.zeros(2, dtype=torch.float64))
+    balancer.network = torch.nn.Linear(2, 2)
+    balancer.half()
+    assert balancer.extra.dtype == balancer.network.weight.dtype == torch.float16
+    assert balancer.weights.dtype == torch.float64
+
+
 def test_the_widest_float_of_a_device():
     assert _widest_float(torch.device("mps")) is torch.float32  # has no float64
     assert _widest_float(torch.device("cuda")) is torch.float64

@@ -105,6 +105,14 @@ def test_installation_without_the_engine_says_so_and_works(tmp_path, env):
     assert float(total) > 0
 
 
+def test_an_engine_that_is_asked_for_and_cannot_be_built_is_an_error():
+    variables = {**os.environ, "CXX": "no-such-compiler", "MLR_BUILD_CPP": "1"}
+    command = [sys.executable, "setup.py", "--version"]
+    done = subprocess.run(command, capture_output=True, text=True, env=variables, cwd=ROOT, timeout=300)
+    assert done.returncode != 0
+    assert "no C++ compiler (no-such-compiler)" in done.stderr
+
+
 @pytest.mark.long
 def test_installation_with_the_engine(tmp_path):
     build(tmp_path, MLR_BUILD_CPP="1")

@@ -63,6 +63,13 @@ def test_accuracy_at_the_papers_size(level, noise):
     assert_agrees(pred, target, weights_for(1, 78).abs(), ALL, gradient=1e-6, values=2e-6)
 
 
+def test_sums_of_equal_errors_on_wide_maps(level):
+    x = torch.arange(3840)
+    error = torch.where(x // 8 % 2 == 0, 0.25, 0.05).expand(1, 1, 64, -1)
+    assert_agrees(error.contiguous(), torch.zeros(1, 1, 64, 3840), torch.ones(1, 2), list(LossSpace("D/0+M/0").terms),
+                  gradient=1e-6, values=5e-6)  # fmt: skip
+
+
 def test_normals_that_face_apart(level):
     pred, target = cliffs(2, 33, 47)
     terms = list(LossSpace("normal/0").terms)

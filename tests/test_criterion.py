@@ -11,7 +11,7 @@ import torch
 from depth_maps import depth_pair, relative_l2
 
 import mlr
-from mlr import reference
+from mlr import engine, reference
 
 DOUBLE = torch.float64
 SPACE = mlr.LossSpace("all")
@@ -145,6 +145,66 @@ def test_an_autocast_prediction_keeps_the_targets_precision():
     torch.testing.assert_close(out.terms, mlr.MultiLoss(SPACE)(pred.half().float(), target).terms)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.int32])
+def test_a_target_of_another_type_is_computed_in_float32(dtype):
+    pred, target = depth_pair(2, 33, 47)
+    millimetres = (1000 * target).round().to(dtype)
+    out = mlr.MultiLoss(SPACE)(1000 * pred.bfloat16(), millimetres)
+    assert out.terms.dtype == torch.float32
+    assert torch.equal(out.terms, mlr.MultiLoss(SPACE)((1000 * pred.bfloat16()).float(), millimetres.float()).terms)
+
+
+def test_equal_weights_do_not_depend_on_the_default_type():
+    pred, target = depth_pair(2, 33, 47, DOUBLE)
+    out = mlr.MultiLoss(SPACE)(pred, target)
+    torch.testing.assert_close(out.total, out.terms.mean(), rtol=1e-14, atol=0)
+
+
+@pytest.mark.parametrize("weight", [20.0, 1 / 78])
+def test_float16_gradients_stay_finite_under_large_weights_and_loss_scales(weight):
+    pred, target = (x.half() for x in depth_pair(1, 96, 128))
+    pred.requires_grad_()
+    weights = torch.full((78,), weight)
+    scale = 96 * 128 / (78 * weight)
+    truth = gradient(scale * (mlr.multi_loss_terms(pred, target) @ weights).sum(), pred)
+    total, terms = mlr.multi_loss(pred, target, weights)
+    mixed = gradient(scale * (total + 1e-4 * weight * terms[:, 0].mean()), pred)
+    total, _ = mlr.multi_loss(pred, target, weights)
+    assert truth.isfinite().all()
+    assert relative_l2(gradient(scale * total, pred), truth) < 2e-3
+    assert relative_l2(mixed, truth) < 2e-3
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_the_upstream_factor_is_not_rounded_to_the_type_of_the_maps(dtype):
+    assert engine._scaled(torch.ones(2, 2, dtype=dtype, device="meta"), torch.ones((), device="meta")).dtype == dtype
+    factor = torch.tensor(2.0**-30)  # nothing in float16
+    got = engine._scaled(torch.full((2, 2), 2.0**15, dtype=dtype), factor)
+    assert torch.equal(got, torch.full((2, 2), 2.0**-15, dtype=dtype))
+
+
+def test_batched_upstream_gradients(maps):
+    pred, target = maps
+    total = mlr.MultiLoss(SPACE)(pred, target).total
+    (batched,) = torch.autograd.grad(total, pred, torch.tensor([1.0, -2.0], dtype=DOUBLE), is_grads_batched=True)
+    single = gradient(mlr.MultiLoss(SPACE)(pred, target).total, pred)
+    torch.testing.assert_close(batched, torch.stack([single, -2 * single]))
+
+
+@pytest.mark.parametrize("function", [mlr.multi_loss, mlr.multi_loss_terms], ids=lambda f: f.__name__)
+@pytest.mark.parametrize("dual", [0, 1])
+def test_forward_mode_is_refused_rather_than_zero(maps, function, dual):
+    def loss(x):
+        operands = [m.detach() for m in maps]
+        operands[dual] = x
+        result = function(*operands)
+        return result[0] if isinstance(result, tuple) else result
+
+    x = maps[dual].detach()
+    with pytest.raises(RuntimeError, match="no forward-mode derivative"):
+        torch.func.jvp(loss, (x,), (torch.ones_like(x),))
+
+
 # --- compilers
 
 
@@ -189,6 +249,18 @@ def test_triton_refuses_cpu_tensors_outside_its_interpreter():
     pred, target = depth_pair(1, 17, 31)
     with mlr.backend("triton"), pytest.raises(RuntimeError, match="TRITON_INTERPRET=1"):
         mlr.multi_loss_terms(pred, target)
+
+
+def test_the_triton_engine_reads_no_operands_that_do_not_fit():
+    pred, target = depth_pair(2, 9, 11)
+    weights = torch.ones(2, 1)
+    with mlr.backend("triton"):
+        with pytest.raises(ValueError, match="target must have the shape of pred"):
+            torch.ops.mlr.multi_loss(pred, target[:1], weights, [0], "bicubic")
+        with pytest.raises(ValueError, match=r"weights must be \[B, n\] = \[2, 1\]"):
+            torch.ops.mlr.multi_loss(pred, target, weights[:1], [0], "bicubic")
+        with pytest.raises(ValueError, match="distinct"):
+            torch.ops.mlr.multi_loss(pred, target, None, [0, 0], "bicubic")
 
 
 def test_the_environment_chooses_the_backend_and_a_wrong_name_is_refused():

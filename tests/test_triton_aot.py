@@ -12,6 +12,7 @@ import re
 import subprocess
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,7 +22,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, make_backend
 
 import mlr
-from mlr.kernels.configs import TABLE, compiler_options
+from mlr.kernels.configs import TABLE, _gpu, compiler_options, shapes_for
 from mlr.kernels.launch import KERNELS, arguments, constants_of
 from mlr.kernels.plan import plan
 
@@ -103,6 +104,25 @@ def test_beyond_two_gibibytes_amd_addresses_with_64_bits():
     ]
     assert "buffer" in kinds[0]
     assert kinds[1] == {"global"}
+
+
+@pytest.mark.parametrize(
+    ("hip", "name", "entry"), [(None, "NVIDIA B200", "sm_100"), ("7.0", "gfx942:sramecc+:xnack-", "gfx942")]
+)
+def test_gpus_find_their_block_shapes(monkeypatch, hip, name, entry):
+    monkeypatch.setattr(torch.version, "hip", hip)
+    properties = SimpleNamespace(gcnArchName=name, major=10, minor=0)  # PyTorch for NVIDIA puts the GPU's name there
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
+    _gpu.cache_clear()
+    try:
+        assert shapes_for(torch.device("cuda:0")) is TABLE[entry]
+    finally:
+        _gpu.cache_clear()
+
+
+def test_maps_beyond_32_bit_offsets_are_refused():
+    with pytest.raises(ValueError, match="cut them into tiles"):
+        plan(1, 40000, 60000, (0,), "bicubic", False, TABLE[""])
 
 
 def test_the_committed_table_names_every_kernel_and_target():

@@ -60,7 +60,7 @@ class LossBalancer(nn.Module, ABC):
         # are each rank's own until the all_reduce at the end of the period. They travel in the extra state instead.
         self._sums = torch.zeros(count + 2, dtype=torch.float64)
         #: What the balancer remembers from period to period: tensors on the CPU, saved with the state.
-        self.memory: dict[str, Tensor] = {"previous": torch.full((count,), math.nan, dtype=torch.float64)}
+        self.memory: dict[str, Tensor] = {"previous": torch.full((count,), math.nan, dtype=torch.float64, device="cpu")}
         self._steps = self._steps_at_start = self._index = 0
         self._period: Fraction | None = None
         self._end = Fraction(0)
@@ -259,10 +259,12 @@ class LossBalancer(nn.Module, ABC):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> LossBalancer:
         """Follow the model to another device, but not to another type: ``model.half()`` must not round the weights."""
-        device = fn(torch.empty(0, device=self.weights.device)).device
+        weights = self.weights
+        super()._apply(fn, recurse)
+        device = self.weights.device
         dtype = _widest_float(device)
         self._sums = self._sums.to(device, dtype)
-        self.weights = self.weights.to(device, dtype)
+        self.weights = weights.to(device, dtype)
         return self
 
     def extra_repr(self) -> str:

@@ -55,7 +55,7 @@ class RandomLossWeighting(LossBalancer):
         return record
 
     def _draw(self, start: Tensor, means: Tensor, active: Tensor) -> Tensor:
-        draw = torch.randn(len(self.names), generator=seeded(self.seed, self._steps), dtype=torch.float64)
+        draw = torch.randn(len(self.names), generator=seeded(self.seed, self._steps), dtype=torch.float64, device="cpu")
         stats = PeriodStatistics(self._index, 1, means, means, start, start, active)
         return torch.where(active, stats.keep_total(start * stats.softmax(draw)), start)
 
@@ -63,4 +63,4 @@ class RandomLossWeighting(LossBalancer):
 def seeded(seed: int, count: int) -> torch.Generator:
     """A generator that depends on nothing but a seed and a counter: no state to save or to share between ranks."""
     # a prime keeps the sequences of neighbouring seeds apart; the generator reads 32 bits
-    return torch.Generator().manual_seed((seed * 1_000_003 + count) % 2**32)
+    return torch.Generator("cpu").manual_seed((seed * 1_000_003 + count) % 2**32)

@@ -72,4 +72,4 @@ class ReLoBRaLo(LossBalancer):
         return stats.softmax(stats.means / (self.tau * reference))
 
     def _builds_on_the_last(self, period: int) -> bool:
-        return bool(torch.rand((), generator=seeded(self.seed, period), dtype=torch.float64) < self.rho)
+        return bool(torch.rand((), generator=seeded(self.seed, period), dtype=torch.float64, device="cpu") < self.rho)
