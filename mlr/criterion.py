@@ -142,8 +142,8 @@ class MultiLoss(nn.Module):
 
         Args:
             pred: predicted depth [B, 1, H, W] or [B, H, W], metres.
-            target: true depth, same shape, metres; one of float64 or integers is taken as float32 unless
-            ``pred`` is float64.
+            target: true depth, same shape, metres; one of float64 or integers is taken as float32 unless ``pred``
+                is float64.
             weights: [n] (for instance ``balancer.weights``), or [B, n] per image; None for equal weights 1/n.
 
         Returns:
