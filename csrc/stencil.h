@@ -116,18 +116,7 @@ void stencil_block(const Stencil& s, int y0, int y1, bool count) {
       if constexpr (any) __builtin_prefetch(e + 2 * pitch + kLine);
       if constexpr (with_target) __builtin_prefetch(t + 2 * pitch + kLine);
       if constexpr (kGradient) __builtin_prefetch(out + kLine, 1);
-      // D, M and the gradient so far: quickly done and needed last
-      const auto add_own_pixel = [&](Vec& g) __attribute__((always_inline)) {
-        if constexpr (kGradient) g = Vec::load(base) + s.constant;
-        if (use_d) {
-          const Vec e0 = Vec::load(e);
-          sum.d = sum.d + abs(e0);
-          if constexpr (kGradient) g = fma(unit_sign(e0), wt[D], g);
-        }
-        if constexpr (kGradient)
-          if (use_m) g = fma(unit_sign(Vec::load(e) - s.mean), wt[M], g);
-      };
-      Vec g;
+      Vec across, down;  // what the cotangents of this pixel and its neighbours come to
       if constexpr (any) {
         // derivatives of this row; r1, c1 belong to the row below
         const Vec e1 = Vec::load(e + pitch);
@@ -192,7 +181,6 @@ void stencil_block(const Stencil& s, int y0, int y1, bool count) {
             gcc = fma(nc.g1, nc.t, gcc);
           }
         }
-        add_own_pixel(g);
         if constexpr (kGradient) {
           if constexpr (curves) {
             gr = (gr + (from_left(left_rr[i], grr) - grr) + (g_rc - grc)) & has_right;
@@ -202,17 +190,25 @@ void stencil_block(const Stencil& s, int y0, int y1, bool count) {
             if (i == last_row) gc = Vec::zero();
             g_cc = gcc;
           }
-          g = g + (from_left(left_r[i], gr) - gr) + (g_c - gc);
+          across = from_left(left_r[i], gr) - gr;
+          down = g_c - gc;
           left_r[i] = gr;
           g_c = gc;
         }
         r0 = r1, c0 = c1;
         if constexpr (with_target) tr0 = tr1, tc0 = tc1, t += pitch;
-      } else {
-        add_own_pixel(g);
       }
-      e += pitch;
+      // D, M and the gradient so far: quickly done, and so they come last
+      Vec g;
+      if constexpr (kGradient) g = Vec::load(base) + s.constant;
+      if (use_d) {
+        const Vec e0 = Vec::load(e);
+        sum.d = sum.d + abs(e0);
+        if constexpr (kGradient) g = fma(unit_sign(e0), wt[D], g);
+      }
       if constexpr (kGradient) {
+        if (use_m) g = fma(unit_sign(Vec::load(e) - s.mean), wt[M], g);
+        if constexpr (any) g = g + across + down;
         if (left >= Vec::N)
           g.store(out);
         else
@@ -220,6 +216,7 @@ void stencil_block(const Stencil& s, int y0, int y1, bool count) {
         base += s.base_pitch;
         out += s.out_pitch;
       }
+      e += pitch;
     }
     if constexpr (any && kGradient) {
       g_c.store(s.g_c + x);

@@ -149,6 +149,24 @@ inline void sum_window(const Window& win, int w, int pitch, int y, int h) {
   }
 }
 
+// Calls use(x, v) for every four vectors v[0] .. v[3] of load(x), load(x + N), .. of a row, zeros past its w pixels: four
+// that are added to each other first wait less, and lose fewer digits, than four added to a sum in turn.
+template <class Load, class Use>
+MLR_INLINE void by_fours(int w, Load load, Use use) {
+  int x = 0;
+  for (; x + 4 * Vec::N <= w; x += 4 * Vec::N) {
+    const Vec v[4] = {load(x), load(x + Vec::N), load(x + 2 * Vec::N), load(x + 3 * Vec::N)};
+    use(x, v);
+  }
+  if (x >= w) return;
+  Vec v[4];
+  for (int i = 0; i < 4; i++) {
+    v[i] = Vec::zero();
+    if (x + i * Vec::N < w) v[i] = load(x + i * Vec::N) & lane_mask(clamp(w - x - i * Vec::N, 0, Vec::N));
+  }
+  use(x, v);
+}
+
 // |E - box E| and its sign on row y, whose window's last row has just arrived; returns the sum by lanes.
 template <bool kSigns, bool kStep>
 MLR_INLINE Vec finish_row(const Window& win, const float* error, int8_t* signs, int w, int pitch, int y, int h) {
@@ -165,22 +183,10 @@ MLR_INLINE Vec finish_row(const Window& win, const float* error, int8_t* signs, 
     return fnma(sum, inverse, Vec::load(error + x));
   };
   Vec total = Vec::zero();
-  int x = 0;
-  for (; x + 4 * Vec::N <= w; x += 4 * Vec::N) {
-    const Vec a = difference(x), b = difference(x + Vec::N), c = difference(x + 2 * Vec::N),
-              d = difference(x + 3 * Vec::N);
-    if constexpr (kSigns) store_signs(signs + x, a, b, c, d);
-    total = total + ((abs(a) + abs(b)) + (abs(c) + abs(d)));
-  }
-  if (x < w) {  // the last, incomplete group: pixels past the edge count as zeros
-    Vec part[4];
-    for (int i = 0; i < 4; i++) {
-      part[i] = Vec::zero();
-      if (x + i * Vec::N < w) part[i] = difference(x + i * Vec::N) & lane_mask(clamp(w - x - i * Vec::N, 0, Vec::N));
-      total = total + abs(part[i]);
-    }
-    if constexpr (kSigns) store_signs(signs + x, part[0], part[1], part[2], part[3]);
-  }
+  by_fours(w, difference, [&](int x, const Vec* d) __attribute__((always_inline)) {
+    if constexpr (kSigns) store_signs(signs + x, d[0], d[1], d[2], d[3]);
+    total = total + ((abs(d[0]) + abs(d[1])) + (abs(d[2]) + abs(d[3])));
+  });
   return total;
 }
 
@@ -194,24 +200,13 @@ MLR_INLINE Vec finish_row(const Window& win, const float* error, int8_t* signs, 
 
 // adds |E - mean E| and sign(E - mean E) of one row, the latter in units of kUnit
 MLR_INLINE void mean_row(const float* error, int w, float mean, Vec& total, Vec& signs) {
-  constexpr int kSide = 4;  // vectors added to each other first: sums wait less, and lose fewer digits
   const Vec m(mean);
   Vec row = Vec::zero(), row_signs = row;
-  auto add = [&](const Vec* d) __attribute__((always_inline)) {
+  auto difference = [&](int x) __attribute__((always_inline)) { return Vec::load(error + x) - m; };
+  by_fours(w, difference, [&](int, const Vec* d) __attribute__((always_inline)) {
     row = row + ((abs(d[0]) + abs(d[1])) + (abs(d[2]) + abs(d[3])));
     row_signs = row_signs + ((unit_sign(d[0]) + unit_sign(d[1])) + (unit_sign(d[2]) + unit_sign(d[3])));
-  };
-  Vec d[kSide];
-  int x = 0;
-  for (; x + kSide * Vec::N <= w; x += kSide * Vec::N) {
-    for (int i = 0; i < kSide; i++) d[i] = Vec::load(error + x + i * Vec::N) - m;
-    add(d);
-  }
-  if (x < w) {
-    for (int i = 0; i < kSide; i++)
-      d[i] = (Vec::load(error + x + i * Vec::N) - m) & lane_mask(clamp(w - x - i * Vec::N, 0, Vec::N));
-    add(d);
-  }
+  });
   total = total + row;
   signs = signs + row_signs;
 }

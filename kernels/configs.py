@@ -12,7 +12,6 @@ from functools import lru_cache
 
 import torch
 import triton
-from triton.backends.amd.compiler import HIPOptions
 
 
 @dataclass(frozen=True)
@@ -106,6 +105,8 @@ def compiler_options(backend: str, registers: int) -> dict[str, int | str]:
         return {}
     if backend == "cuda":
         return {"maxnreg": registers}
+    from triton.backends.amd.compiler import HIPOptions  # not every build for NVIDIA has it
+
     return OCCUPANCY if OCCUPANCY.keys() <= HIPOptions.__dataclass_fields__.keys() else {}
 
 

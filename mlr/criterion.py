@@ -25,29 +25,30 @@ class MultiLossOutput(NamedTuple):
     terms: Tensor
 
 
-def _common_type(pred: Tensor, target: Tensor) -> torch.dtype:
-    """The type that both maps are brought to: the wider one, so an autocast prediction keeps the target's precision.
+def _maps(pred: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Bring the maps to one type: the wider one, so that an autocast prediction keeps the target's precision.
 
     float64 is the prediction's to ask for, as it has no fast engine: a float64 or integer target counts as float32.
     """
     known = target.dtype if target.is_floating_point() and target.dtype != torch.float64 else torch.float32
-    return torch.promote_types(pred.dtype, known) if pred.is_floating_point() else pred.dtype
+    dtype = torch.promote_types(pred.dtype, known) if pred.is_floating_point() else pred.dtype
+    return pred.to(dtype), target.to(dtype)
 
 
 def _operands(pred: Tensor, target: Tensor, weights: Tensor | None, space: LossSpace) -> tuple[Tensor, Tensor, Tensor]:
     """Bring the maps to one type and the weights, [n] or [B, n], to the weights per image of a total that is a mean
     over the images."""
-    dtype = _common_type(pred, target)
+    pred, target = _maps(pred, target)
+    dtype = engine.terms_dtype(pred.dtype)
     batch, count = pred.shape[0], len(space)
     if weights is None:
-        weights = torch.full((count,), 1 / count, dtype=engine.terms_dtype(dtype), device=pred.device)
+        weights = torch.full((count,), 1 / count, dtype=dtype, device=pred.device)
     elif weights.shape not in ((count,), (batch, count)):
         raise ValueError(
             f"weights must be [n] = [{count}] or [B, n] = [{batch}, {count}] for this space of {count} losses, "
             f"got {list(weights.shape)}"
         )
-    weights = weights.to(pred.device, engine.terms_dtype(dtype))
-    return pred.to(dtype), target.to(dtype), (weights / batch).expand(batch, count)
+    return pred, target, (weights.to(pred.device, dtype) / batch).expand(batch, count)
 
 
 def multi_loss(
@@ -108,8 +109,7 @@ def multi_loss_terms(
         tensor([[1., 0.]])
     """
     space = space or LossSpace("all")
-    dtype = _common_type(pred, target)
-    return engine.term_values(pred.to(dtype), target.to(dtype), space.terms, downsample)
+    return engine.term_values(*_maps(pred, target), space.terms, downsample)
 
 
 class MultiLoss(nn.Module):

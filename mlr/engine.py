@@ -245,9 +245,7 @@ def _refuse_derivatives(pred: Tensor, target: Tensor) -> None:
     """Refuse what would silently be zero: a gradient for the target, and forward-mode derivatives."""
     if target.requires_grad and torch.is_grad_enabled():
         raise ValueError("the losses give no gradient for the target; pass target.detach()")
-    if torch.compiler.is_compiling() or forward_ad._current_level < 0:
-        return
-    if any(forward_ad.unpack_dual(x).tangent is not None for x in (pred, target)):
+    if not torch.compiler.is_compiling() and any(forward_ad.unpack_dual(x).tangent is not None for x in (pred, target)):
         raise RuntimeError(
             "the losses have no forward-mode derivative (torch.func.jvp, forward_ad): use reverse mode, or "
             "mlr.reference.multi_loss_terms"
