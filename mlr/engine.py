@@ -33,7 +33,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
-from torch.autograd.function import once_differentiable
 
 from mlr import reference
 from mlr.space import KINDS, SCALES
@@ -255,7 +254,6 @@ def _refuse_derivatives(pred: Tensor, target: Tensor) -> None:
 def _first_order(backward: Callable[..., Any]) -> Callable[..., Any]:
     """Make a backward refuse ``create_graph=True``: the saved gradient is a constant to autograd, so a second
     derivative through it would silently be zero."""
-    once = once_differentiable(backward)
 
     @functools.wraps(backward)
     def checked(ctx: Any, *grads: Tensor | None) -> Any:
@@ -264,7 +262,7 @@ def _first_order(backward: Callable[..., Any]) -> Callable[..., Any]:
                 "the losses have no second derivative: double backward (create_graph=True) through mlr's losses is not "
                 "supported; use mlr.reference.multi_loss_terms for it"
             )
-        return once(ctx, *grads)
+        return backward(ctx, *grads)
 
     return checked
 
