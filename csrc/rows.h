@@ -55,7 +55,7 @@ struct BFloat16 : SixteenBits<BFloat16> {
 };
 
 struct Float16 : SixteenBits<Float16> {
-#if MLR_SIMD >= 256
+#if MLR_SIMD >= 256 || defined(__aarch64__)
   static MLR_INLINE Vec load(const uint16_t* p) { return half_to_float(p); }
   static MLR_INLINE void store(uint16_t* p, Vec v) { float_to_half(p, v); }
 #else

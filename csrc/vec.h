@@ -224,6 +224,9 @@ MLR_INLINE void store_signs(int8_t* p, Vec a, Vec b, Vec c, Vec d) {
   const __m128i lo = _mm_packs_epi32((__m128i)sign(a), (__m128i)sign(b));
   const __m128i hi = _mm_packs_epi32((__m128i)sign(c), (__m128i)sign(d));
   _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm_packs_epi16(lo, hi));
+#elif defined(__aarch64__)
+  const auto narrow = [&](Vec u, Vec v) { return vuzp1q_s16((int16x8_t)sign(u), (int16x8_t)sign(v)); };
+  vst1q_s8(p, vuzp1q_s8((int8x16_t)narrow(a, b), (int8x16_t)narrow(c, d)));
 #else
   typedef int8_t Bytes __attribute__((vector_size(4)));
   const Bytes all[4] = {__builtin_convertvector(sign(a), Bytes), __builtin_convertvector(sign(b), Bytes),
@@ -231,6 +234,14 @@ MLR_INLINE void store_signs(int8_t* p, Vec a, Vec b, Vec c, Vec d) {
   __builtin_memcpy(p, all, 16);
 #endif
 }
+#if defined(__aarch64__)
+MLR_INLINE Vec half_to_float(const uint16_t* p) {
+  return (Vec::Floats)vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p)));
+}
+MLR_INLINE void float_to_half(uint16_t* p, Vec a) {
+  vst1_u16(p, vreinterpret_u16_f16(vcvt_f16_f32((float32x4_t)a.v)));
+}
+#endif
 
 #endif
 
@@ -282,6 +293,10 @@ MLR_INLINE Shorts shift(Shorts lo, Shorts hi) {
   const __m256i l = (__m256i)lo.v, middle = _mm256_permute2x128_si256(l, (__m256i)hi.v, 0x21);
   if constexpr (K == 8) return (Shorts::Lanes)middle;
   return (Shorts::Lanes)_mm256_alignr_epi8(middle, l, 2 * (K & 7));
+#elif defined(__SSE2__)
+  return (Shorts::Lanes)_mm_or_si128(_mm_srli_si128((__m128i)lo.v, 2 * K), _mm_slli_si128((__m128i)hi.v, 16 - 2 * K));
+#elif defined(__aarch64__)
+  return (Shorts::Lanes)vextq_s16((int16x8_t)lo.v, (int16x8_t)hi.v, K);
 #else
   Shorts r;  // the lanes of both side by side, from lane K on
   int16_t both[2 * Shorts::N];
