@@ -12,11 +12,13 @@ from typing import Any
 import lightning.pytorch as L
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 
 from mlr.balancing import RebalanceRecord
 from mlr.checkpoints import save_checkpoint
+from mlr.files import save_complete
 
 
 class RebalanceListener(Callback):
@@ -185,3 +187,16 @@ def state_checkpoint(file: Path) -> ModelCheckpoint:
     return ModelCheckpoint(
         dirpath=file.parent, filename=file.stem, enable_version_counter=False, save_on_train_epoch_end=True
     )
+
+
+class StateFiles(TorchCheckpointIO):
+    """Writes the state of training beside its place: Lightning's own way fills the system's temporary folder and copies
+    from there, over the only older state."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        """Replace the older state once this one is whole.
+
+        Raises:
+            OSError: it cannot be written; the older one is kept.
+        """
+        save_complete(checkpoint, Path(path))

@@ -9,8 +9,6 @@ A checkpoint is ``torch.save`` of plain values and tensors, loadable with ``weig
 
 from __future__ import annotations
 
-import contextlib
-import os
 import pickle
 import platform
 import re
@@ -23,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from mlr._version import __version__
+from mlr.files import save_complete
 
 FORMAT = "mlr-checkpoint"
 FORMAT_VERSION = 1
@@ -106,17 +105,7 @@ def save_checkpoint(
         "versions": _versions(),
         "metrics": _plain(dict(metrics or {}), "metrics"),
     }
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        torch.save(content, partial)
-        os.replace(partial, path)
-    except (OSError, RuntimeError) as error:  # torch reports a full disk or a missing folder as RuntimeError
-        raise OSError(
-            f"cannot write the checkpoint {path}: {error}. Is the folder there, writable, not full?"
-        ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
+    save_complete(content, path)
     return path
 
 

@@ -18,7 +18,7 @@ from mlr.config import TrainingConfig, flag
 from mlr.parser import Parser, function_parser
 
 #: Settings that may differ when a run is continued: they change its length or its place, not what is learned.
-RESUMABLE = {"epochs", "workers", "device", "devices", "threads"}
+RESUMABLE = {"epochs", "workers", "device", "threads"}
 
 EXAMPLES = """examples:
   python train.py                                      built-in scenes, the paper's network and recipe
@@ -55,30 +55,29 @@ def train_command(argv: Sequence[str] | None = None) -> int:
     resume = args.resume
     try:
         if resume is not None:
-            values = _continued(parser, values, resume)
-        config = TrainingConfig(**values).validate()
+            typed = set(vars(parser.parse_args(argv, defaults=False)))
+            values = _continued(parser, values, typed, resume)
+        config = TrainingConfig(**values).validate(resuming=resume is not None)
         from mlr.training import train  # timm, lightning and matplotlib take seconds: not for --help or a wrong flag
 
         train(config, resume)
     except (ValueError, OSError) as error:
         return _explain(error)
-    except KeyboardInterrupt:
-        Console(stderr=True).print("stopped; --resume continues after the last finished epoch", highlight=False)
+    except KeyboardInterrupt as error:
+        Console(stderr=True).print(str(error) or "stopped before training began", highlight=False, soft_wrap=True)
         return 130
     return 0
 
 
-def _continued(parser: Parser, values: dict, resume: Path) -> dict:
-    """Settings of the run to continue, with those flags that may differ."""
+def _continued(parser: Parser, values: dict, typed: set[str], resume: Path) -> dict:
+    """Settings of the run to continue, with those flags that were typed and may differ."""
     from mlr.run import Run
 
     saved = parser.parse_object(Run.open(resume).config())
-    defaults = parser.get_defaults()
     for name in TrainingConfig.names():
-        given = values[name] != defaults[name]
-        if given and name in RESUMABLE:
+        if name in typed and name in RESUMABLE:
             continue
-        if given and values[name] != saved[name]:
+        if name in typed and values[name] != saved[name]:
             raise ValueError(
                 f"{flag(name)} {values[name]} differs from the run to continue, which has {saved[name]}; leave it out, "
                 "or start a new run with --config " + str(resume / "config.yaml")

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -47,7 +48,7 @@ class TrainingConfig:
         downsample: how depth is brought to coarser scales: "bicubic" (the authors' program) or "area" (2x2 means).
         balancer: "rebalancing" is the paper's algorithm, "equal" only its initialisation, "fixed" equal weights; its
             rivals are uncertainty, cov, random, dwa and relobralo.
-        lambda_start: rebalancing parameter of the first epoch.
+        lambda_start: of "rebalancing", its parameter in the first epoch.
         lambda_slope: its change per epoch.
         lambda_floor: its last value.
         periods_per_epoch: rebalancings in an epoch.
@@ -59,7 +60,7 @@ class TrainingConfig:
         precision: "32", or mixed precision "bf16" or "fp16".
         accumulate: batches whose gradients are added up for one optimizer step.
         clip_gradient: largest norm of the gradient; 0 does not clip.
-        seed: of the weights, the order of the data and the augmentation.
+        seed: of the network's weights, the order of the data, the augmentation and balancers that draw.
         device: "auto", "cpu" or "gpu".
         devices: how many of them.
         threads: CPU threads; 0 leaves PyTorch's choice.
@@ -127,10 +128,15 @@ class TrainingConfig:
             options["lam"] = lambda_staircase(
                 self.lambda_start, self.lambda_slope, self.lambda_floor, self.periods_per_epoch
             )
+        if self.balancer in ("random", "relobralo"):
+            options["seed"] = self.seed
         return make_balancer(self.balancer, self.space.names, **options)
 
-    def validate(self) -> TrainingConfig:
+    def validate(self, resuming: bool = False) -> TrainingConfig:
         """Check every setting that can be checked without loading anything.
+
+        Args:
+            resuming: a run is continued, so the weights that it started from are not needed again.
 
         Raises:
             ValueError, FileNotFoundError: naming the flag, what it was given and what it takes.
@@ -146,6 +152,9 @@ class TrainingConfig:
         for name, least in positive.items():
             if getattr(self, name) < least:
                 raise ValueError(f"{flag(name)} must be at least {least}, got {getattr(self, name)}")
+        for name, most in {"seed": 2**32 - 1, "threads": os.cpu_count() or 1}.items():
+            if getattr(self, name) > most:
+                raise ValueError(f"{flag(name)} must be at most {most} here, got {getattr(self, name)}")
         if self.steps_per_epoch is not None and self.steps_per_epoch < 1:
             raise ValueError(f"--steps-per-epoch must be at least 1, got {self.steps_per_epoch}")
         for name in ("learning_rate", "weight_decay", "clip_gradient"):
@@ -154,7 +163,10 @@ class TrainingConfig:
                 raise ValueError(f"{flag(name)} must be a positive number, got {value}")
         if self.downsample not in DOWNSAMPLE:
             raise ValueError(f"--downsample must be one of {', '.join(DOWNSAMPLE)}, got {self.downsample!r}")
-        if self.device == "gpu" and not (torch.cuda.is_available() or torch.backends.mps.is_available()):
+        has_gpu = torch.cuda.is_available() or torch.backends.mps.is_available()
+        if self.precision == "fp16" and (self.device == "cpu" or not has_gpu):
+            raise ValueError("--precision fp16 is for GPUs; choose bf16, or 32")
+        if self.device == "gpu" and not has_gpu:
             raise ValueError("--device gpu: PyTorch sees no GPU here; choose --device cpu, or auto")
         if self.device == "gpu" and self.devices > max(torch.cuda.device_count(), 1):
             raise ValueError(f"--devices {self.devices}: there are {torch.cuda.device_count()} GPUs here")
@@ -163,7 +175,7 @@ class TrainingConfig:
         check_options(self.data, parse_options(self.data_options))
         check_backbone(self.backbone)
         weights = self.pretrained_weights
-        if isinstance(weights, str) and weights != "auto" and not Path(weights).is_file():
+        if isinstance(weights, str) and weights != "auto" and not resuming and not Path(weights).is_file():
             raise FileNotFoundError(
                 f"--pretrained {weights}: there is no such file; give a weights file, auto, true or false"
             )

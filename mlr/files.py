@@ -7,6 +7,9 @@ import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+import torch
 
 
 @contextlib.contextmanager
@@ -27,7 +30,21 @@ def complete_file(path: Path) -> Iterator[Path]:
         yield partial
         os.replace(partial, path)
     except OSError as error:
-        raise OSError(f"cannot write {path}: {error.strerror or error}") from error
+        reason = error.strerror or str(error).rstrip(".")
+        raise OSError(f"cannot write {path}: {reason}. Is the folder there, writable, not full?") from error
     finally:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
+
+
+def save_complete(content: Any, path: Path) -> None:
+    """``torch.save`` to a file that keeps what it held before until all of it is written.
+
+    Raises:
+        OSError: the folder is missing, not writable or full.
+    """
+    with complete_file(path) as partial:
+        try:
+            torch.save(content, partial)
+        except RuntimeError as error:  # how torch reports a missing folder and a full disk
+            raise OSError(str(error)) from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import csv
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +119,8 @@ def _balancing(run: Path) -> list[str]:
     if not rows:
         return []
     first, last = ({r["term"]: r for r in rows if r["period"] == rows[i]["period"]} for i in (0, -1))
+    weights = [tuple(r["weight"] for r in rows[i : i + len(last)]) for i in range(0, len(rows), len(last))]
+    changes = (len(set(weights[0])) > 1) + sum(before != after for before, after in pairwise(weights))
     ordered = sorted(last, key=lambda term: -float(last[term]["contribution"]))[:LARGEST]
     lines = [
         [
@@ -129,7 +132,7 @@ def _balancing(run: Path) -> list[str]:
     ]
     return [
         "## Rebalancing",
-        f"Weights changed {len(rows) // len(last)} times. The largest of {len(last)} losses:",
+        f"Weights changed {changes} times. The largest of {len(last)} losses:",
         _table(["loss", "contribution at first", "at last", "weight"], lines),
     ]
 

@@ -19,6 +19,7 @@ import os
 import platform
 import shutil
 from datetime import datetime
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -42,31 +43,41 @@ class Run:
         self.path = path
 
     @classmethod
-    def create(cls, config: TrainingConfig) -> Run:
+    def create(cls, config: TrainingConfig, space: int = 0) -> Run:
         """Make the folder of a new run and write its settings.
+
+        Args:
+            config: the settings.
+            space: bytes that the run's checkpoints will take.
 
         Raises:
             FileExistsError: the folder holds something already.
-            OSError: the folder cannot be made or written.
+            OSError: the folder cannot be made or written, or its disk has not that much space.
+            ValueError: this is a further process of a launcher's, not one that rank 0 started.
         """
         if getattr(rank_zero_only, "rank", 0):
+            if _RANK_ZERO_FOLDER not in os.environ:
+                raise ValueError("--devices starts its processes itself: call train.py once, without torchrun or srun")
             return cls(Path(os.environ[_RANK_ZERO_FOLDER]))
-        name = f"{config.backbone}-{config.data}-{datetime.now():%Y%m%d-%H%M%S}".replace("/", "-").replace(":", "-")
-        path = config.out or Path("runs") / name
-        if path.is_file() or (path.is_dir() and any(path.iterdir())):
+        run = cls(config.out or Path("runs"))
+        run.require_space(space)
+        if config.out and (run.path.is_file() or (run.path.is_dir() and any(run.path.iterdir()))):
             raise FileExistsError(
-                f"{path} is there already and a run never overwrites another: choose another --out, "
-                f"or continue that run with --resume {path}"
+                f"{run.path} is there already and a run never overwrites another: choose another --out, "
+                f"or continue that run with --resume {run.path}"
             )
-        run = cls(path)
         try:
-            path.mkdir(parents=True, exist_ok=True)
-            run.config_file.write_text(yaml.safe_dump(config.as_dict() | {"out": None}, sort_keys=False))
+            if config.out:
+                run.path.mkdir(parents=True, exist_ok=True)
+            else:
+                run = cls(_own_folder(run.path, f"{config.backbone}-{config.data}-{datetime.now():%Y%m%d-%H%M%S}"))
+            run.config_file.touch(exist_ok=False)  # of two runs that found the folder empty, one goes on
+            run.write_config(config)
         except OSError as error:
             raise OSError(
-                f"cannot write to the run folder {path}: {error.strerror or error}; choose another --out"
+                f"cannot write to the run folder {run.path}: {error.strerror or error}; choose another --out"
             ) from error
-        os.environ[_RANK_ZERO_FOLDER] = str(path)
+        os.environ[_RANK_ZERO_FOLDER] = str(run.path)
         return run
 
     @classmethod
@@ -111,9 +122,25 @@ class Run:
         """Full state of training."""
         return self.path / "resume.ckpt"
 
+    @rank_zero_only
+    def write_config(self, config: TrainingConfig) -> None:
+        """Write the settings; the folder is none of them, so that they serve another run."""
+        with complete_file(self.config_file) as partial:
+            partial.write_text(yaml.safe_dump(config.as_dict() | {"out": None}, sort_keys=False))
+
     def config(self) -> dict[str, Any]:
-        """The settings that the run was started with."""
-        return yaml.safe_load(self.config_file.read_text())
+        """The settings of the run.
+
+        Raises:
+            ValueError: the file is damaged.
+        """
+        try:
+            settings = yaml.safe_load(self.config_file.read_text())
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise ValueError(f"{self.config_file} is damaged: {error}") from error
+        if not isinstance(settings, dict):
+            raise ValueError(f"{self.config_file} is damaged: it holds no settings")
+        return settings
 
     def training_config(self) -> TrainingConfig:
         """The same as :class:`TrainingConfig`.
@@ -123,15 +150,26 @@ class Run:
         """
         try:
             return TrainingConfig(**self.config())
-        except (TypeError, yaml.YAMLError) as error:
+        except TypeError as error:
             raise ValueError(
                 f"{self.config_file} does not hold the settings of mlr {__version__}: {error}; it is damaged or of "
                 "another version"
             ) from error
 
-    def steps(self) -> int:
-        """Optimizer steps in the state that --resume continues from."""
-        return int(torch.load(self.state_file, weights_only=True, mmap=True)["global_step"])
+    def progress(self) -> tuple[int, int]:
+        """Epochs and optimizer steps in the state that --resume continues from.
+
+        Raises:
+            ValueError: the file is damaged.
+        """
+        try:
+            state = torch.load(self.state_file, weights_only=True, mmap=True)
+            return int(state["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]), int(state["global_step"])
+        except Exception as error:  # a damaged file raises anything
+            raise ValueError(
+                f"{self.state_file} is damaged ({error}): the run cannot be continued; {self.path / 'last.pt'} holds "
+                "its last network"
+            ) from error
 
     def require_space(self, needed: int) -> None:
         """Refuse to start when the disk cannot hold the run's checkpoints.
@@ -142,7 +180,8 @@ class Run:
         Raises:
             OSError: with the numbers.
         """
-        free = shutil.disk_usage(self.path).free
+        folder = next(folder for folder in (self.path, *self.path.absolute().parents) if folder.exists())
+        free = shutil.disk_usage(folder).free
         if free < needed:
             raise OSError(
                 f"the disk of {self.path} has {free / 2**20:,.0f} MiB free, and the checkpoints of this run need "
@@ -170,3 +209,16 @@ class Run:
                 "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
             },
         )
+
+
+def _own_folder(parent: Path, name: str) -> Path:
+    """Make a folder of that name, numbered where runs start in the same second."""
+    name = name.replace("/", "-").replace(":", "-")
+    for number in count(1):
+        path = parent / (name if number == 1 else f"{name}-{number}")
+        try:
+            path.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        return path
+    raise AssertionError("count() does not end")

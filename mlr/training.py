@@ -5,22 +5,33 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import lightning.pytorch as L
 import torch
 from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
 from mlr import figures
 from mlr.balancing import LossBalancer
-from mlr.callbacks import BalancingLog, EpochReport, ModelFiles, RebalanceListener, metrics_logger, state_checkpoint
+from mlr.callbacks import (
+    BalancingLog,
+    EpochReport,
+    ModelFiles,
+    RebalanceListener,
+    StateFiles,
+    metrics_logger,
+    state_checkpoint,
+)
 from mlr.config import TrainingConfig
 from mlr.criterion import MultiLoss
 from mlr.data import DepthData
@@ -46,6 +57,7 @@ class DepthTraining(L.LightningModule):
         learning_rate: of Adam; the paper's is 1e-4.
         weight_decay: of Adam; the paper has none.
         periods_per_epoch: rebalancings in an epoch; the paper's 4.
+        seed: of random layers, which draw from (seed, epoch, batch, rank).
     """
 
     def __init__(
@@ -56,11 +68,12 @@ class DepthTraining(L.LightningModule):
         learning_rate: float = 1e-4,
         weight_decay: float = 0.0,
         periods_per_epoch: int = 4,
+        seed: int = 0,
     ) -> None:
         super().__init__()
         self.model, self.criterion, self.balancer = model, criterion, balancer
         self.learning_rate, self.weight_decay = learning_rate, weight_decay
-        self.periods_per_epoch = periods_per_epoch
+        self.periods_per_epoch, self.seed = periods_per_epoch, seed
         self.metrics = DepthMetrics()
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
@@ -72,6 +85,10 @@ class DepthTraining(L.LightningModule):
         batches, accumulate = int(self.trainer.num_training_batches), self.trainer.accumulate_grad_batches
         self.balancer.period = -(-batches // accumulate) / self.periods_per_epoch
 
+    def on_train_batch_start(self, batch: dict[str, Any], batch_idx: int) -> None:
+        """Random layers, such as Swin's, draw the same in a continued run."""
+        torch.manual_seed(hash((self.seed, self.current_epoch, batch_idx, self.global_rank)) & 0xFFFF_FFFF)
+
     def forward(self, image: Tensor) -> Tensor:
         """Depth of images."""
         return self.model(image)
@@ -80,7 +97,8 @@ class DepthTraining(L.LightningModule):
         """Weighted sum of losses of a batch, eq. (2)."""
         out = self.criterion(self.model(batch["image"]), batch["depth"], self.balancer.weights)
         self.balancer.observe(out.terms)
-        self.log("train/loss", out.total, prog_bar=True, on_epoch=True, batch_size=len(out.terms))
+        self.log("train/loss_step", out.total, prog_bar=True)
+        self.log("train/loss_epoch", out.total, on_step=False, on_epoch=True, sync_dist=True, batch_size=len(out.terms))
         return out.total
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
@@ -88,9 +106,25 @@ class DepthTraining(L.LightningModule):
         super().optimizer_step(*args, **kwargs)
         record = self.balancer.step()
         if record is not None:
+            if record.dropped and not record.images:
+                self._refuse_divergence("no image of the last period had finite losses")
             for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
                 if isinstance(callback, RebalanceListener):
                     callback.on_rebalance(self.trainer, record)
+
+    def on_validation_start(self) -> None:
+        """Refuse a network that is beyond help before it replaces the files of the last good one."""
+        finite = all(bool(x.isfinite().all()) for x in self.model.state_dict().values() if x.is_floating_point())
+        if self.trainer.state.fn == "fit" and not finite:
+            self._refuse_divergence("the network holds numbers that are not finite")
+
+    def _refuse_divergence(self, what: str) -> NoReturn:
+        epoch = self.current_epoch
+        kept = f"the run keeps its files of epoch {epoch}" if epoch else "nothing of it is worth keeping"
+        raise ValueError(
+            f"training has diverged in epoch {epoch + 1}, step {self.global_step}: {what}; {kept}. Start a new run "
+            "with a lower --learning-rate, with --clip-gradient, or with --precision 32"
+        )
 
     def validation_step(self, batch: dict[str, Any], _: int) -> None:
         """Scores at the working size, over measured pixels; a published protocol scores at the camera's size."""
@@ -100,7 +134,7 @@ class DepthTraining(L.LightningModule):
         """Mean over the images, over all ranks."""
         scores = self.metrics.compute()
         self.metrics.reset()
-        self.log_dict({f"val/{name}": scores[name].float() for name in METRICS})
+        self.log_dict({f"val/{name}": scores[name].float() for name in METRICS}, sync_dist=True)
 
 
 @dataclass(frozen=True)
@@ -155,30 +189,42 @@ def train(config: TrainingConfig, resume: Path | None = None, console: Console |
             the first step.
     """
     console = Console(quiet=True) if getattr(rank_zero_only, "rank", 0) else console or Console()
-    config.validate()
+    config.validate(resuming=resume is not None)
     _quiet()
     if config.threads:
         torch.set_num_threads(config.threads)
     L.seed_everything(config.seed, verbose=False)
+    earlier = None if resume is None else _earlier(resume, config)
     data = DepthData.from_config(config)
     data.setup("fit")
-    run = Run.create(config) if resume is None else Run.open(resume)
-    _introduce(console, config, run, data)
+    data.require_devices(config.devices)
+    _introduce(console, config, data)
 
-    model = DepthModel(config.backbone, config.decoder_channels, config.pretrained_weights)
+    model = DepthModel(config.backbone, config.decoder_channels, False if earlier else config.pretrained_weights)
     model = model.to(memory_format=torch.channels_last)  # convolutions on CPUs and tensor cores are faster by far
     size = sum(p.numel() * p.element_size() for p in model.parameters())
-    run.require_space(7 * size)  # two models, and weights with Adam's two moments while the older state is still there
-    console.print(
-        f"network   {config.backbone}, {size / 4e6:.1f} M parameters, backbone from {model.weights_source}",
-        highlight=False,
-    )
+    source = earlier.recorded()["weights_source"] if earlier else model.weights_source
+    _say(console, "network", f"{config.backbone}, {size / 4e6:.1f} M parameters, backbone from {source}")
+    # Two models and a state: weights with Adam's two moments. A new file lies beside the older one for a while.
+    if earlier:
+        run = earlier
+        run.require_space(3 * size)
+        run.write_config(config)
+    else:
+        run = Run.create(config, space=7 * size)
+        run.record(weights_source=source, parameters=size // 4)
+    _say(console, "run", str(run.path))
     run.record_environment()
-    run.record(weights_source=model.weights_source, parameters=size // 4)
 
     criterion = MultiLoss(config.space, config.downsample)
     task = DepthTraining(
-        model, criterion, config.make_balancer(), config.learning_rate, config.weight_decay, config.periods_per_epoch
+        model,
+        criterion,
+        config.make_balancer(),
+        config.learning_rate,
+        config.weight_decay,
+        config.periods_per_epoch,
+        config.seed,
     )
     trainer = L.Trainer(
         accelerator=config.device,
@@ -191,7 +237,7 @@ def train(config: TrainingConfig, resume: Path | None = None, console: Console |
         num_sanity_val_steps=0,
         use_distributed_sampler=False,  # the data shares itself out
         logger=[
-            metrics_logger(run.path, 0 if resume is None else run.steps()),
+            metrics_logger(run.path, run.progress()[1] if earlier else 0),
             TensorBoardLogger(run.path, name="", version="", sub_dir="tensorboard"),
         ],
         callbacks=[
@@ -201,18 +247,20 @@ def train(config: TrainingConfig, resume: Path | None = None, console: Console |
             ModelFiles(run.path, config.as_dict()),
             state_checkpoint(run.state_file),
         ],
+        plugins=[StateFiles()],
         enable_model_summary=False,
         enable_progress_bar=console.is_terminal,
         log_every_n_steps=10,
     )
-    if resume is None:
-        constant, before = constant_prediction(data), _validate(trainer, task, data)
-        run.record(constant=constant, before=before)
-    else:
-        constant, before = (run.recorded()[name] for name in ("constant", "before"))
-    _score_line(console, "constant depth", constant)
-    _score_line(console, "before training", before)
-    trainer.fit(task, datamodule=data, ckpt_path=None if resume is None else run.state_file)
+    with _stopping(run):
+        if earlier:
+            constant, before = (run.recorded()[name] for name in ("constant", "before"))
+        else:
+            constant, before = constant_prediction(data), _validate(trainer, task, data)
+            run.record(constant=constant, before=before)
+        _score_line(console, "constant depth", constant)
+        _score_line(console, "before training", before)
+        trainer.fit(task, datamodule=data, ckpt_path=run.state_file if earlier else None)
     after = {name.removeprefix("val/"): float(v) for name, v in trainer.callback_metrics.items() if name[:4] == "val/"}
     run.record(after=after, epochs=trainer.current_epoch, steps=trainer.global_step)
 
@@ -230,19 +278,59 @@ def _validate(trainer: L.Trainer, task: DepthTraining, data: DepthData) -> dict[
     return {name.removeprefix("val/"): value for name, value in scores.items()}
 
 
-def _introduce(console: Console, config: TrainingConfig, run: Run, data: DepthData) -> None:
+def _earlier(path: Path, config: TrainingConfig) -> Run:
+    """The run to continue.
+
+    Raises:
+        ValueError: there is nothing left to do, or a file of the run is damaged.
+        FileNotFoundError: there is no such run, or nothing to continue.
+    """
+    run = Run.open(path)
+    done, _ = run.progress()
+    if done >= config.epochs:
+        raise ValueError(f"--resume {path}: this run has finished {done} epochs of {config.epochs}: give more --epochs")
+    if missing := {"constant", "before", "weights_source"} - run.recorded().keys():
+        raise ValueError(f"{run.record_file} is damaged: it lacks {', '.join(sorted(missing))}")
+    return run
+
+
+@contextmanager
+def _stopping(run: Run) -> Iterator[None]:
+    """Say what a signal leaves: Lightning makes of Ctrl-C a silent exit, and of SIGTERM one that looks like success.
+
+    Raises:
+        KeyboardInterrupt: with the text.
+        SystemExit: 143 after SIGTERM.
+    """
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit) as stop:
+        if run.state_file.is_file():
+            text = f"stopped; --resume {run.path} continues after the last finished epoch"
+        else:
+            text = f"stopped in the first epoch: there is nothing to continue in {run.path}"
+        if isinstance(stop, SIGTERMException):
+            Console(stderr=True).print(text, highlight=False, soft_wrap=True)
+            raise SystemExit(143) from stop
+        raise KeyboardInterrupt(text) from stop
+
+
+def _say(console: Console, what: str, text: str) -> None:
+    console.print(f"{what:<9} {text}", highlight=False, soft_wrap=True)
+
+
+def _introduce(console: Console, config: TrainingConfig, data: DepthData) -> None:
     """Say what is about to happen, and why where it was not asked for."""
-
-    def say(what: str, text: str) -> None:
-        console.print(f"{what:<9} {text}", highlight=False, soft_wrap=True)
-
-    say("run", str(run.path))
-    say("data", data.describe())
+    _say(console, "data", data.describe())
     if config.data == "rooms":
-        say("", "(built-in scenes, because no data set was named: --data nyu --root FOLDER trains on NYU Depth v2)")
-    say("losses", f"{len(config.space)} of 78 ({config.losses}), {config.balancer}")
+        _say(
+            console,
+            "",
+            "(built-in scenes, because no data set was named: --data nyu --root FOLDER trains on NYU Depth v2)",
+        )
+    _say(console, "losses", f"{len(config.space)} of 78 ({config.losses}), {config.balancer}")
     for line in backend_report().splitlines():
-        say("engine", line)
+        _say(console, "engine", line)
 
 
 def _score_line(console: Console, what: str, scores: dict[str, float]) -> None:

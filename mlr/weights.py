@@ -36,7 +36,7 @@ PACKAGES: dict[str, tuple[str, str, str]] = {
 PATIENCE = 5.0
 
 
-class WeightsNotFoundError(RuntimeError):
+class WeightsNotFoundError(OSError):
     """No ImageNet weights could be had for a backbone; the message says where they were looked for."""
 
 
@@ -112,9 +112,10 @@ def _from_cache(backbone: str, config: PretrainedCfg) -> Weights:
 
 
 def _from_package(backbone: str, config: PretrainedCfg) -> Weights:
-    if backbone not in PACKAGES:
+    name = backbone.removesuffix(".in1k")
+    if name not in PACKAGES:
         raise WeightsNotFoundError("no package carries them")
-    package, module_name, class_name = PACKAGES[backbone]
+    package, module_name, class_name = PACKAGES[name]
     try:
         module = importlib.import_module(module_name)
     except ImportError as error:

@@ -77,7 +77,7 @@ def test_full_disk_keeps_the_earlier_file(model, tmp_path, monkeypatch, error):
         raise error
 
     monkeypatch.setattr(torch, "save", full)
-    with pytest.raises(OSError, match=r"cannot write the checkpoint .*best\.pt.*not full\?"):
+    with pytest.raises(OSError, match=r"cannot write .*best\.pt: "):
         save_checkpoint(path, model)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]

@@ -6,20 +6,27 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
+import signal
 import subprocess
 import sys
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import timm
 import torch
+import torch.nn.functional as F
 import yaml
 from rich.console import Console
 
 import mlr
 from mlr.cli import train_command
 from mlr.config import TrainingConfig
-from mlr.training import train
+from mlr.run import Run
+from mlr.training import DepthTraining, train
 
 TINY = TrainingConfig(
     backbone="test_resnet",  # timm's smallest convolutional network
@@ -90,13 +97,87 @@ def test_models_load_without_running_code_and_predict(finished):
     assert model(torch.rand(1, 3, 50, 70)).shape == (1, 1, 50, 70)
 
 
-def test_a_resumed_run_equals_an_uninterrupted_one(finished, tmp_path):
-    quiet_train(replace(TINY, epochs=1, out=tmp_path / "run"))
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_resumed_run_equals_an_uninterrupted_one(finished, tmp_path, workers):
+    quiet_train(replace(TINY, epochs=1, workers=workers, out=tmp_path / "run"))
     assert train_command(["--resume", str(tmp_path / "run"), "--epochs", "2"]) == 0
     whole, resumed = state(finished.path), state(tmp_path / "run")
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
     for table in ("balancing.csv", "metrics.csv"):
         assert (finished.path / table).read_text() == (tmp_path / "run" / table).read_text()
+    assert yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["epochs"] == 2
+
+
+def test_random_layers_draw_the_same_in_a_resumed_run(tmp_path, monkeypatch):
+    forward = mlr.DepthModel.forward
+    monkeypatch.setattr(
+        mlr.DepthModel, "forward", lambda self, x: forward(self, F.dropout(x, 0.2, training=self.training))
+    )
+    quiet_train(replace(TINY, out=tmp_path / "whole"))
+    quiet_train(replace(TINY, epochs=1, out=tmp_path / "run"))
+    assert train_command(["--resume", str(tmp_path / "run"), "--epochs", "2"]) == 0
+    whole, resumed = state(tmp_path / "whole"), state(tmp_path / "run")
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_a_resumed_run_needs_no_more_the_weights_that_it_started_from(tmp_path):
+    file = tmp_path / "encoder.pth"
+    torch.save(timm.create_model("test_resnet").state_dict(), file)
+    run = quiet_train(replace(TINY, epochs=1, pretrained=str(file), out=tmp_path / "run")).path
+    file.unlink()
+    assert train_command(["--resume", str(run), "--epochs", "2"]) == 0
+    assert json.loads((run / "run.json").read_text())["weights_source"] == f"file: {file}"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--epochs", "2"], "has finished 2 epochs of 2: give more --epochs"),
+        (["--epochs", "1"], "has finished 2 epochs of 1"),
+        (["--epochs", "3", "--learning-rate", "1e-4"], "--learning-rate 0.0001 differs"),  # the flag's default
+        (["--epochs", "3", "--devices", "2"], "--devices 2 differs"),  # would change the batch
+        (["--losses", "depth"], "differs from the run to continue"),
+    ],
+)
+def test_what_cannot_be_resumed_is_refused_and_the_run_keeps_its_record(finished, arguments, message, capsys):
+    before = {p: p.stat().st_mtime_ns for p in finished.path.iterdir()}
+    assert train_command(["--resume", str(finished.path), *arguments]) == 1
+    assert message in capsys.readouterr().err
+    assert before == {p: p.stat().st_mtime_ns for p in finished.path.iterdir()}
+
+
+@pytest.mark.parametrize("name", ["resume.ckpt", "config.yaml", "run.json"])
+def test_a_damaged_run_is_named(finished, name, tmp_path, capsys):
+    run = shutil.copytree(finished.path, tmp_path / "run")
+    (run / name).write_text({"resume.ckpt": "", "config.yaml": "a: [", "run.json": "{}"}[name])
+    assert train_command(["--resume", str(run), "--epochs", "3"]) == 1
+    assert f"{name} is damaged" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("periods", [4, 1])  # found at a rebalancing, or in the network before it is validated
+def test_training_that_diverges_stops_and_replaces_nothing(periods, tmp_path, capsys):
+    config = replace(TINY, learning_rate=1e12, periods_per_epoch=periods, out=tmp_path / "run")
+    assert train_command(flags(config)) == 1
+    assert "training has diverged in epoch 1" in capsys.readouterr().err
+    assert not list((tmp_path / "run").glob("*.pt"))
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("epoch", [0, 1])
+def test_a_signal_stops_training_and_says_what_it_leaves(number, code, epoch, tmp_path, monkeypatch, capsys):
+    step, handler = DepthTraining.training_step, signal.getsignal(signal.SIGINT)
+
+    def interrupted(self, *args):
+        if self.current_epoch == epoch:
+            os.kill(os.getpid(), number)
+        return step(self, *args)
+
+    monkeypatch.setattr(DepthTraining, "training_step", interrupted)
+    with pytest.raises(SystemExit) as stop:
+        sys.exit(train_command(flags(TINY, out=tmp_path / "run")))
+    signal.signal(signal.SIGINT, handler)
+    assert stop.value.code == code
+    assert ("continues after the last finished epoch" if epoch else "nothing to continue") in capsys.readouterr().err
 
 
 def test_an_earlier_run_is_never_overwritten(finished, capsys):
@@ -104,11 +185,6 @@ def test_an_earlier_run_is_never_overwritten(finished, capsys):
     assert train_command(flags(replace(TINY, out=finished.path))) == 1
     assert "never overwrites" in capsys.readouterr().err
     assert before == {p: p.stat().st_mtime_ns for p in finished.path.iterdir()}
-
-
-def test_resuming_with_other_settings_is_refused(finished, capsys):
-    assert train_command(["--resume", str(finished.path), "--losses", "depth"]) == 1
-    assert "differs from the run to continue" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -147,6 +223,25 @@ def test_two_ranks_train_together(tmp_path):
     assert len(rows) == 78 * 2  # two steps of 2 x 2 images; each of the four quarters that holds no step merges
 
 
+def test_runs_of_the_same_second_get_folders_of_their_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("mlr.run.datetime", SimpleNamespace(now=lambda: datetime(2026, 1, 1)))
+    paths = [Run.create(TINY).path.name for _ in range(3)]
+    assert paths == [f"test_resnet-rooms-20260101-000000{end}" for end in ("", "-2", "-3")]
+
+
+def test_a_launchers_process_is_told_how_to_start(tmp_path, monkeypatch):
+    monkeypatch.setattr("mlr.run.rank_zero_only.rank", 1)
+    monkeypatch.delenv("MLR_RUN_FOLDER", raising=False)
+    with pytest.raises(ValueError, match="without torchrun"):
+        Run.create(replace(TINY, out=tmp_path / "run"))
+
+
+@pytest.mark.parametrize("balancer", ["random", "relobralo"])
+def test_the_seed_reaches_balancers_that_draw(balancer):
+    assert replace(TINY, balancer=balancer, seed=5).make_balancer().seed == 5
+
+
 # --- refusals
 
 
@@ -160,6 +255,11 @@ def test_two_ranks_train_together(tmp_path):
         (["--epochs", "many"], 2, "--epochs: expected int"),
         (["--epochs", "0"], 1, "--epochs must be at least 1"),
         (["--size", "20x20"], 1, "at least 32x32"),
+        (["--seed", str(2**32)], 1, "--seed must be at most"),
+        (["--threads", "100000"], 1, "--threads must be at most"),
+        (["--precision", "fp16", "--device", "cpu"], 1, "--precision fp16 is for GPUs"),
+        (["--devices", "3", "--device", "cpu", "--val-length", "2"], 1, "only 2 frames in val"),
+        (["--decoder-channels", "48", "--backbone", "test_resnet", "--pretrained", "false"], 1, "multiple of 32"),
         (["--size", "big"], 1, "HxW"),
         (["--balancer", "gradnorm"], 1, "unknown balancer"),
         (["--lambda-slope", "1"], 1, "descends"),
@@ -199,8 +299,6 @@ def test_an_unwritable_run_folder_is_refused(tmp_path, capsys):
 
 
 def test_a_full_disk_is_refused_before_the_first_step(tmp_path, capsys, monkeypatch):
-    import shutil
-
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9 - 1000, 1000))
     assert train_command(flags(TINY, out=tmp_path / "run")) == 1
     error = capsys.readouterr().err

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Iterator
+from itertools import cycle, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,14 +49,16 @@ class Transformed(Dataset):
     def filled(self, index: int) -> Sample:
         """A frame without holes.
 
-        Where broken files are known to be in the published set, the next frame stands in for a broken one, and a
-        warning names it.
+        Where broken files are known to be in the published set, the next frame stands in for a broken one, or for one
+        without any depth, and a warning names it.
         """
         if not self.source.tolerant:
             return fill_sample(self.source[index], self.holes)
         for place in range(index, index + BROKEN_IN_A_ROW):
             try:
                 sample = self.source[place % len(self.source)]
+                if not (sample["depth"] > 0).any():
+                    raise DataError(f"{sample['id']}: no pixel has a depth")
             except DataError as error:
                 warnings.warn(f"the next frame stands in for a broken one: {error}", stacklevel=2)
                 continue
@@ -101,7 +104,7 @@ class EpochSampler(Sampler[tuple[int, int]]):
         if self.shuffle:
             generator = torch.Generator().manual_seed(hash((self.seed, self.epoch)) & 0xFFFF_FFFF)
             order = torch.randperm(self.length, generator=generator).tolist()
-            order += order[: -len(order) % ranks]
+            order = list(islice(cycle(order), len(self) * ranks))
         return iter([(self.epoch, index) for index in order[rank::ranks]])
 
 
@@ -191,6 +194,16 @@ class DepthData(L.LightningDataModule):
                 warnings.warn(f"{source!r}: {source.note()}", stacklevel=2)
         self.sources = sources
 
+    def require_devices(self, devices: int) -> None:
+        """Refuse more devices than frames, of which each must have one.
+
+        Raises:
+            ValueError: with the numbers.
+        """
+        for split, source in self.sources.items():
+            if len(source) < devices:
+                raise ValueError(f"--devices {devices}: there are only {len(source)} frames in {split}")
+
     def open(self, split: str) -> Source:
         """The frames of a split, at their own size and without transforms."""
         options: dict[str, Any] = dict(parse_options(self.options))
@@ -213,10 +226,13 @@ class DepthData(L.LightningDataModule):
         training = split == "train"
         transform = POLICIES[self.augment](self.size) if training else resize_only(self.size)
         source = self.sources[split]
+        sampler = EpochSampler(len(source), training, self.seed)
+        if self.trainer is not None:  # workers load first batches before the trainer names the epoch
+            sampler.set_epoch(self.trainer.fit_loop.epoch_progress.current.processed)  # type: ignore[attr-defined]
         return DataLoader(
             Transformed(source, transform, self.seed, self.holes),
             batch_size=self.batch_size,
-            sampler=EpochSampler(len(source), training, self.seed),
+            sampler=sampler,
             num_workers=self.workers,
             persistent_workers=self.workers > 0,
             pin_memory=torch.cuda.is_available(),
