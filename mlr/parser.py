@@ -11,14 +11,25 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn, get_args, get_origin, get_type_hints
 
 from docstring_parser import parse as parse_docstring
-from jsonargparse import ArgumentParser
+from jsonargparse import ArgumentParser, DefaultHelpFormatter
 
 from mlr._version import __version__
 from mlr.config import flag
 
 
+class Help(DefaultHelpFormatter):
+    """Help whose paragraphs stay apart and whose indented lines, such as examples, stay lines."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        filled = super()._fill_text
+        return "\n\n".join(p if "\n  " in p else filled(p, width, indent) for p in text.strip().split("\n\n"))
+
+
 class Parser(ArgumentParser):
     """A parser whose flags are typed with dashes and whose errors suggest the nearest flag."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(formatter_class=Help, **kwargs)
 
     def format_help(self, *args: Any, **kwargs: Any) -> str:
         """Help with flags as they are typed."""
@@ -26,7 +37,7 @@ class Parser(ArgumentParser):
         names = {option.lstrip("-") for action in self._actions for option in action.option_strings}
         for name in sorted(filter(lambda name: "_" in name, names), key=len, reverse=True):
             text = text.replace(f"--{name}", flag(name))
-        return text
+        return _plain_types(text)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """One line that names the flag, without the list of all of them."""
@@ -37,11 +48,7 @@ class Parser(ArgumentParser):
             lambda match: match[1] + ", ".join(map(self._typed, match[2].split(", "))),
             text,
         )
-        text = (
-            re.sub(r"<class '(\w+)'>", r"\1", text)
-            .replace("typing.Literal", "one of ")
-            .replace("Expected a ", "expected ")
-        )
+        text = _plain_types(text).replace("Expected a ", "expected ")
         self.exit(2, f"error: {text}. See --help.\n")
         raise AssertionError("exit() does not return")
 
@@ -65,6 +72,12 @@ class Parser(ArgumentParser):
                 word = name + equals + value
             argv.append(word)
         return super().parse_args(argv, *rest, **kwargs)
+
+
+def _plain_types(text: str) -> str:
+    """A text with types as people write them; a line may end inside one."""
+    text = re.sub(r"<class\s+'(\w+)'>", r"\1", text)
+    return re.sub(r"(typing\.)?\bLiteral(?=\[)", "one of ", text)
 
 
 def function_parser(function: Callable[..., int], prog: str, positional: Sequence[str] = ()) -> Parser:

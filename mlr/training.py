@@ -252,7 +252,7 @@ def train(config: TrainingConfig, resume: Path | None = None, console: Console |
         enable_progress_bar=console.is_terminal,
         log_every_n_steps=10,
     )
-    with _stopping(run):
+    with _stopping(run, trainer):
         if earlier:
             constant, before = (run.recorded()[name] for name in ("constant", "before"))
         else:
@@ -295,7 +295,7 @@ def _earlier(path: Path, config: TrainingConfig) -> Run:
 
 
 @contextmanager
-def _stopping(run: Run) -> Iterator[None]:
+def _stopping(run: Run, trainer: L.Trainer) -> Iterator[None]:
     """Say what a signal leaves: Lightning makes of Ctrl-C a silent exit, and of SIGTERM one that looks like success.
 
     Raises:
@@ -304,12 +304,15 @@ def _stopping(run: Run) -> Iterator[None]:
     """
     try:
         yield
-    except (KeyboardInterrupt, SystemExit) as stop:
+    except (KeyboardInterrupt, SystemExit, RuntimeError) as stop:
+        terminated = isinstance(stop, SIGTERMException) or trainer.received_sigterm
+        if isinstance(stop, RuntimeError) and not terminated:  # otherwise it is a data worker that was ended too
+            raise
         if run.state_file.is_file():
             text = f"stopped; --resume {run.path} continues after the last finished epoch"
         else:
             text = f"stopped in the first epoch: there is nothing to continue in {run.path}"
-        if isinstance(stop, SIGTERMException):
+        if terminated:
             Console(stderr=True).print(text, highlight=False, soft_wrap=True)
             raise SystemExit(143) from stop
         raise KeyboardInterrupt(text) from stop
@@ -352,6 +355,7 @@ def _quiet() -> None:
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated.*")  # within Lightning
     warnings.filterwarnings("ignore", message=".*Experiment logs directory .* exists and is not empty.*")
     warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")
     warnings.filterwarnings("ignore", message=".*number of training batches.*smaller than the logging interval.*")

@@ -173,6 +173,7 @@ def test_people_get_a_table(tmp_path, capsys):
         (["folder:/nowhere"], 1, "no such folder"),
         (["kitty:/nowhere"], 1, "did you mean kitti"),
         (["folder"], 1, "NAME:PATH"),
+        (["rooms:/nowhere"], 1, "needs no files"),
         (["rooms", "--sample=0"], 1, "--sample must be at least 1"),
         (["rooms", "--splits=test"], 1, "--splits must be"),
         (["rooms", "--smaple=3"], 2, "did you mean --sample"),

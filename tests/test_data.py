@@ -196,7 +196,7 @@ def test_float_depth_needs_no_unit(tmp_path):
 @pytest.mark.parametrize(
     ("depth", "unit", "message"),
     [
-        (np.full((40, 50), 2500, np.uint16), None, "no unit was declared"),
+        (np.full((40, 50), 2500, np.uint16), None, "no unit was declared: give --depth-unit .* --options unit=... to"),
         (np.full((40, 50), 2500, np.uint16), "m", "mm would make that 2.50 m"),
         (np.full((40, 50), 3, np.uint16), "eccv2020", "the unit is wrong"),
         (np.full((40, 60), 2500, np.uint16), "mm", "40 x 60"),
@@ -208,6 +208,52 @@ def test_depth_that_cannot_be_right_is_refused(tmp_path, depth, unit, message):
     write_pair(tmp_path, "a", depth)
     with pytest.raises(ValueError, match=message):
         Folder(tmp_path, unit=unit)[0]
+
+
+def test_floats_that_are_no_metres_must_be_divided_since_a_unit_is_for_integers(tmp_path):
+    np.save(tmp_path / "depth.npy", np.full((4, 5), 2500.0))
+    with pytest.raises(DataError, match=r"not metres: .* for files of integers; files of floats .* divide them"):
+        read_depth(tmp_path / "depth.npy", "mm")
+
+
+def test_an_image_with_two_depth_files_is_refused_by_name(tmp_path):
+    write_pair(tmp_path / "folders", "a", np.full((40, 50), 2500, np.uint16))
+    np.save(tmp_path / "folders/depth/a.npy", np.full((40, 50), 2.5))
+    (tmp_path / "beside").mkdir()
+    for name in ("rgb", "depth", "depth_mm"):
+        (tmp_path / f"beside/x_{name}.png").write_bytes(b"")
+    for layout, names in (("folders", r"a\.jpg has 2 depth files, a\.npy and a\.png"),
+                          ("beside", r"x_rgb\.png has 2 depth files, x_depth\.png and x_depth_mm\.png")):  # fmt: skip
+        with pytest.raises(DataError, match=names):
+            Folder(tmp_path / layout)
+
+
+def test_files_that_belong_to_no_pair_are_named(tmp_path):
+    write_pair(tmp_path, "a", np.full((40, 50), 2500, np.uint16))
+    assert Folder(tmp_path).note() == ""
+    (tmp_path / "depth/b.png").write_bytes(b"")
+    (tmp_path / "rgb/more").mkdir()
+    (tmp_path / "rgb/more/c.JPG").write_bytes(b"")
+    assert Folder(tmp_path).note() == (
+        "2 files left out: depth/b.png has no image; rgb/more/c.JPG lies in a sub-folder of rgb"
+    )
+    (tmp_path / "beside/more").mkdir(parents=True)
+    for name in ("rgb.PNG", "depth.NPY", "more/1_depth.png"):
+        (tmp_path / "beside" / name).write_bytes(b"")
+    source = Folder(tmp_path / "beside")
+    assert [depth.name for _, depth in source.pairs] == ["depth.NPY"]
+    assert source.missing == ["more/1_depth.png has no image"]
+
+
+def test_lists_may_name_files_elsewhere_and_must_be_text(tmp_path):
+    write_pair(tmp_path / "far", "a", np.full((40, 50), 2500, np.uint16))
+    write_pair(tmp_path / "near", "b", np.full((40, 50), 2500, np.uint16))
+    rows = f"{tmp_path}/far/rgb/a.jpg,{tmp_path}/far/depth/a.png\n/rgb/b.jpg,/depth/b.png\n"
+    (tmp_path / "near/train.csv").write_text(rows)
+    assert [rgb.name for rgb, _ in Folder(tmp_path / "near").pairs] == ["a.jpg", "b.jpg"]
+    (tmp_path / "near/train.csv").write_bytes("rgb/b.jpg,depth/b.png,é".encode("latin-1"))
+    with pytest.raises(DataError, match=r"cannot read the list .*train\.csv: .*must be UTF-8"):
+        Folder(tmp_path / "near")
 
 
 def test_folders_without_pairs_are_refused(tmp_path):

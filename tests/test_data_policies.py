@@ -10,7 +10,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from mlr.data import make_sample
-from mlr.data.transforms import Lighting, UnclampedJitter, finish, hu2019, resize_sample
+from mlr.data.transforms import Lighting, Resize, UnclampedJitter, finish, hu2019, resize_only, resize_sample
 
 
 def coordinates(height: int = 480, width: int = 640):
@@ -53,10 +53,10 @@ def test_jitter_leaves_depth_alone():
 @pytest.mark.parametrize("size", [(228, 304), (288, 384)])
 def test_the_centre_is_cut_out_of_a_larger_picture(size):
     steps = hu2019(size).transforms
-    larger = next(step.size for step in steps if isinstance(step, v2.Resize))
-    assert larger == [round(size[0] * 240 / 228), round(size[1] * 320 / 304)]
+    larger = next(step.size for step in steps if isinstance(step, Resize))
+    assert larger == (round(size[0] * 240 / 228), round(size[1] * 320 / 304))
     if size == (228, 304):
-        assert larger == [240, 320]  # their numbers
+        assert larger == (240, 320)  # their numbers
     torch.manual_seed(0)
     out = finish(hu2019(size)(coordinates()))
     assert out["image"].shape == (3, *size)
@@ -87,3 +87,16 @@ def test_resizing_keeps_types_and_moves_validity_with_depth():
     assert small["valid"][0].float().mean() == 0.5
     assert set(small["depth"].unique().tolist()) <= set(sample["depth"].unique().tolist())
     assert small["id"] == sample["id"]
+
+
+@pytest.mark.parametrize("resize", [resize_sample, lambda sample, size: resize_only(size)(sample)])
+@pytest.mark.parametrize("size", [(288, 384), (96, 128)])
+def test_depth_is_not_shifted_against_the_image(resize, size):
+    y, x = np.mgrid[:480, :640] + 0.5  # where each pixel's centre lies
+    for place, axis in ((y, 0), (x, 1)):
+        small = resize(make_sample(np.zeros((480, 640, 3), np.uint8), place, "frame"), size)
+        ratio = place.shape[axis] / size[axis]
+        wanted = (np.arange(size[axis]) + 0.5) * ratio
+        found = small["depth"][0].numpy().mean(1 - axis)
+        assert abs((found - wanted).mean()) / ratio < 0.02
+        assert small["valid"].all()

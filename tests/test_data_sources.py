@@ -18,7 +18,9 @@ from scipy.io import savemat
 
 from mlr.data import DataError, DepthData, check_source, make_sample, open_dataset
 from mlr.data.fill import fill_sample
+from mlr.data.module import Transformed
 from mlr.data.registry import SOURCES, check_options, parse_options
+from mlr.data.source import reading
 
 
 def arrays(sample) -> tuple[np.ndarray, np.ndarray]:
@@ -415,3 +417,140 @@ def test_a_set_of_nothing_but_broken_frames_is_refused(tmp_path):
         warnings.simplefilter("ignore")
         with pytest.raises(DataError, match="in a row are broken"):
             DepthData("nyu-sync", tmp_path, (32, 64), holes="nearest").setup("fit")
+
+
+# --- images
+
+
+TURNED = Image.Exif()
+TURNED[0x0112] = 6  # a quarter clockwise
+
+
+def turn(path: Path, rotate: bool = False) -> None:
+    """Store an image with an EXIF orientation; also with its pixels turned, so that it is the same upright."""
+    with Image.open(path) as image:
+        pixels = np.rot90(np.array(image)) if rotate else np.array(image)
+    Image.fromarray(np.ascontiguousarray(pixels)).save(path, exif=TURNED)
+
+
+def test_pictures_of_your_own_are_read_upright_and_in_sixteen_bits(tmp_path):
+    files.write_folder(tmp_path, range(2))
+    turn(tmp_path / "rgb/000.png", rotate=True)
+    grey = files.frame(1)[0][..., 0]
+    Image.fromarray(grey.astype(np.uint16) * 257).save(tmp_path / "rgb/001.png")
+    one = open_dataset("folder", tmp_path, "val", unit="mm")[0]
+    assert_frame(one, 0, step=1e-3)
+    image, _ = arrays(open_dataset("folder", tmp_path, "train", unit="mm")[0])
+    np.testing.assert_array_equal(image, np.repeat(grey[..., None], 3, 2))
+
+
+@pytest.mark.parametrize(
+    ("name", "writer", "picture"),
+    [
+        ("nyu-sync", files.write_nyu_sync, "official_splits/test/bathroom/rgb_00045.jpg"),
+        ("kitti", files.write_kitti, f"{files.DATE}/{files.DRIVE}/image_02/data/0000000005.png"),
+        ("make3d", files.write_make3d, f"Test134/img-{sorted(files.MAKE3D_NAMES)[0]}.jpg"),
+    ],
+)
+def test_published_sets_are_read_as_they_are_stored(tmp_path, name, writer, picture):
+    writer(tmp_path)
+    shape = open_dataset(name, tmp_path, "val")[0]["image"].shape
+    turn(tmp_path / picture)
+    assert open_dataset(name, tmp_path, "val")[0]["image"].shape == shape
+
+
+def test_archives_are_read_as_they_are_stored(tmp_path):
+    import zipfile
+
+    path = tmp_path / "frame.png"
+    Image.fromarray(files.frame(0)[0]).save(path)
+    turn(path)
+    with zipfile.ZipFile(tmp_path / "train795.zip", "w") as archive:
+        archive.write(path, "rgb.png")
+        archive.writestr("depth.png", files.encoded(files.integers(files.frame(0)[1], 6553.5)))
+        archive.writestr("train.csv", "rgb.png,depth.png")
+    assert_frame(open_dataset("nyu-zip", tmp_path)[0], 0, step=10 / 65535)
+
+
+# --- what foreign parsers raise
+
+
+def test_depth_files_that_numpy_cannot_parse_are_named(tmp_path):
+    files.write_folder(tmp_path, range(1))
+    (tmp_path / "depth/000.png").unlink()
+    whole = tmp_path / "whole.npy"
+    np.save(whole, files.frame(0)[1])
+    for content in (b"", whole.read_bytes().replace(b"(48, 64), }", b"(48, 64 , "), b"PK\x05\x06" + bytes(18)):
+        (tmp_path / "depth/000.NPY").write_bytes(content)
+        with pytest.raises(DataError, match=r"cannot read the depth file .*000\.NPY"):
+            open_dataset("folder", tmp_path)[0]
+    (tmp_path / "depth/000.NPY").write_bytes(whole.read_bytes())
+    assert_frame(open_dataset("folder", tmp_path)[0], 0)
+
+
+def test_integers_of_an_empty_depth_file_are_refused_like_others(tmp_path):
+    files.write_folder(tmp_path, range(1))
+    (tmp_path / "depth/000.png").unlink()
+    np.save(tmp_path / "depth/000.npy", np.zeros((0, 4), np.uint16))
+    with pytest.raises(DataError, match="no unit was declared"):
+        open_dataset("folder", tmp_path)[0]
+
+
+def test_compressed_archive_members_that_are_damaged_are_named(tmp_path):
+    import zipfile
+
+    path = tmp_path / "train795.zip"
+    files.write_nyu_zip(path, "train", range(1))
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    for damaged in ("train795/rgb/0.png", "train795/train.csv"):
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            for name, content in members.items():
+                archive.writestr(name, content)
+            start = archive.getinfo(damaged).header_offset + 30 + len(damaged)
+        content = bytearray(path.read_bytes())
+        content[start : start + 10] = b"\xff" * 10
+        path.write_bytes(content)
+        with pytest.raises(DataError, match=f"train795.zip: cannot read {damaged}"):
+            open_dataset("nyu-zip", tmp_path)[0]
+
+
+def test_empty_matlab_files_are_named(tmp_path):
+    files.write_make3d(tmp_path)
+    for path in (tmp_path / "Gridlaserdata").iterdir():
+        path.write_bytes(b"")
+    with pytest.raises(DataError, match=r"depth_sph_corr-.*\.mat is not a MATLAB 5 file"):
+        open_dataset("make3d", tmp_path, "val")[0]
+    with h5py.File(tmp_path / "nyu_depth_v2_labeled.mat", "w") as file:
+        file["images"], file["depths"] = np.zeros((1, 3, 4, 4), np.uint8), np.ones((1, 4, 4), np.float32)
+    (tmp_path / "splits.mat").write_bytes(b"")
+    with pytest.raises(DataError, match=r"splits\.mat is not the split of NYU"):
+        open_dataset("nyu", tmp_path)
+
+
+def test_whatever_h5py_raises_names_the_file():
+    with pytest.raises(DataError, match=r"x\.h5 is cut off or damaged: unexpected"), reading("x.h5"):
+        raise TypeError("unexpected")
+    with pytest.raises(DataError, match=r"^its own words$"), reading("x.h5"):
+        raise DataError("its own words")
+
+
+# --- frames without depth
+
+
+def test_a_frame_without_depth_counts_as_broken_where_broken_ones_are_known(tmp_path):
+    files.write_nyu_sync(tmp_path)
+    Image.fromarray(np.zeros(files.SIZE, np.uint16)).save(tmp_path / "sync/kitchen_0028a/sync_depth_00001.png")
+    source = open_dataset("nyu-sync", tmp_path)
+    with pytest.warns(UserWarning, match=r"stands in for a broken one.*rgb_00001\.jpg: no pixel has a depth"):
+        sample = Transformed(source, None, 0, "nearest").filled(1)
+    assert sample["id"].endswith("rgb_00002.jpg")
+    with pytest.raises(DataError, match="--holes nearest"):  # an ordinary hole is no broken frame
+        Transformed(source, None, 0, "error").filled(0)
+
+
+def test_make3d_takes_images_of_any_spelling(tmp_path):
+    files.write_make3d(tmp_path)
+    for path in [*(tmp_path / "Test134").iterdir()]:
+        path.rename(path.with_name(path.name.removesuffix(".jpg") + ".JPG"))
+    assert len(open_dataset("make3d", tmp_path, "val")) == 2

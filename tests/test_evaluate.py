@@ -19,8 +19,9 @@ from scipy.io import savemat
 
 import mlr
 from mlr.cli import main
-from mlr.data import open_dataset
+from mlr.data import DataError, open_dataset
 from mlr.evaluation import METRICS, PROTOCOLS, Scores, get_protocol, predict
+from mlr.evaluation.frames import open_frames
 from mlr.evaluation.predictor import Network
 
 IDS = ["val/rgb/006.png", "val/rgb/007.png", "val/rgb/008.png"]
@@ -226,7 +227,8 @@ def test_holes_refuse_the_protocols_of_filled_depth(tmp_path, capsys):
     folder = write_nyu_predictions(tmp_path / "pred")
     record = run(capsys, folder, *on(tmp_path / "nyu", "nyu"), "--data-options", "depth=rawDepths")
     assert list(record["protocols"]) == ["full", "bts"]
-    assert "5920 pixels of the targets have none" in record["refused"]["eccv2020"]
+    for name in ("eccv2020", "nyu-toolbox"):
+        assert "leave out the option depth=rawDepths" in record["refused"][name]
     filled = [*on(tmp_path / "nyu", "nyu"), "--data-options", "depth=depths", "--protocol", "bts"]
     assert "leave out the option depth=depths" in refusal(capsys, folder, *filled)
 
@@ -266,6 +268,49 @@ def test_a_network_of_kittis_crop_sees_the_crop_and_is_scored_on_whole_frames(ch
     assert means(whole, "kitti-garg")["rmse"] != means(record, "kitti-garg")["rmse"]
 
 
+class Perfect(torch.nn.Module):
+    """Sees the depth in the red of its image."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("pixel_mean", torch.zeros(3, 1, 1))
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return 100 * image[:, :1]
+
+
+def test_depth_of_whole_frames_is_not_pasted_though_it_has_the_size_of_the_crop():
+    truth = torch.linspace(5, 70, 375)[:, None].expand(1, 1, 375, 1242)
+    image, protocol = (truth / 100).repeat(1, 3, 1, 1), get_protocol("kitti-garg")
+    for pasted, size in ((False, (352, 1216)), (True, (352, 1216)), (True, (64, 96))):
+        network, scores = Network(Perfect(), size, pasted=pasted), Scores(protocol)
+        depth = network.predict(0, image, protocol)
+        scores.add(["frame"], depth, truth)
+        assert scores.means()["rmse"] < 0.3
+        assert tuple(depth.shape[-2:]) == ((352, 1216) if pasted else (375, 1242))
+        assert network.key(protocol) != network.key(get_protocol("full"))  # which resizes by itself
+
+
+@pytest.mark.parametrize(
+    ("trained", "shown", "said"),
+    [
+        ({"data": "kitti", "data_options": "kb_crop=yes"}, "", "give --data-options kb_crop=true"),
+        ({"data": "kitti", "data_options": ""}, "kb_crop=1", "leave kb_crop=true out"),
+        ({"data": "kitti", "data_options": "kb_crop=yes"}, "kb_crop=true", ""),
+        ({"data": "nyu", "data_options": ""}, "kb_crop=true", ""),
+        ({}, "kb_crop=true", ""),
+    ],
+)
+def test_a_network_of_another_part_of_kittis_images_is_pointed_out(network, tmp_path, capsys, trained, shown, said):
+    files.write_kitti(tmp_path)
+    mlr.save_checkpoint(tmp_path / "best.pt", network, config={"size": "64x96", **trained})
+    flags = [*on(tmp_path, "kitti"), "--data-options", shown, "--protocol", "kitti-garg"]
+    assert main(["evaluate", *map(str, [tmp_path / "best.pt", *flags])]) == 0
+    error = capsys.readouterr().err
+    assert said in error
+    assert ("the network was trained on KITTI's" in error) == bool(said)
+
+
 def test_cropped_frames_of_unknown_origin_are_refused_by_kittis_protocols(tmp_path, capsys):
     files.write_folder(tmp_path / "frames" / "val", range(1), size=(352, 1216))
     (tmp_path / "pred").mkdir()
@@ -292,6 +337,21 @@ def test_broken_frames_of_a_set_that_has_some_are_named_and_left_out(tmp_path, c
     for picture in (tmp_path / "Test134").iterdir():
         picture.write_bytes(b"no picture")
     assert "all 2 frames are broken; the first: " in refusal(capsys, folder, *on(tmp_path, "make3d"))
+
+
+def test_make3ds_protocols_score_the_distance_along_the_ray_alone(tmp_path):
+    files.write_make3d(tmp_path)
+    protocols = [get_protocol(name) for name in ("full", "make3d-c1", "make3d-c2", "make3d-md2")]
+    for given in ({}, {"channel": "3"}, {"channel": "03"}, {"channel": 3}):
+        sources, refused = open_frames(protocols, "make3d", tmp_path, given)
+        assert refused == {}
+        assert len(set(sources.values())) == 1  # opened once
+    sources, refused = open_frames(protocols, "make3d", tmp_path, {"channel": "2"})
+    assert list(sources) == ["full"]
+    for name in ("make3d-c1", "make3d-c2", "make3d-md2"):
+        assert "leave out the option channel=2" in refused[name]
+    with pytest.raises(DataError, match=r"^there is no folder"):
+        open_frames(protocols[1:], "make3d", tmp_path / "nowhere", {})
 
 
 def test_a_broken_frame_of_any_other_set_is_an_error(shots, tmp_path, capsys):

@@ -14,6 +14,7 @@ from evaluating import depth, means, on, refusal, run, write_npy, write_png, wri
 from PIL import Image
 
 from mlr.cli import main
+from mlr.data import DataError
 from mlr.evaluation import Scores
 from mlr.evaluation.prediction_files import match_names, match_order, read_prediction
 
@@ -45,9 +46,9 @@ def test_integers_are_read_in_the_unit_that_the_flag_or_the_file_names(shots, tm
     assert means(run(capsys, tmp_path / "told", *on(shots)))["rmse"] == 0
     assert means(run(capsys, tmp_path / "kitti", *on(shots), "--depth-unit", "kitti"))["rmse"] < 1 / 256
     assert "no unit was declared" in refusal(capsys, tmp_path / "kitti", *on(shots))
-    assert "declares the unit 'mm', and --depth-unit is '256'" in refusal(
-        capsys, tmp_path / "told", *on(shots), "--depth-unit", "256"
-    )
+    refused = refusal(capsys, tmp_path / "told", *on(shots), "--depth-unit", "256")
+    assert "declares the unit 'mm', and --depth-unit is '256'" in refused
+    assert "--data-options unit=256" in refused
 
 
 def test_the_unit_of_predictions_serves_data_that_declares_none_and_no_other(tmp_path, capsys):
@@ -160,3 +161,19 @@ def test_frames_without_a_valid_pixel_are_left_out_and_counted(shots, tmp_path, 
     for name in ("006", "008"):
         Image.fromarray(np.zeros(files.SIZE, np.uint16)).save(shots / "val" / "depth" / f"{name}.png")
     assert "none of the 3 frames has a pixel to score" in refusal(capsys, folder, *on(shots))
+
+
+def test_whatever_pillow_raises_names_the_prediction(tmp_path, monkeypatch):
+    write_png(tmp_path / "1.png", depth(6))
+    np.save(tmp_path / "2.npy", depth(6))
+    (tmp_path / "3.npy").write_bytes(b"")
+
+    def broken(*_):
+        raise EOFError("no more")
+
+    monkeypatch.setattr(Image, "open", broken)
+    with pytest.raises(DataError, match=r"1\.png: no more"):
+        read_prediction(tmp_path / "1.png")
+    read_prediction(tmp_path / "2.npy")
+    with pytest.raises(DataError, match=r"cannot read the depth file .*3\.npy"):
+        read_prediction(tmp_path / "3.npy")

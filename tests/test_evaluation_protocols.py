@@ -238,6 +238,17 @@ def test_full_scores_maps_of_any_size():
     metric.update(scene(10, 30, 20), target)
 
 
+def test_full_resizes_by_pixels_centres_like_the_networks_input():
+    target, pred = scene(12, 96, 128), scene(13, 24, 32)
+    p, _, _ = get_protocol("full").prepare(pred, target)
+    assert torch.equal(p, F.interpolate(pred, size=(96, 128), mode="bilinear", align_corners=False))
+    assert get_protocol("full").version == 2
+
+
+def test_the_flip_average_of_bts_is_said_to_be_that_of_others():
+    assert "--no-flip" in get_protocol("bts").summary
+
+
 def test_counts_and_masks_that_do_not_fit_are_refused():
     protocol = get_protocol("full")
     with pytest.raises(ValueError, match="2 predictions for 1 targets"):

@@ -13,10 +13,11 @@ from PIL import Image
 import mlr.predict.outputs
 from mlr.checkpoints import load_checkpoint, save_checkpoint
 from mlr.cli import main
+from mlr.data import read_image
 from mlr.evaluation.prediction_files import read_prediction
 from mlr.model import DepthModel, open_model
 from mlr.predict.inference import network_input, predict_pictures
-from mlr.predict.inputs import Picture, read_upright
+from mlr.predict.inputs import Picture
 from mlr.predict.point_cloud import VERTEX
 from mlr.predict.video import read_video
 
@@ -203,7 +204,7 @@ def test_exif_orientation_turns_the_image(constant, tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # the camera was held upright: stored turned a quarter to the left
     Image.fromarray(np.rot90(upright)).save(tmp_path / "1.png", exif=exif)
-    np.testing.assert_array_equal(read_upright(tmp_path / "1.png"), upright)
+    np.testing.assert_array_equal(read_image(tmp_path / "1.png"), upright)
     assert run(constant(2.0), tmp_path / "1.png", "--out", tmp_path / "out") == 0
     assert Image.open(tmp_path / "out/1.png").size == (64, 48)
 
@@ -378,3 +379,21 @@ def test_gpu_that_is_not_there(checkpoint, tmp_path, capsys):
     shoot(tmp_path, "1.png")
     assert run(checkpoint, tmp_path / "1.png", "--out", tmp_path / "out", "--device", "gpu") == 1
     assert "--device gpu: PyTorch sees no GPU here" in capsys.readouterr().err
+
+
+def test_help_names_types_plainly(capsys):
+    with pytest.raises(SystemExit):
+        run("--help")
+    text = " ".join(capsys.readouterr().out.split())
+    assert "folder for the depth files. (required, type: Path)" in text
+    assert "type: one of ['auto', 'cpu', 'gpu']" in text
+    assert "<class" not in text
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a place where nobody can make a folder")
+def test_out_that_cannot_be_made_is_named(checkpoint, tmp_path, capsys):
+    shoot(tmp_path, "1.png")
+    assert run(checkpoint, tmp_path / "1.png", "--out", "/proc/x") == 1
+    error = capsys.readouterr().err.replace("\n", "")
+    assert "cannot make the folder /proc/x: " in error
+    assert "choose another --out" in error

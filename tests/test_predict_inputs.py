@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 from test_predict import film, picture, shoot
 
-from mlr.predict.inputs import find_inputs, read_upright
+from mlr.data import read_image
+from mlr.predict.inputs import find_inputs
 from mlr.predict.video import read_video
 
 
@@ -18,7 +19,7 @@ def test_every_kind_of_image_becomes_rgb(tmp_path):
 
     def read(image: Image.Image, name: str = "x.png") -> np.ndarray:
         image.save(tmp_path / name)
-        return read_upright(tmp_path / name)
+        return read_image(tmp_path / name)
 
     np.testing.assert_array_equal(read(Image.fromarray(grey)), three)
     np.testing.assert_array_equal(read(Image.fromarray(grey).convert("P")), three)

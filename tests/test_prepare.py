@@ -156,7 +156,33 @@ def test_a_set_without_a_usable_frame_is_an_error(tmp_path):
     files.write_folder(tmp_path / "shots", range(3), unit=1)  # read as mm: all below 0.01 m
     with pytest.raises(DataError, match=r"none of the \d frames can be used; .*the unit is wrong"):
         pack(f"folder:{tmp_path / 'shots'}", tmp_path / "x.h5", options="unit=mm")
-    assert not (tmp_path / "x.h5").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["shots"]
+    pack(f"folder:{tmp_path / 'shots'}", tmp_path / "x.h5", options="unit=m")  # no parts are in its way
+
+
+def test_parts_with_broken_frames_are_packed_again_for_the_files_may_be_mended(tmp_path, monkeypatch):
+    files.write_nyu_sync(tmp_path)
+    broken = tmp_path / "sync/kitchen_0028a/rgb_00001.jpg"
+    whole = broken.read_bytes()
+    broken.write_bytes(b"\xff\xd8")
+
+    def fail(*_):
+        raise OSError("power cut")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(prepare_module, "join", fail)
+        with pytest.raises(OSError, match="power cut"):
+            pack(f"nyu-sync:{tmp_path}", tmp_path / "x.h5")
+    broken.write_bytes(whole)
+    packed, pack_part = [], prepare_module.pack
+    monkeypatch.setattr(
+        prepare_module, "pack", lambda part, strict: packed.append(part.number) or pack_part(part, strict)
+    )
+    out = pack(f"nyu-sync:{tmp_path}", tmp_path / "x.h5")
+    assert packed == [0]  # frames 0 and 1
+    assert len(Packed(out)) == 3
+    with h5py.File(out) as file:
+        assert json.loads(file.attrs["skipped"]) == []
 
 
 # --- interruptions
@@ -270,6 +296,7 @@ def test_an_earlier_file_is_not_overwritten(tmp_path):
     [
         ("nyu", {}, "NAME:PATH"),
         ("nuy:/x", {}, "did you mean nyu"),
+        ("rooms:/x", {}, "needs no files: say what /x holds.*folder:/x for mlr prepare"),
         ("rooms", {"splits": "test"}, "--splits must be"),
         ("rooms", {"size": "big"}, "--size must be HxW"),
         ("rooms", {"holes": "error"}, "--holes must be"),

@@ -23,7 +23,7 @@ import yaml
 from rich.console import Console
 
 import mlr
-from mlr.cli import train_command
+from mlr.cli import EXAMPLES, train_command
 from mlr.config import TrainingConfig
 from mlr.run import Run
 from mlr.training import DepthTraining, train
@@ -325,3 +325,9 @@ def test_settings_come_from_yaml_and_flags_take_precedence(tmp_path):
     (tmp_path / "settings.yaml").write_text("backbone: resnet50\nbatch_size: 4\n")
     args = training_parser().parse_args(["--config", str(tmp_path / "settings.yaml"), "--batch-size", "6"])
     assert (args.backbone, args.batch_size, args.epochs) == ("resnet50", 6, 20)
+
+
+def test_help_shows_its_examples_line_by_line(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        train_command(["--help"])
+    assert EXAMPLES in capsys.readouterr().out

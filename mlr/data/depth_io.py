@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from PIL import Image, ImageFile, UnidentifiedImageError
+from PIL import Image, ImageFile, ImageOps
 
 #: Named units of integer depth files: how many steps make a metre.
 UNITS: dict[str, float] = {"m": 1.0, "mm": 1000.0, "kitti": 256.0, "eccv2020": 6553.5}
@@ -44,22 +44,36 @@ def units_per_metre(unit: str | float) -> float:
     return steps
 
 
-def read_image(file: str | Path | BinaryIO, name: str | None = None, truncated: bool = False) -> np.ndarray:
-    """RGB image [H, W, 3], uint8.
+def read_image(
+    file: str | Path | BinaryIO, name: str | None = None, truncated: bool = False, upright: bool = True
+) -> np.ndarray:
+    """RGB image [H, W, 3], uint8; transparency is ignored.
 
     Args:
         file: the file, or its open contents.
         name: what to call it in errors.
         truncated: decode what is there of a file that is cut off, instead of refusing it.
+        upright: turn the image as its EXIF orientation says. Published sets are read as they are stored, since the
+            programs that made their numbers ignore EXIF.
 
     Raises:
-        DataError: the file is missing, cut off or no image.
+        DataError: the file is missing, cut off or no image, or its values have no known range.
     """
+    name = name or str(file)
     try:
-        with Image.open(file) as image:
-            return np.array(_whole(image, truncated).convert("RGB"))
-    except (OSError, UnidentifiedImageError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DataError(f"cannot read the image {name or file}: {error}") from error
+        with Image.open(file) as opened:
+            image = _whole(opened, truncated)
+            if upright:
+                image = ImageOps.exif_transpose(image)
+            if not image.mode.startswith(("I", "F")):
+                return np.array(image.convert("RGB"))
+            grey = np.array(image)
+    except Exception as error:  # Pillow's decoders raise errors of any kind over damaged files
+        raise DataError(f"cannot read the image {name}: {error}") from error
+    # Pillow's own conversion of 16-bit grey to RGB cuts off at 255
+    if not np.issubdtype(grey.dtype, np.integer) or grey.min() < 0 or grey.max() > 65535:
+        raise DataError(f"{name} holds {grey.dtype} values of no known range: convert it to 8 or 16 bits")
+    return np.repeat(np.rint(grey / 257).astype(np.uint8)[..., None], 3, axis=2)
 
 
 def _whole(image: Image.Image, truncated: bool) -> Image.Image:
@@ -102,12 +116,13 @@ def decode_depth(
     """
     name = name or str(file)
     try:
-        if isinstance(file, str | Path) and Path(file).suffix == ".npy":
-            raw = np.load(file, allow_pickle=False)
+        if isinstance(file, str | Path) and Path(file).suffix.lower() == ".npy":
+            with open(file, "rb") as opened:  # numpy.load would take archives and pickles too
+                raw = np.lib.format.read_array(opened, allow_pickle=False)
         else:
             with Image.open(file) as image:
                 raw = np.asarray(image)
-    except (OSError, UnidentifiedImageError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except Exception as error:  # numpy and Pillow raise errors of any kind over damaged files
         raise DataError(f"cannot read the depth file {name}: {error}") from error
     if raw.ndim == 3 and 1 in (raw.shape[0], raw.shape[-1]):
         raw = raw[0] if raw.shape[0] == 1 else raw[..., 0]
@@ -118,8 +133,9 @@ def decode_depth(
             raise DataError(f"{name} holds {raw.dtype} values; depth of this data set has {bits} bits")
         if unit is None:
             raise DataError(
-                f"{name} holds {raw.dtype} values up to {raw.max()} and no unit was declared: "
-                f"give --depth-unit, one of {', '.join(UNITS)} or the number of units in a metre"
+                f"{name} holds {raw.dtype} values up to {raw.max(initial=0)} and no unit was declared: give "
+                "--depth-unit in training and evaluation, --options unit=... to mlr prepare and check-data, one of "
+                f"{', '.join(UNITS)} or the number of units in a metre"
             )
         return raw.astype(np.float32) / np.float32(units_per_metre(unit))
     if np.issubdtype(raw.dtype, np.floating):
@@ -141,8 +157,9 @@ def check_depth(depth: np.ndarray, name: str) -> np.ndarray:
     if middle > MAX_DEPTH:
         guess = "mm" if middle < 1e5 else "eccv2020"
         raise DataError(
-            f"{name}: half of the depths are beyond {middle:,.0f} m, so they are not metres: "
-            f"check --depth-unit ({guess} would make that {middle / UNITS[guess]:.2f} m)"
+            f"{name}: half of the depths are beyond {middle:,.0f} m, so they are not metres: check --depth-unit "
+            f"({guess} would make that {middle / UNITS[guess]:.2f} m). It is for files of integers; files of floats "
+            "must hold metres already: divide them"
         )
     if middle < 0.01:
         raise DataError(

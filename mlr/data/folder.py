@@ -10,6 +10,7 @@ out.
 from __future__ import annotations
 
 import csv
+from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from mlr.data.source import Source
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 DEPTH_SUFFIXES = (".png", ".npy", ".tif", ".tiff")
+Pairs = list[tuple[Path, Path]]
 #: Every so many pairs one is for validation, where the folder has no split of its own.
 HELD_OUT = 10
 
@@ -32,12 +34,15 @@ class Folder(Source):
         unit: unit of integer depth files; None if the files' names declare it or they hold float metres.
 
     Raises:
-        DataError: there is no such folder, or it holds no pair; the message says what was looked for.
+        DataError: there is no such folder, it holds no pair, or an image has no depth file or several; the message says
+            what was looked for.
     """
 
+    left_out = "files"
+
     def __init__(self, root: str | Path, split: str = "train", unit: str | None = None) -> None:
-        self.root, self.unit, self.missing = Path(root), unit, []
-        self.pairs = find_pairs(self.root, split)
+        self.root, self.unit = Path(root), unit
+        self.pairs, self.missing = find_pairs(self.root, split)
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -57,73 +62,115 @@ class Folder(Source):
         return f"{len(self)} pairs of {self.root}"
 
 
-def find_pairs(root: Path, split: str) -> list[tuple[Path, Path]]:
-    """RGB and depth files of a split, sorted by name."""
+def find_pairs(root: Path, split: str) -> tuple[Pairs, list[str]]:
+    """RGB and depth files of a split, sorted by name, and what is said of files beside them that belong to none."""
     if not root.is_dir():
         raise DataError(f"--root {root}: there is no such folder")
     names = ("train",) if split == "train" else ("val", "test")
     for name in names:
         if (root / name).is_dir():
-            return _required(_pairs_in(root / name), root / name)
+            return _required(*_pairs_in(root / name), root / name)
         if (root / f"{name}.csv").is_file():
-            return _required(read_list(root / f"{name}.csv"), root / f"{name}.csv")
+            return _required(read_list(root / f"{name}.csv"), [], root / f"{name}.csv")
     if any((root / other).exists() for other in ("train", "val", "test", "train.csv", "val.csv", "test.csv")):
         raise DataError(
             f"{root} has a split of its own, but neither a folder nor a csv list named {' or '.join(names)}"
         )
-    pairs = _required(read_list(root / "pairs.csv") if (root / "pairs.csv").is_file() else _pairs_in(root), root)
+    listed = root / "pairs.csv"
+    found = (read_list(listed), []) if listed.is_file() else _pairs_in(root)
+    pairs, alone = _required(*found, root)
     if len(pairs) == 1:  # a single frame can only be both
-        return pairs
+        return pairs, alone
     held_out = range(0, len(pairs), HELD_OUT)
-    return [pair for i, pair in enumerate(pairs) if (i in held_out) == (split != "train")]
+    return [pair for i, pair in enumerate(pairs) if (i in held_out) == (split != "train")], alone
 
 
-def read_list(path: Path) -> list[tuple[Path, Path]]:
-    """Pairs of a csv list without header; paths are relative to the list's folder."""
+def read_list(path: Path) -> Pairs:
+    """Pairs of a csv list without header; paths are absolute or relative to the list's folder, with or without a slash.
+
+    Raises:
+        DataError: the list is no UTF-8 text, a line names no pair, or a file is not there.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            rows = list(csv.reader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(
+            f"cannot read the list {path}: {error}; it must be UTF-8 text of rgb_path,depth_path lines"
+        ) from error
     pairs = []
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        for number, row in enumerate(csv.reader(file), 1):
-            if not row:
-                continue
-            if len(row) < 2:
-                raise DataError(f"{path}, line {number}: expected rgb_path,depth_path, got {','.join(row)!r}")
-            rgb, depth = (path.parent / cell.strip().lstrip("/") for cell in row[:2])
-            for file_path in (rgb, depth):
-                if not file_path.is_file():
-                    raise DataError(f"{path}, line {number}: there is no file {file_path}")
-            pairs.append((rgb, depth))
+    for number, row in enumerate(rows, 1):
+        if not row:
+            continue
+        if len(row) < 2:
+            raise DataError(f"{path}, line {number}: expected rgb_path,depth_path, got {','.join(row)!r}")
+        rgb, depth = (_listed(path.parent, cell.strip()) for cell in row[:2])
+        for file_path in (rgb, depth):
+            if not file_path.is_file():
+                raise DataError(f"{path}, line {number}: there is no file {file_path}")
+        pairs.append((rgb, depth))
     return pairs
 
 
-def _pairs_in(folder: Path) -> list[tuple[Path, Path]]:
+def _listed(folder: Path, cell: str) -> Path:
+    absolute = Path(cell)
+    return absolute if absolute.is_absolute() and absolute.is_file() else folder / cell.lstrip("/")
+
+
+def _pairs_in(folder: Path) -> tuple[Pairs, list[str]]:
     if (folder / "rgb").is_dir() and (folder / "depth").is_dir():
-        depths = {p.stem: p for p in sorted((folder / "depth").iterdir()) if p.suffix.lower() in DEPTH_SUFFIXES}
-        images = [p for p in sorted((folder / "rgb").iterdir()) if p.suffix.lower() in IMAGE_SUFFIXES]
-        alone = [p.name for p in images if p.stem not in depths]
-        if alone:
-            raise DataError(f"{folder}: {len(alone)} images have no depth file of the same name, e.g. {alone[0]}")
-        return [(p, depths[p.stem]) for p in images]
+        return _pairs_of_folders(folder)
+    return _pairs_side_by_side(folder)
+
+
+def _pairs_of_folders(folder: Path) -> tuple[Pairs, list[str]]:
+    depths: dict[str, list[Path]] = defaultdict(list)
+    for path in sorted((folder / "depth").iterdir()):
+        if path.suffix.lower() in DEPTH_SUFFIXES:
+            depths[path.stem].append(path)
+    pictures = [p for p in sorted((folder / "rgb").rglob("*")) if p.suffix.lower() in IMAGE_SUFFIXES]
+    images = [p for p in pictures if p.parent == folder / "rgb"]
+    lonely = [p.name for p in images if p.stem not in depths]
+    if lonely:
+        raise DataError(f"{folder}: {len(lonely)} images have no depth file of the same name, e.g. {lonely[0]}")
+    pairs = [(p, _only(p, depths[p.stem])) for p in images]
+    stems = {p.stem for p in images}
+    alone = [f"{p.relative_to(folder)} has no image" for stem in depths.keys() - stems for p in depths[stem]]
+    alone += [f"{p.relative_to(folder)} lies in a sub-folder of rgb" for p in pictures if p.parent != folder / "rgb"]
+    return pairs, sorted(alone)
+
+
+def _pairs_side_by_side(folder: Path) -> tuple[Pairs, list[str]]:
+    depths: dict[Path, list[Path]] = defaultdict(list)  # by the path up to "depth"
+    for path in sorted(folder.rglob("*depth*")):
+        stem = path.stem.removesuffix("_mm")
+        if path.suffix.lower() in DEPTH_SUFFIXES and stem.endswith("depth"):
+            depths[path.with_name(stem)].append(path)
     pairs = []
     for rgb in sorted(folder.rglob("*rgb.*")):
         if rgb.suffix.lower() not in IMAGE_SUFFIXES:
             continue
         prefix = rgb.stem.removesuffix("rgb")
-        candidates = [
-            rgb.with_name(prefix + name + suffix) for name in ("depth", "depth_mm") for suffix in DEPTH_SUFFIXES
-        ]
-        found = [p for p in candidates if p.is_file()]
+        found = depths.pop(rgb.with_name(f"{prefix}depth"), [])
         if not found:
             raise DataError(
                 f"{rgb} has no depth file beside it; looked for {prefix}depth.png, .npy and {prefix}depth_mm.png"
             )
-        pairs.append((rgb, found[0]))
-    return pairs
+        pairs.append((rgb, _only(rgb, found)))
+    return pairs, [f"{p.relative_to(folder)} has no image" for paths in depths.values() for p in paths]
 
 
-def _required(pairs: list[tuple[Path, Path]], where: Path) -> list[tuple[Path, Path]]:
+def _only(image: Path, depths: list[Path]) -> Path:
+    if len(depths) > 1:
+        names = " and ".join(p.name for p in depths)
+        raise DataError(f"{image} has {len(depths)} depth files, {names}: keep one of them there")
+    return depths[0]
+
+
+def _required(pairs: Pairs, alone: list[str], where: Path) -> tuple[Pairs, list[str]]:
     if not pairs:
         raise DataError(
             f"{where} holds no pairs: expected rgb/ and depth/ with files of equal names, files named ...rgb.png and "
             "...depth.png side by side, or pairs.csv with rgb_path,depth_path lines"
         )
-    return pairs
+    return pairs, alone

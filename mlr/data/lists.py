@@ -91,7 +91,7 @@ class ListedPairs(Source):
     def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Image and depth of a pair."""
         _, image, depth = self.pairs[index]
-        return read_image(image), decode_depth(depth, self.unit, bits=16)
+        return read_image(image, upright=False), decode_depth(depth, self.unit, bits=16)
 
     def __repr__(self) -> str:
         return f"{len(self)} pairs of {self.list_file}"

@@ -43,14 +43,15 @@ class Make3D(Source):
 
     tolerant = True
     coarse = True
+    left_out = "files"
 
     def __init__(self, root: str | Path, split: str = "train", channel: int = 3, truncated: bool = False) -> None:
         if channel not in CHANNELS:
             raise DataError(f"channel must be 3 (distance along the ray) or 2 (projective depth), got {channel}")
         self.root, self.channel, self.truncated = Path(root), channel, truncated
         images, depths = (_folder(self.root, names) for names in FOLDERS[split])
-        lasers = {p.stem.removeprefix(DEPTH_PREFIX): p for p in depths.glob("*.mat")}
-        pictures = {p.stem.removeprefix(IMAGE_PREFIX): p for p in images.glob("*.jpg")}
+        lasers = {p.stem.removeprefix(DEPTH_PREFIX): p for p in depths.iterdir() if p.suffix.lower() == ".mat"}
+        pictures = {p.stem.removeprefix(IMAGE_PREFIX): p for p in images.iterdir() if p.suffix.lower() == ".jpg"}
         self.frames = [(name, pictures[name], lasers[name]) for name in sorted(pictures.keys() & lasers.keys())]
         self.missing = [f"{pictures[name]} has no laser data" for name in sorted(pictures.keys() - lasers.keys())]
         self.missing += [f"{lasers[name]} has no image" for name in sorted(lasers.keys() - pictures.keys())]
@@ -70,7 +71,8 @@ class Make3D(Source):
     def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Image and the laser's grid."""
         _, picture, laser = self.frames[index]
-        return read_image(picture, truncated=self.truncated), read_grid(laser, self.channel)
+        image = read_image(picture, truncated=self.truncated, upright=False)
+        return image, read_grid(laser, self.channel)
 
     def __repr__(self) -> str:
         return f"{len(self)} frames of {self.root} ({CHANNELS[self.channel]})"
@@ -90,10 +92,10 @@ def read_grid(path: Path, channel: int) -> np.ndarray:
         DataError: the file is foreign or cut off.
     """
     try:
-        grid = np.asarray(loadmat(path)["Position3DGrid"])
-    except (KeyError, ValueError, TypeError, NotImplementedError, OSError, EOFError) as error:
+        with np.errstate(over="ignore"):  # of a damaged file: becomes infinite, which is unknown
+            grid = np.asarray(loadmat(path)["Position3DGrid"], dtype=np.float32)
+    except Exception as error:  # scipy raises errors of any kind over damaged files, even UnboundLocalError
         raise DataError(f"{path} is not a MATLAB 5 file with Position3DGrid: {error}") from error
     if grid.ndim != 3 or grid.shape[-1] != 4:
         raise DataError(f"{path}: Position3DGrid must be [rows, columns, 4], got {list(grid.shape)}")
-    with np.errstate(over="ignore"):  # of a damaged file: becomes infinite, which is unknown
-        return np.ascontiguousarray(grid[..., channel], dtype=np.float32)
+    return np.ascontiguousarray(grid[..., channel])

@@ -86,7 +86,7 @@ def read_split(path: Path, split: str, count: int) -> list[int]:
     key = "trainNdxs" if split == "train" else "testNdxs"
     try:
         indices = loadmat(path)[key].ravel().astype(int) - 1
-    except (KeyError, ValueError, NotImplementedError, OSError) as error:
+    except Exception as error:  # scipy raises errors of any kind over damaged files, even UnboundLocalError
         raise DataError(f"{path} is not the split of NYU Depth v2 (MATLAB 5 with {key}): {error}") from error
     if len(indices) == 0 or indices.min() < 0 or indices.max() >= count:
         raise DataError(

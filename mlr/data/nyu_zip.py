@@ -59,13 +59,14 @@ class NYUZip(Source):
     def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Image and depth of a frame."""
         rgb, depth = self.pairs[index]
-        image = read_image(self._member(rgb), f"{self.path}:{rgb}")
+        image = read_image(self._member(rgb), f"{self.path}:{rgb}", upright=False)
         return image, decode_depth(self._member(depth), "eccv2020", f"{self.path}:{depth}", bits=16)
 
     def _member(self, name: str) -> io.BytesIO:
+        archive = self._zip()
         try:
-            return io.BytesIO(self._zip().read(name))
-        except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError) as error:
+            return io.BytesIO(archive.read(name))
+        except Exception as error:  # of zipfile's own, of zlib and its like, and whatever damaged headers bring about
             raise DataError(f"{self.path}: cannot read {name}: {error}") from error
 
     def __repr__(self) -> str:
@@ -91,7 +92,7 @@ def open_zip(path: Path) -> zipfile.ZipFile:
     """Open for reading: only the table of contents is loaded."""
     try:
         return zipfile.ZipFile(path)
-    except (zipfile.BadZipFile, OSError) as error:
+    except Exception as error:  # a damaged table of contents brings about errors of any kind
         raise DataError(f"{path} is not a zip archive, or it is cut off: {error}") from error
 
 
@@ -100,15 +101,16 @@ def read_rows(archive: zipfile.ZipFile, path: Path, split: str) -> list[tuple[st
     lists = [name for name in archive.namelist() if name == f"{split}.csv" or name.endswith(f"/{split}.csv")]
     if not lists:
         raise DataError(f"{path} holds no {split}.csv; is it the archive of the other split?")
+    name = min(lists, key=len)
     try:
-        text = archive.read(min(lists, key=len)).decode("utf-8-sig")
-    except (zipfile.BadZipFile, OSError, EOFError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot read {lists[0]}: {error}") from error
+        table = list(csv.reader(archive.read(name).decode("utf-8-sig").splitlines()))
+    except Exception as error:  # of zipfile, zlib, csv or the text's encoding
+        raise DataError(f"{path}: cannot read {name}: {error}") from error
     rows = []
-    for number, row in enumerate(csv.reader(text.splitlines()), 1):
+    for number, row in enumerate(table, 1):
         if not row:
             continue
         if len(row) < 2:
-            raise DataError(f"{path}, {lists[0]} line {number}: expected rgb_path,depth_path, got {','.join(row)!r}")
+            raise DataError(f"{path}, {name} line {number}: expected rgb_path,depth_path, got {','.join(row)!r}")
         rows.append((row[0].strip().lstrip("/"), row[1].strip().lstrip("/")))
     return rows

@@ -3,7 +3,7 @@
 
 The frames are divided into parts. Each part is read, filled and written by a worker into a file of its own in
 ``<out>.parts``, which appears there when it is complete; at the end the parts are joined and removed. After a kill, the
-same command goes on with the parts that are missing.
+same command goes on with the parts that are missing, and those that left out broken frames.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from mlr.data.depth_io import DataError
 from mlr.data.fill import fill_sample
 from mlr.data.packed import COMPRESSIONS, Frame, join, open_packed, write_frames
-from mlr.data.registry import SOURCES, check_source, open_dataset, parse_options, source_options
+from mlr.data.registry import SOURCES, check_root, check_source, open_dataset, parse_options, source_options
 from mlr.data.source import Source
 from mlr.data.transforms import resize_sample
 
@@ -111,7 +111,7 @@ def prepare(
         raise DataError(f"--strict: {'; '.join(missing)}")
 
     _claim(folder, parts)
-    waiting = [part for part in parts if not part.path.exists()]
+    waiting = [part for part in parts if not part.path.exists() or _skipped(part)]  # what was broken may be mended
     frames = sum(part.stop - part.start for part in parts)
     if len(waiting) < len(parts):
         console.print(f"continuing: {len(parts) - len(waiting)} of {len(parts)} parts are there", highlight=False)
@@ -121,6 +121,7 @@ def prepare(
     for line in skipped[:20]:
         console.print(f"left out: {line}", style="yellow", highlight=False)
     if len(skipped) == frames:
+        shutil.rmtree(folder)  # or a corrected command would take it for another preparation's
         raise DataError(f"none of the {frames} frames can be used; the first: {skipped[0]}")
 
     needed = sum(part.path.stat().st_size for part in parts)
@@ -149,13 +150,14 @@ def parse_source(text: str) -> tuple[str, str]:
     """Name and path of NAME:PATH.
 
     Raises:
-        ValueError: it is of another form, or there is no data set of that name.
+        ValueError: it is of another form, there is no data set of that name, or "rooms" is given files.
     """
     name, colon, root = text.partition(":")
     if not (colon and root) and name != "rooms":
         known = ", ".join(SOURCES)
         raise ValueError(f"a data set is given as NAME:PATH, e.g. nyu:/data/nyu, got {text!r}; the names are {known}")
-    return check_source(name), root
+    check_root(check_source(name), root or None)
+    return name, root
 
 
 def parse_splits(text: str) -> list[str]:

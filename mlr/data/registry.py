@@ -85,7 +85,10 @@ def check_root(name: str, root: str | Path | None) -> None:
         ValueError: "rooms" with a folder or file.
     """
     if name == "rooms" and root is not None:
-        raise ValueError(f"--data rooms needs no files: say what --root {root} holds, e.g. --data folder")
+        raise ValueError(
+            f"the data set rooms is built in and needs no files: say what {root} holds, e.g. --data folder "
+            f"--root {root} in training and evaluation, folder:{root} for mlr prepare and check-data"
+        )
 
 
 def check_options(name: str, options: dict[str, Any]) -> dict[str, Any]:

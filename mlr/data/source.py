@@ -42,7 +42,7 @@ class PerProcess(Generic[T]):
 
 @contextmanager
 def reading(what: str) -> Iterator[None]:
-    """Turn what HDF5 raises over damaged files, which is of many kinds, into one error that names the file.
+    """Turn what h5py raises over damaged files, which may be anything, into one error that names the file.
 
     Raises:
         DataError: naming it.
@@ -51,7 +51,7 @@ def reading(what: str) -> Iterator[None]:
         yield
     except DataError:
         raise
-    except (OSError, RuntimeError, KeyError, ValueError) as error:
+    except Exception as error:
         raise DataError(f"{what} is cut off or damaged: {error}") from error
 
 
@@ -65,7 +65,7 @@ def open_hdf5(path: Path, what: str = "HDF5") -> h5py.File:
         return h5py.File(path, "r")
     except FileNotFoundError as error:
         raise DataError(f"there is no file {path}") from error
-    except OSError as error:
+    except Exception as error:  # h5py raises errors of any kind over damaged files
         raise DataError(f"{path} is not {what}, or it is cut off: {error}") from error
 
 
@@ -75,14 +75,16 @@ class Source(ABC):
     A reader gives image and depth of a frame in :meth:`read`; what they must look like is checked here, for all alike.
 
     Attributes:
-        missing: pairs that the set's own list names and that are not there.
+        missing: pairs that the set's own list names and that are not there, and files that belong to no pair.
         tolerant: whether broken files are known to occur in the published set: training then goes on with the next
             frame and says so.
         coarse: whether depth has a grid of its own, coarser than the image.
+        left_out: what ``missing`` holds.
     """
 
     tolerant: bool = False
     coarse: bool = False
+    left_out: str = "listed pairs"
     missing: list[str]
 
     @abstractmethod
@@ -114,7 +116,7 @@ class Source(ABC):
         if not self.missing:
             return ""
         few = "; ".join(self.missing[:3]) + ("; ..." if len(self.missing) > 3 else "")
-        return f"{len(self.missing)} listed pairs left out: {few}"
+        return f"{len(self.missing)} {self.left_out} left out: {few}"
 
 
 def check_pair(image: np.ndarray, depth: np.ndarray, name: str, coarse: bool = False) -> None:

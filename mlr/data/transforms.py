@@ -18,6 +18,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms import v2
@@ -115,9 +116,33 @@ class FillUncovered(torch.nn.Module):
         return {"image": fill["image"], "depth": fill["depth"], "valid": valid, "id": moved["id"]}
 
 
+class Resize(v2.Transform):
+    """Bring images to a size antialiased bilinear, and masks by the pixel whose centre lies nearest.
+
+    torchvision's own takes pixel floor(i s) for a mask, where s is the ratio of the sizes, and not floor((i + 1/2) s).
+    That shifts depth against the image by up to half a pixel of the new size.
+
+    Args:
+        size: (height, width).
+    """
+
+    _transformed_types = (tv_tensors.Image, tv_tensors.Mask)
+
+    def __init__(self, size: tuple[int, int]) -> None:
+        super().__init__()
+        self.size = size
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        """Resize one."""
+        if isinstance(inpt, tv_tensors.Image):
+            return v2.functional.resize(inpt, list(self.size), antialias=True)
+        mask = inpt.as_subclass(Tensor)[None]
+        return tv_tensors.wrap(F.interpolate(mask, self.size, mode="nearest-exact")[0], like=inpt)
+
+
 def _to_size(size: tuple[int, int]) -> list[torch.nn.Module]:
-    """Image antialiased bilinear in [0, 1], depth nearest."""
-    return [v2.Resize(size, antialias=True), v2.ToDtype({tv_tensors.Image: torch.float32, "others": None}, scale=True)]
+    """Image in [0, 1]."""
+    return [Resize(size), v2.ToDtype({tv_tensors.Image: torch.float32, "others": None}, scale=True)]
 
 
 def eccv2020(size: tuple[int, int]) -> v2.Transform:
@@ -160,7 +185,7 @@ POLICIES = {"eccv2020": eccv2020, "hu2019": hu2019, "none": resize_only}
 
 def resize_sample(sample: Sample, size: tuple[int, int]) -> Sample:
     """A frame at another size: the image antialiased bilinear, depth and validity nearest, types as they were."""
-    return v2.Resize(size, antialias=True)(sample)
+    return Resize(size)(sample)
 
 
 def finish(sample: Sample) -> dict[str, Tensor | str]:

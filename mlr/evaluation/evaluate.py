@@ -103,6 +103,8 @@ def evaluate(
         averaged = flip if flip or no_flip else None
         cropped = bool(check_options(data, options).get("kb_crop"))
         trained, input_size = _open_network(source, protocols, size, device)
+        if data == "kitti" and (note := _other_part(trained.checkpoint.config, cropped)):
+            console.print(note, style="yellow", highlight=False, soft_wrap=True)
         predictor = Network(trained.model, input_size, averaged, half, cropped)
         described = {
             "checkpoint": str(trained.path),
@@ -154,6 +156,25 @@ def _open_network(
         raise ValueError(f"--size {size} has no use here: {fixed}")
     trained = open_model(source, device)
     return trained, given or trained.checkpoint.size
+
+
+def _other_part(config: dict[str, Any], cropped: bool) -> str:
+    """What to say of a network that was trained on another part of KITTI's images than it is shown; "" of others."""
+    if config.get("data", "kitti") != "kitti" or "data_options" not in config:
+        return ""
+    stored = parse_options(config["data_options"])
+    trained = check_options("kitti", {"kb_crop": stored.get("kb_crop", "false")})["kb_crop"]
+    if trained == cropped:
+        return ""
+    if trained:
+        return (
+            "the network was trained on KITTI's bottom-centre crop and is shown whole frames: "
+            "give --data-options kb_crop=true"
+        )
+    return (
+        "the network was trained on KITTI's whole frames and is shown the bottom-centre crop: "
+        "leave kb_crop=true out of --data-options"
+    )
 
 
 def _sha256(path: Path) -> str:

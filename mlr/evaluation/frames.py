@@ -6,13 +6,14 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
 from mlr.data.depth_io import DataError
-from mlr.data.registry import check_root, check_source, open_dataset, source_options
+from mlr.data.registry import check_options, check_root, check_source, open_dataset, source_options
 from mlr.data.sample import Sample
 from mlr.data.source import Source
 from mlr.evaluation.predictor import Predictor
@@ -22,7 +23,12 @@ from mlr.evaluation.scoring import Scores
 #: Data sets that may hold frames of any other. What they are, and so which protocols are meant, only the user knows.
 ANY_FRAMES = ("folder", "packed", "rooms")
 #: (data set, protocol) -> options that choose the depth that the protocol scores, where the set ships several.
-DEPTH_OPTIONS = {("nyu", "bts"): {"depth": "rawDepths"}}
+DEPTH_OPTIONS = {
+    ("nyu", "eccv2020"): {"depth": "depths"},
+    ("nyu", "nyu-toolbox"): {"depth": "depths"},
+    ("nyu", "bts"): {"depth": "rawDepths"},
+    **{("make3d", name): {"channel": "3"} for name in ("make3d-c1", "make3d-c2", "make3d-md2")},
+}
 
 
 @dataclass
@@ -95,23 +101,25 @@ def open_frames(
         ValueError, DataError: the data set cannot be opened.
     """
     check_root(data, root)
-    opened: dict[tuple[tuple[str, str], ...], Source] = {}
+    opened: dict[tuple[tuple[str, Any], ...], Source] = {}
     sources: dict[str, Source] = {}
     refused: dict[str, str] = {}
     for protocol in protocols:
         extra = DEPTH_OPTIONS.get((data, protocol.name), {})
-        clashes = [f"{key}={options[key]}" for key in extra if options.get(key, extra[key]) != extra[key]]
+        given = {key: options[key] for key in extra if key in options}
+        wanted = check_options(data, extra)
+        clashes = [f"{key}={given[key]}" for key, value in check_options(data, given).items() if value != wanted[key]]
         if clashes:
             refused[protocol.name] = f"it scores {protocol.ground_truth}: leave out the option {', '.join(clashes)}"
             continue
         if data == "kitti" and protocol.paste:  # scored on whole frames, whatever part of them the network sees
             extra = {"kb_crop": "false"}
-        key = tuple(sorted({**options, **extra}.items()))
+        key = _reading(data, {**options, **extra})
         try:
             if key not in opened:
                 opened[key] = _open(data, root, dict(key), depth_unit)
         except DataError as error:
-            if (data, protocol.name) not in DEPTH_OPTIONS:
+            if key == _reading(data, options):  # no fault of the depth that the protocol scores
                 raise
             refused[protocol.name] = str(error)
             continue
@@ -121,7 +129,13 @@ def open_frames(
     return sources, refused
 
 
-def _open(data: str, root: Path | None, options: dict[str, str], depth_unit: str | None) -> Source:
+def _reading(data: str, options: dict[str, str]) -> tuple[tuple[str, Any], ...]:
+    """Options in their own types, without the reader's defaults: they are equal where the frames are."""
+    known = source_options(data)
+    return tuple(sorted((k, v) for k, v in check_options(data, options).items() if v != known[k].default))
+
+
+def _open(data: str, root: Path | None, options: dict[str, Any], depth_unit: str | None) -> Source:
     source = open_dataset(data, root, "val", **options)
     if depth_unit is not None and "unit" in source_options(data) and "unit" not in options:
         try:

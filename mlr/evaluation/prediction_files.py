@@ -163,7 +163,10 @@ def read_prediction(path: Path, unit: str | None = None) -> np.ndarray:
     """
     declared = declared_unit(path)
     if declared and unit and units_per_metre(declared) != units_per_metre(unit):
-        raise DataError(f"{path} declares the unit {declared!r}, and --depth-unit is {unit!r}: leave the flag out")
+        raise DataError(
+            f"{path} declares the unit {declared!r}, and --depth-unit is {unit!r}: leave the flag out. If it was meant "
+            f"for the data set, give --data-options unit={unit}"
+        )
     depth = decode_depth(path, declared or unit, bits=16)
     if depth.size == 0:
         raise DataError(f"{path} is empty, {list(depth.shape)}")
@@ -186,6 +189,6 @@ def declared_unit(path: Path) -> str | None:
             unit = image.info.get("depth_unit")
         if unit is not None:
             units_per_metre(unit)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except Exception as error:  # Pillow's decoders raise errors of any kind over damaged files
         raise DataError(f"cannot read the prediction {path}: {error}") from error
     return unit

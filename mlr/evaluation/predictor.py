@@ -97,10 +97,14 @@ class Network(Predictor):
     def _part(self, protocol: Protocol) -> tuple[int, int] | None:
         return protocol.paste if self.pasted else None
 
+    def _like_a_part(self, protocol: Protocol) -> bool:
+        """Whether depth of whole images comes in the size that the protocol pastes; it is resized lest it be pasted."""
+        return not self.pasted and protocol.paste is not None and self._prepared(protocol).input_size == protocol.paste
+
     def key(self, protocol: Protocol) -> tuple[Any, ...]:
-        """Part of the image, size of the input, mirrored or not."""
-        prepared = self._prepared(protocol)
-        return self._part(protocol), prepared.image_rows, prepared.input_size, prepared.flip_average
+        """Part of the image, whether the depth is brought to the image's size, size of the input, mirrored or not."""
+        prepared, resized = self._prepared(protocol), self._like_a_part(protocol)
+        return self._part(protocol), resized, prepared.image_rows, prepared.input_size, prepared.flip_average
 
     def predict(self, index: int, image: Tensor, protocol: Protocol) -> Tensor:
         """Run the network."""
@@ -109,8 +113,8 @@ class Network(Predictor):
             left = (image.shape[-1] - part[1]) // 2
             image = image[..., image.shape[-2] - part[0] :, left : left + part[1]]
         depth = predict(self.model, image.to(self.device), self._prepared(protocol)).cpu()
-        if part:
-            depth = F.interpolate(depth, size=part, mode="bilinear", align_corners=True)
+        if part or self._like_a_part(protocol):
+            depth = F.interpolate(depth, size=image.shape[-2:], mode="bilinear", align_corners=True)
         if not depth.isfinite().all():
             hint = "; half precision may overflow: leave out --half" if self.half else ""
             raise DataError(f"the network predicts NaN or infinite depth{hint}")

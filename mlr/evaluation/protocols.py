@@ -225,9 +225,10 @@ PROTOCOLS: dict[str, Protocol] = {
     for protocol in (
         Protocol(
             "full",
-            1,
+            2,
             "every pixel with a known depth, at the target's size; for any data",
             "any; 0 or not finite = unknown",
+            resize="bilinear",  # of pixels' centres, as the network's input is
         ),
         Protocol(
             "eccv2020",
@@ -260,7 +261,8 @@ PROTOCOLS: dict[str, Protocol] = {
         Protocol(
             "bts",
             1,
-            "NYUv2 as BTS, AdaBins and ZoeDepth score it: 426 x 560 crop, raw depth up to 10 m, flip average",
+            "NYUv2 as BTS, AdaBins and ZoeDepth score it: 426 x 560 crop, raw depth up to 10 m. Flip average as the "
+            "last two have it; BTS itself has none (--no-flip)",
             "NYUv2 labelled, raw; 0 = unknown",
             frame=_NYU,
             crop=(45, 471, 41, 601),

@@ -10,9 +10,8 @@ from itertools import takewhile
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
 
-from mlr.data.depth_io import DataError
+from mlr.data.depth_io import DataError, read_image
 from mlr.data.folder import IMAGE_SUFFIXES
 from mlr.predict.video import VIDEO_SUFFIXES, read_video
 
@@ -126,24 +125,4 @@ def read_pictures(file: Input) -> Iterator[Picture]:
         for number, image in enumerate(read_video(file.path)):
             yield Picture(f"{file.name}/{number:06d}", image)
     else:
-        yield Picture(file.name, read_upright(file.path))
-
-
-def read_upright(path: Path) -> np.ndarray:
-    """RGB image [H, W, 3], uint8, turned as its EXIF orientation says; transparency is ignored.
-
-    Raises:
-        DataError: the file is cut off or no image, or its values have no known range.
-    """
-    try:
-        with Image.open(path) as image:
-            upright = ImageOps.exif_transpose(image)
-            if not upright.mode.startswith(("I", "F")):
-                return np.array(upright.convert("RGB"))
-            grey = np.array(upright)
-    except (OSError, UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"cannot read the image {path}: {error}") from error
-    # Pillow's own conversion of 16-bit grey to RGB cuts off at 255
-    if not np.issubdtype(grey.dtype, np.integer) or grey.min() < 0 or grey.max() > 65535:
-        raise DataError(f"{path} holds {grey.dtype} values of no known range: convert it to 8 or 16 bits")
-    return np.repeat(np.rint(grey / 257).astype(np.uint8)[..., None], 3, axis=2)
+        yield Picture(file.name, read_image(file.path))

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
@@ -64,7 +65,7 @@ class Outputs:
 
         Raises:
             DataError: two inputs have the same outputs.
-            OSError: outputs exist, or the folder cannot be made.
+            OSError: outputs exist, or the folder cannot be made or written to.
         """
         inputs = list(inputs)
         owners: dict[str, list[Path]] = defaultdict(list)
@@ -89,7 +90,14 @@ class Outputs:
                 f"{len(existing)} outputs are there already ({named}) and are never overwritten: "
                 "choose another --out, or remove them"
             )
-        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OSError(
+                f"cannot make the folder {self.folder}: {error.strerror or error}; choose another --out"
+            ) from error
+        if not os.access(self.folder, os.W_OK | os.X_OK):
+            raise OSError(f"{self.folder} is no folder that you may write to; choose another --out")
 
     def _existing(self, file: Input, form: str) -> list[Path]:
         if not file.is_video:
