@@ -30,6 +30,8 @@ def _maps(pred: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
 
     float64 is the prediction's to ask for, as it has no fast engine: a float64 or integer target counts as float32.
     """
+    if not (isinstance(pred, Tensor) and isinstance(target, Tensor)):
+        raise TypeError(f"pred and target must be tensors, got {type(pred).__name__} and {type(target).__name__}")
     known = target.dtype if target.is_floating_point() and target.dtype != torch.float64 else torch.float32
     dtype = torch.promote_types(pred.dtype, known) if pred.is_floating_point() else pred.dtype
     return pred.to(dtype), target.to(dtype)
@@ -40,7 +42,9 @@ def _operands(pred: Tensor, target: Tensor, weights: Tensor | None, space: LossS
     over the images."""
     pred, target = _maps(pred, target)
     dtype = engine.terms_dtype(pred.dtype)
-    batch, count = pred.shape[0], len(space)
+    batch, count = pred.shape[:1].numel(), len(space)  # of a scalar 1: the engine refuses it
+    if weights is not None and (not isinstance(weights, Tensor) or weights.is_complex()):
+        raise TypeError(f"weights must be a tensor of real numbers, got {getattr(weights, 'dtype', type(weights))}")
     if weights is None:
         weights = torch.full((count,), 1 / count, dtype=dtype, device=pred.device)
     elif weights.shape not in ((count,), (batch, count)):
@@ -72,7 +76,8 @@ def multi_loss(
 
     Returns:
         ``(total, terms)``: a scalar and [B, n]; both are differentiable in ``pred``. The gradient of the total costs
-        nothing more; one through individual terms evaluates the losses again.
+        nothing more; one through individual terms evaluates the losses again, for which ``pred`` and ``target`` are
+        kept: neither may change in place before the backward pass. :class:`MultiLoss` keeps neither.
 
     Raises:
         TypeError, ValueError: for maps or weights that do not fit, and for a target that requires a gradient.

@@ -244,9 +244,13 @@ def _refuse_derivatives(pred: Tensor, target: Tensor) -> None:
     """Refuse what would silently be zero: a gradient for the target, and forward-mode derivatives."""
     if target.requires_grad and torch.is_grad_enabled():
         raise ValueError("the losses give no gradient for the target; pass target.detach()")
+    if pred.requires_grad and torch.is_grad_enabled() and torch.compiler.is_exporting():
+        raise RuntimeError(
+            "torch.export would drop the gradient of the losses: export the network alone, or under torch.no_grad()"
+        )
     if not torch.compiler.is_compiling() and any(forward_ad.unpack_dual(x).tangent is not None for x in (pred, target)):
         raise RuntimeError(
-            "the losses have no forward-mode derivative (torch.func.jvp, forward_ad): use reverse mode, or "
+            "the losses have no forward-mode derivative (torch.func.jvp, forward_ad): use backward(), or "
             "mlr.reference.multi_loss_terms"
         )
 
@@ -278,7 +282,7 @@ def _scaled(grad: Tensor, factor: Tensor) -> Tensor:
 def _is_one(factor: Tensor) -> bool:
     """Whether a number is 1; False where it cannot be known, as for a tensor that is traced, fake or batched."""
     try:
-        return factor.item() == 1
+        return bool(factor.item() == 1)
     except RuntimeError:
         return False
 
@@ -309,10 +313,12 @@ class _WeightedTotal(torch.autograd.Function):
         values, grad = torch.ops.mlr.multi_loss(pred, target, evaluated, terms, downsample)
         ctx.terms, ctx.downsample, ctx.differentiable_terms = terms, downsample, differentiable_terms
         ctx.set_materialize_grads(False)
+        # the losses are the caller's, who may change them
+        kept = values.clone() if ctx.needs_input_grad[2] else None
         if differentiable_terms:
-            ctx.save_for_backward(weights, values, grad, unit, pred, target)
+            ctx.save_for_backward(weights, kept, grad, unit, pred, target)
         else:
-            ctx.save_for_backward(weights, values, grad, unit)
+            ctx.save_for_backward(weights, kept, grad, unit)
             ctx.mark_non_differentiable(values)
         return (values * weights).sum(), values
 
@@ -321,7 +327,7 @@ class _WeightedTotal(torch.autograd.Function):
     def backward(ctx: Any, grad_total: Tensor | None, grad_values: Tensor | None) -> tuple[Tensor | None, ...]:
         weights, values, grad, unit, *maps = ctx.saved_tensors
         if grad_total is None:
-            grad_total = values.new_zeros(())
+            grad_total = weights.new_zeros(())
         if ctx.differentiable_terms and grad_values is not None:
             # another weighting than the one evaluated: evaluate again, since the 78 gradients were never apart
             upstream = grad_total * weights + grad_values

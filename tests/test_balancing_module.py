@@ -120,6 +120,22 @@ def test_what_a_subclass_adds_moves_with_it():
     assert balancer.weights.dtype == torch.float64
 
 
+def test_a_balancer_made_without_memory_takes_a_state():
+    state = make_balancer("equal", ("a", "b"), period=4).state_dict()
+    with torch.device("meta"):
+        made = make_balancer("equal", ("a", "b"), period=4)
+    made.to_empty(device="cpu").load_state_dict(state)
+    assert made.weights.tolist() == [0.5, 0.5]
+    made.observe(torch.ones(1, 2))
+
+
+def test_a_state_that_was_loaded_in_inference_mode_goes_on():
+    balancer = make_balancer("equal", ("a", "b"), period=4)
+    with torch.inference_mode():
+        balancer.load_state_dict(balancer.state_dict())
+    balancer.observe(torch.ones(1, 2))
+
+
 def test_the_widest_float_of_a_device():
     assert _widest_float(torch.device("mps")) is torch.float32  # has no float64
     assert _widest_float(torch.device("cuda")) is torch.float64

@@ -9,6 +9,7 @@ import sys
 import pytest
 import torch
 from depth_maps import depth_pair, relative_l2
+from torch.fx.experimental.proxy_tensor import make_fx
 
 import mlr
 from mlr import engine, reference
@@ -85,6 +86,41 @@ def test_double_backward_raises(maps):
     for value in (mlr.MultiLoss(SPACE)(pred, target).total, mlr.multi_loss_terms(pred, target, SPACE).sum()):
         with pytest.raises(RuntimeError, match="no second derivative"):
             torch.autograd.grad(value, pred, create_graph=True)
+
+
+def test_the_losses_may_be_changed_before_the_backward_pass(maps):
+    pred, target = maps
+    criterion, weights = mlr.MultiLoss(SPACE), torch.rand(len(SPACE), requires_grad=True)
+    (expected,) = torch.autograd.grad(criterion(pred, target, weights).total, weights)
+    total, terms = criterion(pred, target, weights)
+    terms.zero_()
+    total.backward()
+    assert torch.equal(weights.grad, expected)
+
+
+@pytest.mark.parametrize("mode", ["real", "symbolic"])
+def test_a_step_can_be_traced(maps, mode):
+    pred, target = maps
+
+    def step(p, t):
+        return torch.autograd.grad(mlr.MultiLoss(SPACE)(p, t).total, p)[0]
+
+    traced = make_fx(step, tracing_mode=mode)(pred, target)
+    torch.testing.assert_close(traced(pred, target), step(pred, target))
+
+
+@pytest.mark.parametrize("function", [mlr.multi_loss, mlr.multi_loss_terms])
+def test_exporting_a_step_is_refused_rather_than_left_without_gradient(maps, function):
+    class Step(torch.nn.Module):
+        def forward(self, p, t):
+            return function(p, t, space=SPACE)
+
+    pred, target = (x.detach() for x in maps)
+    with torch.no_grad():
+        exported = torch.export.export(Step(), (pred, target)).module()
+    torch.testing.assert_close(exported(pred, target), Step()(pred, target))
+    with pytest.raises(RuntimeError, match=r"torch\.export would drop the gradient"):
+        torch.export.export(Step(), (pred.requires_grad_(), target), strict=False)
 
 
 def test_a_gradient_for_the_target_is_refused(maps):
@@ -290,6 +326,10 @@ def test_the_loss_engine_imports_nothing_but_torch():
         ({"pred": torch.ones(2, 3, 8, 8), "target": torch.ones(2, 3, 8, 8)}, ValueError, r"\[B, 1, H, W\]"),
         ({"pred": torch.ones(0, 1, 8, 8), "target": torch.ones(0, 1, 8, 8)}, ValueError, ">= 1"),
         ({"pred": torch.ones(2, 1, 8, 8).int(), "target": torch.ones(2, 1, 8, 8).int()}, TypeError, "floating-point"),
+        ({"pred": torch.tensor(1.0), "target": torch.tensor(1.0)}, ValueError, r"\[B, 1, H, W\]"),
+        ({"target": [[1.0]]}, TypeError, "must be tensors, got Tensor and list"),
+        ({"weights": [1.0] * 78}, TypeError, "must be a tensor of real numbers"),
+        ({"weights": torch.ones(78, dtype=torch.complex64)}, TypeError, "real numbers, got torch.complex64"),
         ({"weights": torch.ones(77)}, ValueError, r"weights must be \[n\] = \[78\]"),
         ({"weights": torch.ones(3, 78)}, ValueError, r"\[B, n\] = \[2, 78\]"),
     ],

@@ -217,7 +217,7 @@ class LossBalancer(nn.Module, ABC):
 
     def set_extra_state(self, state: Mapping[str, Any]) -> None:
         """Continue where the state was taken; a period length set on this balancer outranks the saved one."""
-        self._sums = state["sums"].to(self._sums, copy=True)
+        self._sums.copy_(state["sums"])
         self.memory = {key: value.cpu() for key, value in state["memory"].items()}
         self._steps, self._steps_at_start, self._index = state["steps"], state["steps_at_start"], state["index"]
         wanted = self.period
@@ -263,6 +263,8 @@ class LossBalancer(nn.Module, ABC):
         super()._apply(fn, recurse)
         device = self.weights.device
         dtype = _widest_float(device)
+        if weights.is_meta:  # without values, which to_empty() does not give it either
+            weights, self._sums = self.weights, torch.zeros_like(self._sums, device=device)
         self._sums = self._sums.to(device, dtype)
         self.weights = weights.to(device, dtype)
         return self
