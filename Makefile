@@ -51,6 +51,7 @@ format: $(READY) ## let ruff rewrite the formatting
 # torch.compile and the training steps take most of the time: `make bench BENCH=--quick` is done in a minute
 BENCH ?= --compile --instructions --step tf_efficientnet_lite0,resnet50
 bench: $(READY) ## measure the losses on this machine (half an hour): runs/bench.json and tables
+	@mkdir -p runs
 	$(BIN)/python -W ignore bench/loss_speed.py $(BENCH) --out runs/bench.json
 
 bench-report: $(READY) ## write docs/performance.md and the README's table from bench/results
@@ -70,3 +71,4 @@ sanitize-gpu: $(READY) ## the Triton kernels under compute-sanitizer (an NVIDIA 
 
 clean: ## remove what was built, not .venv and not runs/
 	rm -rf build dist *.egg-info mlr/*.so
+	@git worktree prune 2>/dev/null || true

@@ -19,7 +19,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,7 @@ def serve() -> None:
     """Answer the parent's requests: a case to prepare, then visits to it. One JSON line each way."""
     print(json.dumps({"mlr": mlr.__file__}), flush=True)
     call = sets = None
+    calls = 0
     clock: CpuClock | CudaClock = CpuClock()
     for line in sys.stdin:
         request = json.loads(line)
@@ -60,7 +61,8 @@ def serve() -> None:
             assert call is not None
             assert sets is not None
             with threads(case.threads):
-                answer = {"samples": clock.visit(call, sets, request["count"] + 1)[1:]}
+                answer = {"samples": clock.visit(call, sets, request["count"] + 1, calls)[1:]}
+            calls += request["count"] + 1
         print(json.dumps(answer), flush=True)
 
 
@@ -169,6 +171,29 @@ def duel(sides: Sequence[Side], case: Case, contestant: str, seconds: float) -> 
     return [summary(values) for values in samples]
 
 
+def compare(
+    sides: Sequence[Side], args: argparse.Namespace, progress: Callable[[str], None]
+) -> tuple[list[tuple[str, ...]], bool]:
+    """A row of the table for every case, and whether a side was refused in one.
+
+    Raises:
+        RuntimeError: a side's process ended.
+    """
+    rows: list[tuple[str, ...]] = []
+    contestant, refused = ("cpp" if args.device == "cpu" else "triton"), False
+    for case in cases(args.device, args.threads):
+        progress(str(case))
+        base, head = duel(sides, case, contestant, args.seconds)
+        if "refused" in base:
+            refused = True
+            rows.append((str(case), base["refused"] or "right", head["refused"] or "right", "", "", "refused"))
+            continue
+        medians, minima = (head[key] / base[key] for key in ("median_ms", "min_ms"))
+        cells = [f"{number(s['median_ms'])} ({number(s['min_ms'])})" for s in (base, head)]
+        rows.append((str(case), *cells, f"{medians:.3f}", f"{minima:.3f}", verdict(base, head)))
+    return rows, refused
+
+
 def verdict(base: dict[str, Any], head: dict[str, Any]) -> str:
     """Faster or slower, where medians and minima say the same and the spreads do not meet."""
     if head["p80_ms"] < base["p20_ms"] and head["min_ms"] < base["min_ms"]:
@@ -219,6 +244,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     if not args.base:
         parser.error("--base says which commit to compare with, e.g. --base HEAD~1 (make bench-compare BASE=HEAD~1)")
+    if args.threads < 1 or args.seconds <= 0:
+        parser.error("--threads must be at least 1 and --seconds positive")
     console = Console() if sys.stdout.isatty() else Console(width=140)
     try:
         sweeps.devices(args.device)
@@ -226,23 +253,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         head_name, head_tree = checkout(args.head, console) if args.head else ("working tree", machine.ROOT)
         if not args.head:
             build(head_tree, console)
+        names, trees = (f"base {base_name}", f"head {head_name}"), (base_tree, head_tree)
+        sides = [Side(name, tree) for name, tree in zip(names, trees, strict=True)]
+        with console.status("") as status:
+            rows, refused = compare(sides, args, status.update)
     except (ValueError, RuntimeError) as error:
         parser.exit(2, f"error: {error}\n")
-    names, trees = (f"base {base_name}", f"head {head_name}"), (base_tree, head_tree)
-    rows: list[tuple[str, ...]] = []
-    sides = [Side(name, tree) for name, tree in zip(names, trees, strict=True)]
-    contestant, refused = ("cpp" if args.device == "cpu" else "triton"), False
-    with console.status("") as status:
-        for case in cases(args.device, args.threads):
-            status.update(str(case))
-            base, head = duel(sides, case, contestant, args.seconds)
-            if "refused" in base:
-                refused = True
-                rows.append((str(case), base["refused"] or "right", head["refused"] or "right", "", "", "refused"))
-                continue
-            medians, minima = (head[key] / base[key] for key in ("median_ms", "min_ms"))
-            cells = [f"{number(s['median_ms'])} ({number(s['min_ms'])})" for s in (base, head)]
-            rows.append((str(case), *cells, f"{medians:.3f}", f"{minima:.3f}", verdict(base, head)))
     for side in sides:
         side.close()
     header = ("", *names, "ratio of medians", "of minima", "head is")

@@ -341,7 +341,7 @@ CONTESTANTS: dict[str, Contestant] = {
 }
 
 #: Contestants whose time is the product's own.
-OURS: tuple[str, ...] = ("cpp", "triton", "module")
+OURS: tuple[str, ...] = ("cpp", "cpp-avx2", "cpp-default", "triton", "module")
 
 
 def select(only: Sequence[str] = (), skip: Sequence[str] = ()) -> list[Contestant]:

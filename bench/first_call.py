@@ -8,6 +8,7 @@ can. What it compiled stays in PyTorch's cache on disk, so the call that is time
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import time
@@ -29,7 +30,9 @@ def first_call(name: str, case: Case, seconds: float) -> float:
     except subprocess.TimeoutExpired:
         raise Absent(f"its compilation was stopped after {seconds:g} s") from None
     if result.returncode:
-        raise Absent((result.stderr.strip().splitlines() or ["its first call failed"])[-1])
+        lines = [line for line in result.stderr.splitlines() if line.strip()] or ["its first call failed"]
+        errors = [line for line in lines if re.match(r"[\w.]*(Error|Exception)\b.*:", line)]  # advice may follow it
+        raise Absent((errors or lines)[-1])
     return float(result.stdout.splitlines()[-1])
 
 

@@ -114,10 +114,10 @@ class CpuClock:
     def synchronize(self) -> None:
         """Nothing runs behind the caller's back on a CPU."""
 
-    def visit(self, call: Call, sets: Sequence[Inputs], count: int) -> list[float]:
-        """Seconds of each of ``count`` calls on the input sets in turn."""
+    def visit(self, call: Call, sets: Sequence[Inputs], count: int, first: int = 0) -> list[float]:
+        """Seconds of each of ``count`` calls on the input sets in turn, from set ``first`` on."""
         samples = []
-        for i in range(count):
+        for i in range(first, first + count):
             inputs = sets[i % len(sets)]
             start = time.perf_counter()
             call(inputs)
@@ -160,6 +160,15 @@ class _Runner:
     estimate: float = 0.0
     spent: float = 0.0
     samples: list[float] = field(default_factory=list)
+    calls: int = 0
+
+    def visit(self, clock: CpuClock | CudaClock, sets: Sequence[Inputs], count: int) -> list[float]:
+        """Calls that go on with the input set after the last one's: all of them get their turn."""
+        start = time.perf_counter()
+        samples = clock.visit(self.call, sets, count, self.calls)
+        self.calls += count
+        self.spent += time.perf_counter() - start
+        return samples
 
 
 def _enter(
@@ -187,23 +196,20 @@ def _enter(
     if refusal:
         return {"status": "refused", "reason": refusal, **facts}
     runner = _Runner(contestant, call, {"status": "ok", **facts, "first_call_s": _digits(first)})
-    start = time.perf_counter()
-    samples = clock.visit(call, sets, 1)
-    runner.estimate, runner.spent = samples[0], time.perf_counter() - start
+    samples = runner.visit(clock, sets, 1)
+    runner.estimate = samples[0]
     if runner.estimate > LONG_CALL:  # long enough not to be a warm-up only
         runner.samples = samples
     return runner
 
 
 def _turn(runner: _Runner, sets: Sequence[Inputs], clock: CpuClock | CudaClock) -> None:
-    start = time.perf_counter()
     if runner.estimate > LONG_CALL:
-        runner.samples += clock.visit(runner.call, sets, 1)
+        runner.samples += runner.visit(clock, sets, 1)
     else:
         # the first call after somebody else's turn meets their cache
         count = max(2, min(100, round(VISIT / max(runner.estimate, 1e-6))))
-        runner.samples += clock.visit(runner.call, sets, count + 1)[1:]
-    runner.spent += time.perf_counter() - start
+        runner.samples += runner.visit(clock, sets, count + 1)[1:]
 
 
 def race(

@@ -80,10 +80,20 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         parser.error(str(error))
     if unknown := [name for name in args.sweep or () if name not in (*sweeps.SWEEPS, "none")]:
         parser.error(f"unknown sweep {', '.join(unknown)}; there are {', '.join(sweeps.SWEEPS)}, or none")
-    if min(args.batch, *args.size, args.threads) < 1:
-        parser.error("--batch, --size and --threads must be at least 1")
+    if args.step_batch is None:
+        args.step_batch = args.batch
+    if min(args.batch, *args.size, args.threads, args.step_batch, args.step_rounds) < 1:
+        parser.error("--batch, --size, --threads, --step-batch and --step-rounds must be at least 1")
+    if min(x for x in (args.seconds, args.cap, args.compile_timeout, args.step_seconds, 1) if x is not None) <= 0:
+        parser.error("--seconds, --cap, --compile-timeout and --step-seconds must be positive")
     if args.out and not args.out.parent.is_dir():
         parser.error(f"--out {args.out}: there is no folder {args.out.parent}")
+    if args.out and args.out.is_dir():
+        parser.error(f"--out {args.out} is a folder; give a file in it")
+    try:
+        step.check(args.step)
+    except ValueError as error:
+        parser.error(str(error))
     return args
 
 
@@ -156,9 +166,10 @@ def measure(args: argparse.Namespace, device: str, path: Path | None, console: C
             console.print(tables.case_table(data["cases"][-1], data["copy_gbs"]).rich())
         data["memory"] = _memory(args, device, skip, status.update)
         data["instructions"] = _instructions(args, device, status.update)
+        save()
         for backbone in args.step:
             case = plan(args, device)[0]
-            case = replace(case, batch=args.step_batch or case.batch, sets=1)
+            case = replace(case, batch=args.step_batch, sets=1)
             row = step.measure(
                 backbone, case, args.step_rounds, args.step_seconds, args.decoder_channels, status.update
             )
@@ -206,7 +217,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not console.is_terminal:
         console = Console(width=160)  # a log file has no edge
     devices = sweeps.devices(args.device)
-    if args.compile:  # in an empty cache: what an earlier run has compiled would make this one look fast
+    if (
+        args.compile or "compile" in args.only
+    ):  # in an empty cache: what an earlier run has compiled would make this one look fast
         cache = tempfile.TemporaryDirectory(prefix="mlr-compiled-")
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = cache.name
     for device in devices:

@@ -98,10 +98,11 @@ def _main_summary(results: dict[str, dict[str, Any]]) -> Table:
     )  # fmt: skip
     rows = []
     for data in results.values():
-        for case in pick(data, "main"):
+        for case in (case for case in pick(data, "main") if case["count"] == 78):
             key = "graph_ms" if case["device"] == "cuda" else "median_ms"
             plain = min(("eager", "doubling"), key=lambda n: time_of(case, n, key) or float("inf"))
             where = f"{chip(data['meta'])}, {case['batch']} x {case['height']} x {case['width']}"
+            where += ", inside a CUDA graph" if key == "graph_ms" else ""
             others = [_cell(case, name, key) for name in (engine(case), YARDSTICK, plain, "compile", "authors")]
             rows.append((where, f"**{_cell(case, 'module', key)}**", *others))
     return Table("", header, tuple(rows))
@@ -143,6 +144,9 @@ def _machine_section(stem: str, data: dict[str, Any]) -> Iterator[str]:
         "command": f"`python {meta['command']}`", "minutes": meta["minutes"],
     }  # fmt: skip
     yield "; ".join(f"{key} {value}" for key, value in facts.items() if value not in (None, "")) + ".\n"
+    for part in meta.get("merged", []):
+        what = [f"the sweep over {name}" for name in part["sweeps"]] + [f"steps of {name}" for name in part["steps"]]
+        yield f"Measured apart at commit {part['commit']} by `python {part['command']}`: {', '.join(what)}.\n"
     yield "\n".join(f"* `{name}`: {about}" for name, about in data["contestants"].items()) + "\n"
     for sweep, heading in (("main", "All losses"), ("terms", ""), ("cold", "")):
         for case in pick(data, sweep):
@@ -173,6 +177,8 @@ def _fixed(case: dict[str, Any], sweep: str) -> str:
     """What stays the same along a sweep."""
     varies = {"losses": 1, "size": 0, "batch": 0, "threads": 4, "dtype": 2}[sweep]
     parts = describe(case).split(", ")
+    if sweep == "batch":
+        parts.append(f"{case['height']} x {case['width']}")
     return ", ".join(part for i, part in enumerate(parts) if i != varies)
 
 
@@ -280,16 +286,28 @@ def pages(results: dict[str, dict[str, Any]], root: Path = machine.ROOT) -> dict
     return {root / README: with_block((root / README).read_text(), block), root / PAGE: page(results)}
 
 
+def _place(case: dict[str, Any]) -> tuple[Any, ...]:
+    """What was measured, whatever came out."""
+    keys = ("sweep", "batch", "height", "width", "losses", "dtype", "gradient", "threads", "device", "sets")
+    return tuple(case[key] for key in keys)
+
+
 def merge(into: Path, source: Path) -> None:
     """Take training steps and sweeps of one result file over to another of the same machine; the main cases stay."""
     target, other = store.read(into), store.read(source)
-    if target["meta"]["device"] != other["meta"]["device"] or chip(target["meta"]) != chip(other["meta"]):
-        raise ValueError(f"{source.name} is of {chip(other['meta'])}, {into.name} of {chip(target['meta'])}")
-    names = {row["backbone"] for row in other["steps"]}
-    target["steps"] = [row for row in target["steps"] if row["backbone"] not in names] + other["steps"]
-    fresh = [case for case in other["cases"] if case["sweep"] != "main"]
-    sweeps = {case["sweep"] for case in fresh}
-    target["cases"] = [case for case in target["cases"] if case["sweep"] not in sweeps] + fresh
+    for what, one, two in (
+        ("of", chip(target["meta"]), chip(other["meta"])),
+        ("on", target["meta"]["device"], other["meta"]["device"]),
+        ("with torch", target["meta"]["torch"], other["meta"]["torch"]),
+    ):
+        if one != two:
+            raise ValueError(f"{source.name} is {what} {two}, {into.name} {what} {one}")
+    measured = [row for row in other["steps"] if "reason" not in row]
+    names = {row["backbone"] for row in measured}
+    target["steps"] = [row for row in target["steps"] if row["backbone"] not in names] + measured
+    fresh = {_place(case): case for case in other["cases"] if case["sweep"] != "main"}
+    sweeps = {case["sweep"] for case in fresh.values()}
+    target["cases"] = [fresh.pop(_place(case), case) for case in target["cases"]] + list(fresh.values())
     target["meta"].setdefault("merged", []).append(
         {"commit": other["meta"]["commit"], "command": other["meta"]["command"], "sweeps": sorted(sweeps),
          "steps": sorted(names)}
@@ -306,7 +324,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     args = parser.parse_args(argv)
     if args.merge:
-        merge(*args.merge)
+        try:
+            merge(*args.merge)
+        except (OSError, ValueError) as error:
+            parser.error(str(error))
     results = store.read_all()
     stale = [path for path, text in pages(results).items() if not path.exists() or path.read_text() != text]
     if args.check:

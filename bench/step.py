@@ -9,9 +9,10 @@ caches and allocator are in the state that a real step leaves them in.
 
 from __future__ import annotations
 
+import importlib.util
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -110,6 +111,19 @@ def _step(
     optimizer.step()
     end = timer.mark()
     return timer.seconds(start, end), timer.seconds(before, after)
+
+
+def check(backbones: Sequence[str]) -> None:
+    """Refuse names of no network, before anything is measured.
+
+    Raises:
+        ValueError: naming the nearest ones.
+    """
+    if backbones and importlib.util.find_spec("timm"):  # without it, measure() says so
+        from mlr.model import check_backbone
+
+        for backbone in backbones:
+            check_backbone(backbone)
 
 
 def measure(

@@ -292,18 +292,60 @@ def test_figures_are_drawn_and_repeat_byte_for_byte(measured: Path, tmp_path: Pa
 
 def test_steps_and_sweeps_are_merged_from_the_same_machine_only(measured: Path, tmp_path: Path) -> None:
     other, steps = store.read(measured), [{"backbone": "resnet50", "variants": {}}]
-    again = [case | {"batch": 99} for case in other["cases"] if case["sweep"] in ("main", "losses")]
+    unknown = {"backbone": "vgg16", "reason": "the network needs timm, which is not installed"}
+    again = [case | {"bytes": 99} for case in other["cases"] if case["sweep"] in ("main", "losses")]
     assert {case["sweep"] for case in again} == {"main", "losses"}
-    store.write(tmp_path / "steps.json", other | {"steps": steps, "cases": again})
+    again.pop()  # what was not measured again stays
+    meta = other["meta"] | {"commit": "feedbeef"}
+    store.write(tmp_path / "steps.json", other | {"steps": [*steps, unknown], "cases": again, "meta": meta})
     report.merge(measured, tmp_path / "steps.json")
     merged = store.read(measured)
     assert merged["steps"] == steps
-    assert all((case["batch"] == 99) == (case["sweep"] == "losses") for case in merged["cases"])
+    fresh = [case for case in merged["cases"] if case["bytes"] == 99]
+    assert {case["sweep"] for case in fresh} == {"losses"}
+    assert len(fresh) == len([case for case in again if case["sweep"] == "losses"])
     assert len(merged["cases"]) == len(other["cases"])
     assert merged["meta"]["merged"][0]["sweeps"] == ["losses"]
-    store.write(tmp_path / "other.json", other | {"meta": other["meta"] | {"cpu": "another"}})
-    with pytest.raises(ValueError, match="another"):
-        report.merge(measured, tmp_path / "other.json")
+    assert "apart at commit feedbeef" in report.page({"cpu": merged | {"steps": []}})
+    for key in ("cpu", "torch"):
+        store.write(tmp_path / "other.json", other | {"meta": other["meta"] | {key: "another"}})
+        with pytest.raises(ValueError, match="another"):
+            report.merge(measured, tmp_path / "other.json")
+
+
+def test_every_input_set_gets_its_turn() -> None:
+    seen: list[int] = []
+
+    def call(inputs: Inputs) -> Values:
+        seen.append(id(inputs))
+        return CONTESTANTS["l1"].build(case)(inputs)
+
+    case = Case(batch=1, height=8, width=8, losses="D/0", sets=200)
+    harness.race(case, [replace(CONTESTANTS["l1"], build=lambda _: call)], harness.Limits(seconds=0.5))
+    assert len(set(seen)) == 200
+
+
+def test_another_number_of_losses_is_not_called_all_of_them(measured: Path) -> None:
+    data = store.read(measured)
+    for case in data["cases"]:
+        case["count"] = 1
+    assert tables.targets(data) is None
+    assert "MultiLoss" not in report.readme_block({"cpu": data}).split("one plain L1")[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--step", "resnet5"], "did you mean"),
+        (["--step-rounds", "0"], "at least 1"),
+        (["--seconds", "-1"], "must be positive"),
+        (["--out", "."], "is a folder"),
+    ],
+)
+def test_a_wrong_argument_is_found_before_anything_is_measured(arguments, message, capsys) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        loss_speed.main(arguments)
+    assert message in capsys.readouterr().err
 
 
 def test_targets_are_judged_by_their_bounds() -> None:
@@ -318,6 +360,7 @@ def test_targets_are_judged_by_their_bounds() -> None:
 
     def case(sweep: str, times: dict[str, float], **fields: Any) -> dict[str, Any]:
         base = {"sweep": sweep, "batch": 8, "threads": 2, "losses": "all", "device": "cpu"}
+        base |= {"count": 78, "height": 288, "width": 384}
         return base | fields | {"results": {name: ok(ms) for name, ms in times.items()}}
 
     data = {

@@ -24,7 +24,8 @@ class LossBalancer(nn.Module, ABC):
     method a subclass writes, decides at the end of each later period.
 
     Call :meth:`observe` after each forward pass and :meth:`step` after each optimizer step. Nothing in them waits for
-    the device except the end of a period: one copy of 2 n + 2 numbers, and one all_reduce if there are several ranks.
+    the device except the end of a period: one copy of 2 n + 2 numbers, and one all_reduce if there are several ranks,
+    all of which must take the same steps (batches of unlike size are right; DDP's ``Join`` is not for balancers).
 
     A loss whose mean is zero or not finite keeps its weight and is left out of the totals; an image with a loss that
     is not finite is dropped and counted. In eval mode :meth:`observe` ignores what it is given. The whole state, also
