@@ -217,9 +217,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not console.is_terminal:
         console = Console(width=160)  # a log file has no edge
     devices = sweeps.devices(args.device)
-    if (
-        args.compile or "compile" in args.only
-    ):  # in an empty cache: what an earlier run has compiled would make this one look fast
+    if args.compile or "compile" in args.only:
+        # in an empty cache: what an earlier run has compiled would make this one look fast
         cache = tempfile.TemporaryDirectory(prefix="mlr-compiled-")
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = cache.name
     for device in devices:

@@ -114,8 +114,10 @@ class DepthTraining(L.LightningModule):
 
     def on_validation_start(self) -> None:
         """Refuse a network that is beyond help before it replaces the files of the last good one."""
-        finite = all(bool(x.isfinite().all()) for x in self.model.state_dict().values() if x.is_floating_point())
-        if self.trainer.state.fn == "fit" and not finite:
+        if self.trainer.state.fn != "fit":
+            return
+        finite = [x.isfinite().all() for x in self.model.state_dict().values() if x.is_floating_point()]
+        if not torch.stack(finite).all():  # the only number that is waited for
             self._refuse_divergence("the network holds numbers that are not finite")
 
     def _refuse_divergence(self, what: str) -> NoReturn:
@@ -194,7 +196,7 @@ def train(config: TrainingConfig, resume: Path | None = None, console: Console |
     if config.threads:
         torch.set_num_threads(config.threads)
     L.seed_everything(config.seed, verbose=False)
-    earlier = None if resume is None else _earlier(resume, config)
+    earlier, steps = (None, 0) if resume is None else _earlier(resume, config)
     data = DepthData.from_config(config)
     data.setup("fit")
     data.require_devices(config.devices)
@@ -237,7 +239,7 @@ def train(config: TrainingConfig, resume: Path | None = None, console: Console |
         num_sanity_val_steps=0,
         use_distributed_sampler=False,  # the data shares itself out
         logger=[
-            metrics_logger(run.path, run.progress()[1] if earlier else 0),
+            metrics_logger(run.path, steps),
             TensorBoardLogger(run.path, name="", version="", sub_dir="tensorboard"),
         ],
         callbacks=[
@@ -278,20 +280,20 @@ def _validate(trainer: L.Trainer, task: DepthTraining, data: DepthData) -> dict[
     return {name.removeprefix("val/"): value for name, value in scores.items()}
 
 
-def _earlier(path: Path, config: TrainingConfig) -> Run:
-    """The run to continue.
+def _earlier(path: Path, config: TrainingConfig) -> tuple[Run, int]:
+    """The run to continue, and the optimizer steps that it has taken.
 
     Raises:
         ValueError: there is nothing left to do, or a file of the run is damaged.
         FileNotFoundError: there is no such run, or nothing to continue.
     """
     run = Run.open(path)
-    done, _ = run.progress()
+    done, steps = run.progress()
     if done >= config.epochs:
         raise ValueError(f"--resume {path}: this run has finished {done} epochs of {config.epochs}: give more --epochs")
     if missing := {"constant", "before", "weights_source"} - run.recorded().keys():
         raise ValueError(f"{run.record_file} is damaged: it lacks {', '.join(sorted(missing))}")
-    return run
+    return run, steps
 
 
 @contextmanager
@@ -326,11 +328,8 @@ def _introduce(console: Console, config: TrainingConfig, data: DepthData) -> Non
     """Say what is about to happen, and why where it was not asked for."""
     _say(console, "data", data.describe())
     if config.data == "rooms":
-        _say(
-            console,
-            "",
-            "(built-in scenes, because no data set was named: --data nyu --root FOLDER trains on NYU Depth v2)",
-        )
+        why = "built-in scenes, because no data set was named: --data nyu --root FOLDER trains on NYU Depth v2"
+        _say(console, "", f"({why})")
     _say(console, "losses", f"{len(config.space)} of 78 ({config.losses}), {config.balancer}")
     for line in backend_report().splitlines():
         _say(console, "engine", line)
