@@ -17,6 +17,7 @@ from mlr.balancing import (
 )
 from mlr.criterion import MultiLoss, MultiLossOutput, multi_loss, multi_loss_terms
 from mlr.engine import backend, backend_report
+from mlr.masks import known_depth
 from mlr.space import LossSpace
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ __all__ = [
     "backend",
     "backend_report",
     "depth_metrics",
+    "known_depth",
     "lambda_staircase",
     "load_checkpoint",
     "multi_loss",

@@ -151,7 +151,7 @@ def masked_losses(
         target: true depth, the same shape, metres.
         indices: ``len(KINDS) * scale + kind`` of every loss (:attr:`mlr.LossSpace.indices`).
         downsample: "bicubic" or "area", see :func:`resample`.
-        mask: bool, the same shape or [B, 1, H, W] or [B, H, W]: True where the depth is known. None if it is everywhere.
+        mask: bool [B, 1, H, W] or [B, H, W], True where the depth is known; None if it is everywhere.
 
     Returns:
         ``(terms [B, n], counts [B, n])`` in the order of ``indices``: terms are float64 for float64 input, else
