@@ -61,7 +61,7 @@ bench-compare: $(READY) ## time the working tree against BASE=<commit>
 	$(BIN)/python bench/compare.py --base $(BASE)
 
 sanitize: $(READY) ## the C++ engine's tests under AddressSanitizer and UBSan (minutes)
-	tests/sanitize.sh $(BIN)/python
+	tests/csrc/sanitize.sh $(BIN)/python
 
 sanitize-gpu: $(READY) ## the Triton kernels under compute-sanitizer (an NVIDIA GPU and the CUDA toolkit; minutes)
 	@command -v compute-sanitizer >/dev/null || { echo "compute-sanitizer comes with the CUDA toolkit: put its bin folder on PATH"; exit 1; }

@@ -12,10 +12,10 @@ from typing import NamedTuple
 import formulations
 import machine
 import torch
+from moved import reference
 from torch import Tensor
 
 import mlr
-from mlr import reference
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,8 @@ from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
+from moved import KINDS, SCALES, WINDOWS
 from torch import Tensor
-
-from mlr.space import KINDS, SCALES, WINDOWS
 
 Formulation = Callable[[Tensor, Tensor, Sequence[int]], Tensor]
 

@@ -27,11 +27,11 @@ import torch
 import torch.nn.functional as F
 import triton
 
-from mlr import reference
 from mlr.kernels import phases
 from mlr.kernels.configs import Shapes, shapes_for
 from mlr.kernels.launch import multi_loss
-from mlr.space import loss_name
+from mlr.losses import reference
+from mlr.losses.space import loss_name
 
 ALL = tuple(range(78))
 KERNELS = ("pyramid_kernel", "losses_kernel", "columns_kernel", "gradient_kernel")

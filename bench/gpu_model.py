@@ -3,7 +3,7 @@
 
     python bench/gpu_model.py --out bench/results/triton/model.json
 
-The compiled PTX of the four kernels is run on the CPU (tests/ptx), which counts executed instructions by class and the
+The compiled PTX of the four kernels is run on the CPU (tools/ptx), which counts executed instructions by class and the
 32-byte sectors that each program touches. From these counts a launch takes the longest of
 
     instructions   lane instructions / (SMs * lanes a clock * clock), special functions at a quarter of that rate
@@ -28,9 +28,10 @@ import torch
 
 from mlr import kernels
 from mlr.kernels.launch import KERNELS
-from mlr.space import LossSpace
+from mlr.losses.space import LossSpace
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+sys.path.insert(0, str(Path(__file__).parent.parent / "tools"))
 import ptx
 from depth_maps import depth_pair
 

@@ -23,10 +23,8 @@ import torch
 from contestants import Absent, Call, Case, Contestant, Inputs, Values, depth_maps, threads
 from cuda_clock import CudaClock
 from first_call import first_call
+from moved import KINDS, reference
 from torch import Tensor
-
-from mlr import reference
-from mlr.space import KINDS
 
 Progress = Callable[[str], None]
 

@@ -120,7 +120,7 @@ def check(backbones: Sequence[str]) -> None:
         ValueError: naming the nearest ones.
     """
     if backbones and importlib.util.find_spec("timm"):  # without it, measure() says so
-        from mlr.model import check_backbone
+        from mlr.models.depth_model import check_backbone
 
         for backbone in backbones:
             check_backbone(backbone)

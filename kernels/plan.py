@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from mlr.kernels.configs import Shapes
-from mlr.reference import scale_size
-from mlr.space import FAMILIES, KINDS, SCALES, WINDOWS
+from mlr.losses.reference import scale_size
+from mlr.losses.space import FAMILIES, KINDS, SCALES, WINDOWS
 
 # the same numbers as in the kernels (geometry, stencil)
 TILE = 128

@@ -5,8 +5,9 @@
 trainer are imported when they are first asked for.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from mlr import balancing, losses
 from mlr._version import __version__
 from mlr.balancing import (
     EqualContribution,
@@ -15,23 +16,21 @@ from mlr.balancing import (
     Rebalancing,
     lambda_staircase,
 )
-from mlr.criterion import MultiLoss, MultiLossOutput, multi_loss, multi_loss_terms
-from mlr.engine import backend, backend_report
-from mlr.masks import known_depth
-from mlr.space import LossSpace
+from mlr.losses import (
+    LossSpace,
+    MultiLoss,
+    MultiLossOutput,
+    backend,
+    backend_report,
+    known_depth,
+    multi_loss,
+    multi_loss_terms,
+)
+from mlr.utils.lazy import lazy_attributes
 
 if TYPE_CHECKING:
-    from mlr.checkpoints import load_checkpoint, save_checkpoint
     from mlr.evaluation import DepthMetrics, depth_metrics
-    from mlr.model import DepthModel
-
-_LAZY = {
-    "DepthModel": "mlr.model",
-    "DepthMetrics": "mlr.evaluation",
-    "depth_metrics": "mlr.evaluation",
-    "load_checkpoint": "mlr.checkpoints",
-    "save_checkpoint": "mlr.checkpoints",
-}
+    from mlr.models import DepthModel, load_checkpoint, save_checkpoint
 
 __all__ = [
     "DepthMetrics",
@@ -46,19 +45,28 @@ __all__ = [
     "__version__",
     "backend",
     "backend_report",
+    "balancing",
     "depth_metrics",
     "known_depth",
     "lambda_staircase",
     "load_checkpoint",
+    "losses",
     "multi_loss",
     "multi_loss_terms",
     "save_checkpoint",
 ]
 
+__getattr__ = lazy_attributes(
+    __name__,
+    {
+        "DepthModel": "mlr.models.depth_model",
+        "DepthMetrics": "mlr.evaluation",
+        "depth_metrics": "mlr.evaluation",
+        "load_checkpoint": "mlr.models.checkpoints",
+        "save_checkpoint": "mlr.models.checkpoints",
+    },
+)
 
-def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        import importlib
 
-        return getattr(importlib.import_module(_LAZY[name]), name)
-    raise AttributeError(f"module 'mlr' has no attribute {name!r}")
+def __dir__() -> list[str]:
+    return __all__

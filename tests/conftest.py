@@ -12,7 +12,7 @@ import torch
 from ptx.fixtures import sm_80, sm_90  # noqa: F401 - fixtures for every test of a compiled kernel
 
 if TYPE_CHECKING:
-    from mlr.model import DepthModel  # timm takes seconds: only the tests that use a network wait for it
+    from mlr.models.depth_model import DepthModel  # timm takes seconds: only the tests that use a network wait for it
 
 # two test processes share two cores; kernels that must be tested with more threads say so themselves
 torch.set_num_threads(1)
@@ -30,7 +30,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 @pytest.fixture(scope="module")
 def network() -> DepthModel:
     """An untrained network whose depth depends on the image all the same."""
-    from mlr.model import DepthModel
+    from mlr.models.depth_model import DepthModel
 
     torch.manual_seed(0)
     model = DepthModel("test_resnet", 32, pretrained=False).eval()
@@ -41,6 +41,6 @@ def network() -> DepthModel:
 @pytest.fixture
 def checkpoint(network: DepthModel, tmp_path: Path) -> Path:
     """The network in a file, as one that was trained at 64 x 96 pixels."""
-    from mlr.checkpoints import save_checkpoint
+    from mlr.models.checkpoints import save_checkpoint
 
     return save_checkpoint(tmp_path / "best.pt", network, config={"size": "64x96"})

@@ -1,21 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Data: built-in scenes, data sets on disk, augmentation, batches. One module a source."""
+"""Data: built-in scenes, data sets on disk, augmentation, batches."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from mlr.data.depth_io import DataError, read_depth, read_image
-from mlr.data.folder import Folder
-from mlr.data.nyu import NYU
-from mlr.data.packed import Packed
-from mlr.data.registry import SOURCES, check_source, open_dataset
-from mlr.data.rooms import Rooms
+from mlr.data.datasets.base import Source
+from mlr.data.datasets.folder import Folder
+from mlr.data.datasets.nyu import NYU
+from mlr.data.datasets.packed import Packed
+from mlr.data.datasets.registry import SOURCES, check_source, open_dataset
+from mlr.data.depth_files import DataError, read_depth, read_image
 from mlr.data.sample import Sample, make_sample
-from mlr.data.source import Source
+from mlr.data.synthetic.rooms import Rooms
+from mlr.utils.lazy import lazy_attributes
 
 if TYPE_CHECKING:
-    from mlr.data.module import DepthData
+    from mlr.data.datamodule import DepthData
 
 __all__ = [
     "NYU",
@@ -34,11 +35,5 @@ __all__ = [
     "read_image",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    """Import what needs Lightning, which takes seconds, only when it is used."""
-    if name == "DepthData":
-        from mlr.data.module import DepthData
-
-        return DepthData
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+#: Lightning takes seconds to import.
+__getattr__ = lazy_attributes(__name__, {"DepthData": "mlr.data.datamodule"})

@@ -12,7 +12,7 @@ from scipy import ndimage
 from torchvision import tv_tensors
 
 from mlr.data.colorize import colorize
-from mlr.data.depth_io import DataError
+from mlr.data.depth_files import DataError
 from mlr.data.sample import Sample
 
 

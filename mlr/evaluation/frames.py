@@ -12,10 +12,10 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
-from mlr.data.depth_io import DataError
-from mlr.data.registry import check_options, check_root, check_source, open_dataset, source_options
+from mlr.data.datasets.base import Source
+from mlr.data.datasets.registry import check_options, check_root, check_source, open_dataset, source_options
+from mlr.data.depth_files import DataError
 from mlr.data.sample import Sample
-from mlr.data.source import Source
 from mlr.evaluation.predictor import Predictor
 from mlr.evaluation.protocols import PROTOCOLS, Protocol, get_protocol
 from mlr.evaluation.scoring import Scores

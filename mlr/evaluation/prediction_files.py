@@ -15,8 +15,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from mlr.data.depth_io import DataError, check_depth, decode_depth, units_per_metre
-from mlr.data.folder import IMAGE_SUFFIXES
+from mlr.data.datasets.folder import IMAGE_SUFFIXES
+from mlr.data.depth_files import DataError, check_depth, decode_depth, units_per_metre
 from mlr.evaluation.predictor import Predictor
 from mlr.evaluation.protocols import Protocol
 
@@ -155,7 +155,7 @@ def read_prediction(path: Path, unit: str | None = None) -> np.ndarray:
 
     Args:
         path: a 16-bit PNG, whose text "depth_unit" may declare its unit, or a .npy file of metres.
-        unit: unit of integers that declare none; see :func:`mlr.data.depth_io.units_per_metre`.
+        unit: unit of integers that declare none; see :func:`mlr.data.depth_files.units_per_metre`.
 
     Raises:
         DataError: the file is no depth map, of no known unit or of another unit than it declares, or holds values that

@@ -11,10 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mlr.data.depth_io import DataError
+from mlr.data.depth_files import DataError
 from mlr.evaluation.protocols import Protocol
 from mlr.evaluation.scoring import predict
-from mlr.model import DepthModel
+from mlr.models.depth_model import DepthModel
 
 
 class Predictor(ABC):

@@ -1,0 +1,247 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Data for training: a source by name, its transforms, its loaders.
+
+Every sample's augmentation is drawn from (seed, epoch, index), so a run is the same for any number of workers, and a
+resumed run the same as an uninterrupted one.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterator
+from itertools import cycle, islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import lightning.pytorch as L
+import torch
+from torch import distributed
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from mlr.data.datasets.base import Source
+from mlr.data.datasets.registry import check_root, check_source, open_dataset, parse_options, source_options
+from mlr.data.depth_files import DataError, units_per_metre
+from mlr.data.fill import FILLS, fill_sample
+from mlr.data.sample import Sample
+from mlr.data.transforms import POLICIES, finish, resize_only
+
+if TYPE_CHECKING:
+    from mlr.training.settings import TrainingConfig
+
+#: So many broken frames in a row are no broken frames but a broken set.
+BROKEN_IN_A_ROW = 20
+
+
+class Transformed(Dataset):
+    """A source, filled, under a transform whose random numbers follow from (seed, epoch, index).
+
+    Args:
+        source: the frames.
+        transform: from sample to sample.
+        seed: of the random numbers.
+        holes: a key of :data:`mlr.data.fill.FILLS`.
+    """
+
+    def __init__(self, source: Source, transform: Any, seed: int, holes: str = "error") -> None:
+        self.source, self.transform, self.seed, self.holes = source, transform, seed, holes
+
+    def filled(self, index: int) -> Sample:
+        """A frame without holes.
+
+        Where broken files are known to be in the published set, the next frame stands in for a broken one, or for one
+        without any depth, and a warning names it.
+        """
+        if not self.source.tolerant:
+            return fill_sample(self.source[index], self.holes)
+        for place in range(index, index + BROKEN_IN_A_ROW):
+            try:
+                sample = self.source[place % len(self.source)]
+                if not (sample["depth"] > 0).any():
+                    raise DataError(f"{sample['id']}: no pixel has a depth")
+            except DataError as error:
+                warnings.warn(f"the next frame stands in for a broken one: {error}", stacklevel=2)
+                continue
+            return fill_sample(sample, self.holes)
+        raise DataError(f"{self.source!r}: {BROKEN_IN_A_ROW} frames in a row are broken; see mlr check-data")
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
+        epoch, index = key
+        sample = self.filled(index)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(hash((self.seed, epoch, index)) & 0xFFFF_FFFF)  # the hash of integers is fixed
+            return finish(self.transform(sample))
+
+
+class EpochSampler(Sampler[tuple[int, int]]):
+    """Keys (epoch, index) of an epoch, in an order drawn from (seed, epoch), shared out over the ranks.
+
+    Args:
+        length: number of frames.
+        shuffle: whether to draw an order.
+        seed: of the order.
+    """
+
+    def __init__(self, length: int, shuffle: bool, seed: int) -> None:
+        self.length, self.shuffle, self.seed, self.epoch = length, shuffle, seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by the trainer before every epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        rank, ranks = _rank()
+        if self.shuffle:
+            return -(-self.length // ranks)  # every rank takes the same number of steps
+        return len(range(rank, self.length, ranks))
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        rank, ranks = _rank()
+        order = list(range(self.length))
+        if self.shuffle:
+            generator = torch.Generator().manual_seed(hash((self.seed, self.epoch)) & 0xFFFF_FFFF)
+            order = torch.randperm(self.length, generator=generator).tolist()
+            order = list(islice(cycle(order), len(self) * ranks))
+        return iter([(self.epoch, index) for index in order[rank::ranks]])
+
+
+def _rank() -> tuple[int, int]:
+    if distributed.is_available() and distributed.is_initialized():
+        return distributed.get_rank(), distributed.get_world_size()
+    return 0, 1
+
+
+class DepthData(L.LightningDataModule):
+    """Training and validation batches of a source.
+
+    A batch is a dictionary: "image" [B, 3, H, W] float32 in [0, 1] (the network normalises), "depth" [B, 1, H, W]
+    float32 metres without holes, "valid" [B, 1, H, W] bool (True where the depth was measured), "id" list of names.
+
+    Args:
+        data: a key of :data:`mlr.data.datasets.registry.SOURCES`.
+        root: folder or file of the data set; "rooms" takes none.
+        size: (height, width) of the batches.
+        batch_size: images in a batch.
+        workers: processes that load; -1 = one less than the cores, at most 8.
+        seed: of the order and the augmentation.
+        augment: a key of :data:`mlr.data.transforms.POLICIES`.
+        holes: a key of :data:`mlr.data.fill.FILLS`.
+        depth_unit: unit of integer depth files of "folder".
+        train_length: scenes in an epoch of "rooms".
+        val_length: scenes to validate on of "rooms".
+        options: of the reader, e.g. "kb_crop=true,list_file=mine.txt"; see docs/data.md.
+
+    Raises:
+        ValueError, DataError: from :meth:`setup`, naming the flag or the file.
+    """
+
+    def __init__(
+        self,
+        data: str = "rooms",
+        root: str | Path | None = None,
+        size: tuple[int, int] = (288, 384),
+        batch_size: int = 8,
+        workers: int = -1,
+        seed: int = 0,
+        augment: str = "eccv2020",
+        holes: str = "error",
+        depth_unit: str | None = None,
+        train_length: int = 800,
+        val_length: int = 100,
+        options: str = "",
+    ) -> None:
+        super().__init__()
+        self.data, self.root, self.size, self.batch_size, self.seed = data, root, size, batch_size, seed
+        self.augment, self.holes, self.depth_unit, self.options = augment, holes, depth_unit, options
+        self.lengths = {"train": train_length, "val": val_length}
+        self.workers = min(max((os.cpu_count() or 2) - 1, 1), 8) if workers < 0 else workers
+        self.sources: dict[str, Source] = {}
+
+    @classmethod
+    def from_config(cls, config: TrainingConfig) -> DepthData:
+        """The data that the settings of a run name."""
+        return cls(
+            data=config.data,
+            root=config.root,
+            size=config.height_width,
+            batch_size=config.batch_size,
+            workers=config.workers,
+            seed=config.seed,
+            augment=config.augment,
+            holes=config.holes,
+            depth_unit=config.depth_unit,
+            options=config.data_options,
+            train_length=config.train_length,
+            val_length=config.val_length,
+        )
+
+    def setup(self, stage: str) -> None:
+        """Open the source and look at its first frames, so that what is wrong with it shows before training."""
+        if self.sources:
+            return
+        for name, value, known in (("augment", self.augment, POLICIES), ("holes", self.holes, FILLS)):
+            if value not in known:
+                raise ValueError(f"--{name} must be one of {', '.join(known)}, got {value!r}")
+        if self.depth_unit is not None:
+            units_per_metre(self.depth_unit)
+        sources = {split: self.open(split) for split in ("train", "val")}
+        for source in sources.values():
+            Transformed(source, None, self.seed, self.holes).filled(0)
+            if source.note():
+                warnings.warn(f"{source!r}: {source.note()}", stacklevel=2)
+        self.sources = sources
+
+    def require_devices(self, devices: int) -> None:
+        """Refuse more devices than frames, of which each must have one.
+
+        Raises:
+            ValueError: with the numbers.
+        """
+        for split, source in self.sources.items():
+            if len(source) < devices:
+                raise ValueError(f"--devices {devices}: there are only {len(source)} frames in {split}")
+
+    def open(self, split: str) -> Source:
+        """The frames of a split, at their own size and without transforms."""
+        options: dict[str, Any] = dict(parse_options(self.options))
+        if self.depth_unit is not None:
+            if "unit" not in source_options(self.data):
+                raise ValueError(f"--depth-unit is not for --data {self.data}, whose unit is known")
+            options["unit"] = self.depth_unit
+        if check_source(self.data) == "rooms":
+            check_root(self.data, self.root)
+            height, width = self.size
+            options = {"length": self.lengths[split], "seed": self.seed, "height": height, "width": width} | options
+        return open_dataset(self.data, self.root, split, **options)
+
+    def describe(self) -> str:
+        """One line for people."""
+        height, width = self.size
+        return f"{self.sources['train']!r}; {len(self.sources['val'])} to validate; {height} x {width}, {self.augment}"
+
+    def _loader(self, split: str) -> DataLoader:
+        training = split == "train"
+        transform = POLICIES[self.augment](self.size) if training else resize_only(self.size)
+        source = self.sources[split]
+        sampler = EpochSampler(len(source), training, self.seed)
+        if self.trainer is not None:  # workers load first batches before the trainer names the epoch
+            sampler.set_epoch(self.trainer.fit_loop.epoch_progress.current.processed)  # type: ignore[attr-defined]
+        return DataLoader(
+            Transformed(source, transform, self.seed, self.holes),
+            batch_size=self.batch_size,
+            sampler=sampler,
+            num_workers=self.workers,
+            persistent_workers=self.workers > 0,
+            pin_memory=torch.cuda.is_available(),
+        )
+
+    def train_dataloader(self) -> DataLoader:
+        """Augmented batches in random order."""
+        return self._loader("train")
+
+    def val_dataloader(self) -> DataLoader:
+        """Batches in order, resized only."""
+        return self._loader("val")

@@ -1,0 +1,262 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The packed data set of ``mlr prepare``: one HDF5 file, one frame a chunk, checksums, nothing left to decode or fill.
+
+::
+
+    /                   attributes: format "mlr-packed", version, unit "m", holes, sources, skipped (JSON), ...
+    /index/id           [N] text      name of the frame in its source
+    /index/source       [N] text      the source it came from
+    /index/split        [N] text      "train" or "val"
+    /index/group        [N] text      the group that holds it: HxW, since frames may differ in size
+    /index/row          [N] int64     its row there
+    /index/crc32        [N] uint32    of its image, depth and valid bytes
+    /480x640/image      [n, 480, 640, 3] uint8
+    /480x640/depth      [n, 480, 640] float32 metres, holes filled
+    /480x640/valid      [n, 480, 640] uint8, 1 where depth was measured
+
+Files are written under another name and renamed when they are complete.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections import Counter
+from collections.abc import Iterable
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import h5py
+import numpy as np
+
+from mlr.data.datasets.base import PerProcess, Source, open_hdf5, reading
+from mlr.data.depth_files import DataError
+from mlr.data.hdf5_files import written_whole
+from mlr.data.sample import Sample, make_sample
+
+FORMAT, VERSION = "mlr-packed", 1
+ARRAYS = ("image", "depth", "valid")
+INDEX = ("id", "source", "split", "group", "row", "crc32")
+#: HDF5 filters by the name of a compression. A 480 x 640 frame takes 2.5 MB and 2.5 ms without, 1.1 MB and 9 ms with
+#: lzf.
+COMPRESSIONS: dict[str, dict[str, Any]] = {
+    "none": {},
+    "lzf": {"compression": "lzf", "shuffle": True},
+    "gzip": {"compression": "gzip", "compression_opts": 1, "shuffle": True},
+}
+
+
+class Frame(NamedTuple):
+    """A frame to be packed: image [H, W, 3] uint8, depth [H, W] float32 metres, valid [H, W] uint8."""
+
+    id: str
+    source: str
+    split: str
+    image: np.ndarray
+    depth: np.ndarray
+    valid: np.ndarray
+
+    @property
+    def arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Image, depth and valid in their types on disk."""
+        return self.image, self.depth.astype(np.float32, copy=False), self.valid.astype(np.uint8, copy=False)
+
+    @property
+    def group(self) -> str:
+        """Name of its group: its size, and that of the depth if it has another."""
+        image, depth = ("x".join(str(side) for side in array.shape[:2]) for array in (self.image, self.depth))
+        return image if image == depth else f"{image}-{depth}"
+
+
+def checksum(image: np.ndarray, depth: np.ndarray, valid: np.ndarray) -> int:
+    """CRC-32 of a frame's bytes."""
+    value = 0
+    for array in (image, depth, valid):
+        value = zlib.crc32(np.ascontiguousarray(array).data, value)
+    return value
+
+
+class Packed(Source):
+    """Frames of a packed file.
+
+    Args:
+        root: the file.
+        split: "train" or "val".
+
+    Raises:
+        DataError: the file is foreign, cut off, of a newer version, or holds no frames of the split.
+    """
+
+    coarse = True  # what was packed fits
+
+    def __init__(self, root: str | Path, split: str = "train") -> None:
+        self.path, self.missing = Path(root), []
+        self._file = PerProcess(partial(open_packed, self.path))
+        with reading(str(self.path)):
+            index = {name: np.array(_column(self._file()["index"], name)) for name in INDEX}
+        splits = index["split"]
+        chosen = np.flatnonzero(splits == split)
+        if not len(chosen):
+            held = ", ".join(f"{count} {name}" for name, count in sorted(Counter(splits.tolist()).items()))
+            raise DataError(f"{self.path} holds no frames of the split {split!r}, but {held or 'none at all'}")
+        self.ids, self.groups = index["id"][chosen], index["group"][chosen]
+        self.rows, self.checksums = index["row"][chosen], index["crc32"][chosen]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def name(self, index: int) -> str:
+        """Its name in the source it came from."""
+        return str(self.ids[index])
+
+    def arrays(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Image, filled depth and validity.
+
+        Raises:
+            DataError: the bytes are not those that were written.
+        """
+        with reading(f"{self.path}, {self.name(index)},"):
+            group, row = self._file()[self.groups[index]], int(self.rows[index])
+            image, depth, valid = (group[name][row] for name in ARRAYS)
+        if checksum(image, depth, valid) != self.checksums[index]:
+            raise DataError(f"{self.path}: {self.name(index)} is damaged: its checksum differs; prepare the file again")
+        return image, depth, valid
+
+    def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """Image and measured depth, 0 where it was not measured."""
+        image, depth, valid = self.arrays(index)
+        return image, np.where(valid > 0, depth, np.float32(0))
+
+    def __getitem__(self, index: int) -> Sample:
+        if not 0 <= index < len(self):
+            raise IndexError(f"frame {index} of {len(self)}")
+        image, depth, valid = self.arrays(index)
+        return make_sample(image, depth, self.name(index), valid)
+
+    def __repr__(self) -> str:
+        return f"{len(self)} frames of {self.path}"
+
+
+def open_packed(path: Path) -> h5py.File:
+    """Open a packed file for reading.
+
+    Raises:
+        DataError: it is foreign, cut off or of a newer version.
+    """
+    if path.is_dir():
+        raise DataError(f"{path} is a folder; a packed data set is one file, written by mlr prepare")
+    file = open_hdf5(path, "a packed data set (HDF5)")
+    with reading(str(path)):
+        if file.attrs.get("format") != FORMAT or "index" not in file:
+            raise DataError(f"{path} is HDF5, but no packed data set; mlr prepare writes them")
+        version = int(file.attrs["version"])
+    if version > VERSION:
+        raise DataError(f"{path} has version {version} of the format; this program reads up to {VERSION}")
+    return file
+
+
+# --- writing ----------------------------------------------------------------------------------------------------------
+
+
+def write_frames(path: Path, frames: Iterable[Frame], compression: str, attributes: dict[str, Any]) -> int:
+    """Write frames into a packed file of their own, which is complete or absent.
+
+    Args:
+        path: the file.
+        frames: in order.
+        compression: a key of :data:`COMPRESSIONS`.
+        attributes: more attributes of the file; read after the last frame.
+
+    Returns:
+        The number of frames.
+    """
+    rows: Counter[str] = Counter()
+    index: dict[str, list] = {name: [] for name in INDEX}
+    with written_whole(path, path.parent) as (file, disk):
+        file.attrs.update(format=FORMAT, version=VERSION, unit="m")
+        for frame in frames:
+            if disk.error is not None:
+                break
+            arrays = frame.arrays
+            group, row = file.require_group(frame.group), rows[frame.group]
+            for name, array in zip(ARRAYS, arrays, strict=True):
+                if name not in group:
+                    _create(group, name, 0, array.shape, array.dtype, COMPRESSIONS[compression])
+                group[name].resize(row + 1, axis=0)
+                group[name][row] = array
+            rows[frame.group] += 1
+            entry = (frame.id, frame.source, frame.split, frame.group, row, checksum(*arrays))
+            for name, value in zip(INDEX, entry, strict=True):
+                index[name].append(value)
+        _write_index(file, index)
+        file.attrs.update(attributes)
+    return len(index["id"])
+
+
+def join(parts: list[Path], path: Path, attributes: dict[str, Any]) -> int:
+    """Join packed files into one; frames are copied as they are, without packing them anew.
+
+    Args:
+        parts: the files; the new one is written beside them.
+        path: the new file.
+        attributes: more attributes of it.
+
+    Returns:
+        The number of frames.
+    """
+    index: dict[str, list] = {name: [] for name in INDEX}
+    rows: Counter[str] = Counter()
+    with written_whole(path, parts[0].parent) as (file, disk):
+        file.attrs.update(format=FORMAT, version=VERSION, unit="m")
+        for part_path in parts:
+            if disk.error is not None:
+                break
+            with open_packed(part_path) as part:
+                first = dict(rows)
+                entries = {name: _column(part["index"], name) for name in INDEX}
+                for group in sorted(set(entries["group"])):
+                    count = part[group]["image"].shape[0]
+                    for name in ARRAYS:
+                        _copy(part[group][name], file, f"{group}/{name}", rows[group])
+                    rows[group] += count
+                entries["row"] = [
+                    row + first.get(group, 0) for row, group in zip(entries["row"], entries["group"], strict=True)
+                ]
+                for name in INDEX:
+                    index[name] += entries[name]
+        _write_index(file, index)
+        file.attrs.update(attributes)
+    return len(index["id"])
+
+
+def _column(index: h5py.Group, name: str) -> list:
+    column = index[name]
+    return (column.asstr()[:] if h5py.check_string_dtype(column.dtype) else column[:]).tolist()
+
+
+def _create(
+    parent: h5py.Group, name: str, rows: int, shape: tuple[int, ...], dtype: np.dtype, filters: dict[str, Any]
+) -> h5py.Dataset:
+    return parent.create_dataset(
+        name, (rows, *shape), dtype=dtype, chunks=(1, *shape), maxshape=(None, *shape), **filters
+    )
+
+
+def _copy(source: h5py.Dataset, file: h5py.File, name: str, first: int) -> None:
+    """Append the chunks of a data set, still compressed."""
+    if name not in file:
+        filters = {"compression": source.compression, "compression_opts": source.compression_opts}
+        _create(file, name, 0, source.shape[1:], source.dtype, {**filters, "shuffle": source.shuffle})
+    target = file[name]
+    target.resize(first + source.shape[0], axis=0)
+    corner = (0,) * (source.ndim - 1)
+    for row in range(source.shape[0]):
+        mask, chunk = source.id.read_direct_chunk((row, *corner))
+        target.id.write_direct_chunk((first + row, *corner), chunk, mask)
+
+
+def _write_index(file: h5py.File, index: dict[str, list]) -> None:
+    group = file.create_group("index")
+    for name in INDEX:
+        dtype: Any = {"row": np.int64, "crc32": np.uint32}.get(name, h5py.string_dtype())
+        group.create_dataset(name, data=np.array(index[name], dtype=dtype))

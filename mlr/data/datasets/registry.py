@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Data sets by name: the one list of what ``--data``, ``mlr prepare`` and ``mlr check-data`` know."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from mlr.data.datasets.base import Source
+from mlr.data.depth_files import DataError
+
+#: Name -> (module:reader, what it is). Modules are imported when they are used.
+SOURCES: dict[str, tuple[str, str]] = {
+    "rooms": ("mlr.data.synthetic.rooms:open_rooms", "built-in scenes, needs no files"),
+    "nyu": ("mlr.data.datasets.nyu:NYU", "NYU Depth v2, labelled: nyu_depth_v2_labeled.mat with splits.mat"),
+    "nyu-zip": (
+        "mlr.data.datasets.nyu_zip:NYUZip",
+        "NYU Depth v2, the authors' train795.zip, train_reduced05.zip, test654.zip",
+    ),
+    "nyu-h5": ("mlr.data.datasets.nyu_h5:NYUFrames", "NYU Depth v2, one .h5 a frame (sparse-to-dense, FastDepth)"),
+    "nyu-sync": ("mlr.data.datasets.nyu_sync:NYUSync", 'NYU Depth v2, the "sync" folders and lists of BTS'),
+    "nyu-parquet": ("mlr.data.datasets.nyu_parquet:NYUParquet", "NYU Depth v2 at 288 x 384 in parquet files"),
+    "kitti": ("mlr.data.datasets.kitti:KITTI", "KITTI by the lists of Eigen's split"),
+    "make3d": ("mlr.data.datasets.make3d:Make3D", "Make3D with laser depth"),
+    "folder": ("mlr.data.datasets.folder:Folder", "your own pairs of images and depth files"),
+    "packed": ("mlr.data.datasets.packed:Packed", "the file that mlr prepare writes"),
+}
+
+
+def check_source(name: str) -> str:
+    """The name, if there is a data set of that name.
+
+    Raises:
+        ValueError: there is none; the message names the nearest and all of them.
+    """
+    if name not in SOURCES:
+        near = difflib.get_close_matches(name, SOURCES, n=1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise ValueError(f"unknown data set {name!r}: {hint}there are {', '.join(SOURCES)}")
+    return name
+
+
+def source_reader(name: str) -> Callable[..., Source]:
+    """What opens a data set: called as ``(root, split, **options)``."""
+    module, _, attribute = SOURCES[check_source(name)][0].partition(":")
+    return getattr(import_module(module), attribute)
+
+
+def source_options(name: str) -> dict[str, inspect.Parameter]:
+    """What a reader takes beside root and split, e.g. ``kb_crop`` of "kitti"."""
+    parameters = inspect.signature(source_reader(name), eval_str=True).parameters
+    return {key: value for key, value in parameters.items() if key not in ("root", "split")}
+
+
+def open_dataset(name: str, root: str | Path | None = None, split: str = "train", **options: Any) -> Source:
+    """Open a data set: its frames at their own size, without transforms, holes left as they are.
+
+    Args:
+        name: a key of :data:`SOURCES`.
+        root: folder or file of the data set; "rooms" needs none.
+        split: "train" or "val" (the test images, where a benchmark calls them so).
+        options: of the reader, as values or as text, e.g. ``kb_crop=True`` or ``channel="2"``.
+
+    Raises:
+        ValueError: the name, the split or an option is unknown.
+        DataError: the files are missing or are not what the data set should be.
+
+    Example:
+        >>> len(open_dataset("rooms", split="val", length=7))
+        7
+    """
+    values = check_options(name, options)
+    if split not in ("train", "val"):
+        raise ValueError(f"split must be train or val, got {split!r}")
+    if root is None and name != "rooms":
+        raise DataError(f"--data {name} needs --root: {SOURCES[name][1]}")
+    return source_reader(name)(root, split, **values)
+
+
+def check_root(name: str, root: str | Path | None) -> None:
+    """Refuse files for the built-in scenes: whoever names some means another data set.
+
+    Raises:
+        ValueError: "rooms" with a folder or file.
+    """
+    if name == "rooms" and root is not None:
+        raise ValueError(
+            f"the data set rooms is built in and needs no files: say what {root} holds, e.g. --data folder "
+            f"--root {root} in training and evaluation, folder:{root} for mlr prepare and check-data"
+        )
+
+
+def check_options(name: str, options: dict[str, Any]) -> dict[str, Any]:
+    """Options of a data set in their own types.
+
+    Raises:
+        ValueError: the name or an option is unknown, or a value is of another type.
+    """
+    known, values = source_options(name), {}
+    for key, value in options.items():
+        if key not in known:
+            takes = f"it takes {', '.join(known)}" if known else "it takes none"
+            raise ValueError(f"data set {name!r} has no option {key!r}; {takes}")
+        values[key] = _typed(value, known[key].annotation, f"option {key} of data set {name!r}")
+    return values
+
+
+def parse_options(text: str | None) -> dict[str, str]:
+    """Options as they are typed: ``kb_crop=true,list_file=mine.txt``.
+
+    Raises:
+        ValueError: a part is not of that form.
+    """
+    options = {}
+    for part in filter(None, (part.strip() for part in (text or "").split(","))):
+        key, equals, value = part.partition("=")
+        if not (equals and key.strip().isidentifier()):
+            raise ValueError(f"options must be name=value, separated by commas, got {part!r}")
+        options[key.strip()] = value.strip()
+    return options
+
+
+def _typed(value: Any, hint: Any, what: str) -> Any:
+    if not isinstance(value, str) or hint is str or str in getattr(hint, "__args__", ()):
+        return value
+    if hint is bool:
+        truth = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+        if value.lower() not in truth:
+            raise ValueError(f"{what} must be true or false, got {value!r}")
+        return truth[value.lower()]
+    try:
+        return hint(value)
+    except ValueError as error:
+        raise ValueError(f"{what} must be {hint.__name__}, got {value!r}") from error

@@ -1,0 +1,303 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``mlr prepare``: any data set -> one packed file, its holes filled, in parallel, resumable.
+
+The frames are divided into parts. Each part is read, filled and written by a worker into a file of its own in
+``<out>.parts``, which appears there when it is complete; at the end the parts are joined and removed. After a kill, the
+same command goes on with the parts that are missing, and those that left out broken frames.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import zlib
+from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from mlr.data.datasets.base import Source
+from mlr.data.datasets.packed import COMPRESSIONS, Frame, join, open_packed, write_frames
+from mlr.data.datasets.registry import SOURCES, check_root, check_source, open_dataset, parse_options, source_options
+from mlr.data.depth_files import DataError
+from mlr.data.fill import fill_sample
+from mlr.data.transforms import resize_sample
+
+#: Frames of a part: what is lost by a kill, per worker.
+FRAMES_PER_PART = 32
+
+
+@dataclass(frozen=True)
+class Part:
+    """A run of frames that one worker packs, and how."""
+
+    number: int
+    source: str
+    root: str
+    split: str
+    options: tuple[tuple[str, str], ...]
+    start: int
+    stop: int
+    holes: str
+    size: tuple[int, int] | None
+    compression: str
+    path: Path
+
+
+def prepare(
+    source: list[str],
+    out: Path,
+    splits: str = "train,val",
+    holes: Literal["colorize", "nearest", "keep"] = "colorize",
+    size: str | None = None,
+    options: str = "",
+    compression: Literal["lzf", "gzip", "none"] = "lzf",
+    workers: int = -1,
+    strict: bool = False,
+    quiet: bool = False,
+) -> int:
+    """Pack data sets into one HDF5 file that trains fast: decoded, in metres, holes filled, with checksums.
+
+    Broken frames are named, counted and left out. After an interruption the same command continues. The file is used
+    with --data packed --root FILE.
+
+    Args:
+        source: data sets as NAME:PATH, e.g. nyu-sync:/data/nyu; names are those of --data.
+        out: the file to write; an earlier one is never overwritten.
+        splits: which to pack, train, val or both.
+        holes: how pixels without depth are filled: "colorize" along the image (Levin et al.), "nearest" with the
+            nearest depth, "keep" leaves them 0. They stay marked as not measured.
+        size: HxW in pixels to resize every frame to; by default frames keep their own.
+        options: of the readers, e.g. kb_crop=true,list_file=mine.txt; each takes those it knows.
+        compression: "lzf" is fast, "gzip" smaller, "none" fastest to read.
+        workers: processes; -1 = one a core, 0 = this one.
+        strict: stop at the first broken frame and refuse listed pairs that are missing.
+        quiet: no progress.
+
+    Returns:
+        The exit code, 0.
+
+    Raises:
+        DataError: a data set cannot be opened, or no frame can be used.
+        ValueError, OSError: a setting is wrong, or the file cannot be written; finished parts are kept.
+    """
+    console = Console(stderr=True, quiet=quiet)
+    out = Path(out)
+    if out.exists():
+        raise FileExistsError(f"{out} exists; give another name with --out, or remove it")
+    if not out.parent.is_dir():
+        raise FileNotFoundError(f"there is no folder {out.parent} to write {out.name} into")
+    if holes not in ("colorize", "nearest", "keep"):
+        raise ValueError(f"--holes must be colorize, nearest or keep, got {holes!r}")
+    if workers < -1:
+        raise ValueError(f"--workers must be -1 or more, got {workers}")
+    if compression not in COMPRESSIONS:
+        raise ValueError(f"--compression must be one of {', '.join(COMPRESSIONS)}, got {compression!r}")
+    folder = out.with_name(out.name + ".parts")
+    _opened.cache_clear()  # files may have been mended since
+    settings = {"holes": holes, "size": parse_size(size), "compression": compression}
+    parts, missing = plan(source, parse_splits(splits), parse_options(options), folder, settings)
+    for text in missing:
+        console.print(text, style="yellow", highlight=False)
+    if missing and strict:
+        raise DataError(f"--strict: {'; '.join(missing)}")
+
+    _claim(folder, parts)
+    waiting = [part for part in parts if not part.path.exists() or _skipped(part)]  # what was broken may be mended
+    frames = sum(part.stop - part.start for part in parts)
+    if len(waiting) < len(parts):
+        console.print(f"continuing: {len(parts) - len(waiting)} of {len(parts)} parts are there", highlight=False)
+    processes = min((os.cpu_count() or 1) if workers == -1 else workers, len(waiting))
+    _work(waiting, frames, processes, strict, console)
+    skipped = [line for part in parts for line in _skipped(part)]
+    for line in skipped[:20]:
+        console.print(f"left out: {line}", style="yellow", highlight=False)
+    if len(skipped) == frames:
+        shutil.rmtree(folder)  # or a corrected command would take it for another preparation's
+        raise DataError(f"none of the {frames} frames can be used; the first: {skipped[0]}")
+
+    needed = sum(part.path.stat().st_size for part in parts)
+    free = shutil.disk_usage(out.parent).free
+    if free < 1.02 * needed:
+        raise OSError(
+            f"{out.parent} has {free / 1e9:.1f} GB free, joining the parts needs {needed / 1e9:.1f} GB: make room and "
+            "run the same command again, it continues from here"
+        )
+    record = {
+        "holes": holes, "size": size or "", "sources": ", ".join(source), "options": options,
+        "skipped": json.dumps(skipped), "missing": json.dumps(missing),
+    }  # fmt: skip
+    count = join([part.path for part in parts], out, record)
+    shutil.rmtree(folder)
+    left_out = f", {len(skipped)} broken ones left out" if skipped else ""
+    console.print(
+        f"{count} frames in {out}, {out.stat().st_size / 1e6:,.1f} MB{left_out}; train with --data packed --root {out}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    return 0
+
+
+def parse_source(text: str) -> tuple[str, str]:
+    """Name and path of NAME:PATH.
+
+    Raises:
+        ValueError: it is of another form, there is no data set of that name, or "rooms" is given files.
+    """
+    name, colon, root = text.partition(":")
+    if not (colon and root) and name != "rooms":
+        known = ", ".join(SOURCES)
+        raise ValueError(f"a data set is given as NAME:PATH, e.g. nyu:/data/nyu, got {text!r}; the names are {known}")
+    check_root(check_source(name), root or None)
+    return name, root
+
+
+def parse_splits(text: str) -> list[str]:
+    """Splits of ``train,val``."""
+    splits = [split.strip() for split in text.split(",")]
+    if not set(splits) <= {"train", "val"}:
+        raise ValueError(f"--splits must be train, val or train,val, got {text!r}")
+    return splits
+
+
+def parse_size(text: str | None) -> tuple[int, int] | None:
+    """Height and width of HxW."""
+    if text is None:
+        return None
+    height, cross, width = text.lower().partition("x")
+    if not (cross and height.isdigit() and width.isdigit() and int(height) and int(width)):
+        raise ValueError(f"--size must be HxW in pixels such as 288x384, got {text!r}")
+    return int(height), int(width)
+
+
+def plan(
+    sources: list[str], splits: list[str], options: dict[str, str], folder: Path, settings: dict[str, Any]
+) -> tuple[list[Part], list[str]]:
+    """Open every split of every source and divide its frames into parts; also what their lists miss."""
+    if not sources:
+        raise ValueError("no data set was named: mlr prepare NAME:PATH --out FILE")
+    named = [(text, *parse_source(text)) for text in sources]
+    known = {option for _, name, _ in named for option in source_options(name)}
+    if not set(options) <= known:
+        raise ValueError(
+            f"none of the data sets has the option {min(set(options) - known)!r}; they take {', '.join(sorted(known))}"
+        )
+    parts: list[Part] = []
+    missing: list[str] = []
+    for text, name, root in named:
+        choice = tuple(sorted((key, value) for key, value in options.items() if key in source_options(name)))
+        for split in splits:
+            opened = _opened(name, root, split, choice)
+            if opened.note():
+                missing.append(f"{text} {split}: {opened.note()}")
+            for start in range(0, len(opened), FRAMES_PER_PART):
+                number, stop = len(parts), min(start + FRAMES_PER_PART, len(opened))
+                path = folder / f"{number:06d}.h5"
+                parts.append(Part(number, name, root, split, choice, start, stop, path=path, **settings))
+    return parts, missing
+
+
+def _claim(folder: Path, parts: list[Part]) -> None:
+    """Make the folder of the parts, or see that it holds parts of this very preparation."""
+    names = [_opened(part.source, part.root, part.split, part.options).name(part.start) for part in parts]
+    described = [{key: str(value) for key, value in asdict(part).items() if key != "path"} for part in parts]
+    wanted = {"first": described[0], "parts": len(parts), "frames": zlib.crc32(json.dumps([names, described]).encode())}
+    file = folder / "plan.json"
+    if folder.exists():
+        try:
+            found = json.loads(file.read_text())
+        except (OSError, ValueError) as error:
+            raise DataError(f"{folder} is in the way and holds no preparation: {error}; remove it") from error
+        if found != wanted:
+            raise DataError(
+                f"{folder} holds parts of another preparation (other data, holes, size or options): run that command "
+                "again to finish it, choose another --out, or remove the folder"
+            )
+        for unfinished in folder.glob(".*.tmp"):  # of a run that was killed
+            unfinished.unlink()
+        return
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    temporary.mkdir()
+    (temporary / file.name).write_text(json.dumps(wanted, indent=1))
+    temporary.rename(folder)
+
+
+def _work(waiting: list[Part], frames: int, processes: int, strict: bool, console: Console) -> None:
+    """Pack the parts, in this process or in others."""
+    columns = (TextColumn("packing"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    done = frames - sum(part.stop - part.start for part in waiting)
+    with Progress(*columns, console=console, transient=True) as progress:
+        bar = progress.add_task("", total=frames, completed=done)
+        for part in _in_order_of_completion(waiting, processes, strict):
+            progress.advance(bar, part.stop - part.start)
+
+
+def _in_order_of_completion(waiting: list[Part], processes: int, strict: bool) -> Iterator[Part]:
+    if processes <= 1:
+        for part in waiting:
+            pack(part, strict)
+            yield part
+        return
+    executor = ProcessPoolExecutor(processes)
+    try:
+        queue = iter(waiting)  # handed out bit by bit: an error ends the work soon, not after all that was planned
+        running = {executor.submit(pack, part, strict) for part in islice(queue, 2 * processes)}
+        while running:
+            finished, running = wait(running, return_when=FIRST_COMPLETED)
+            for future in finished:
+                yield future.result()
+            running |= {executor.submit(pack, part, strict) for part in islice(queue, len(finished))}
+    except BrokenProcessPool as error:
+        raise OSError(
+            "the system ended a worker, probably for want of memory: run the same command again with fewer --workers, "
+            "it continues from here"
+        ) from error
+    finally:
+        executor.shutdown(cancel_futures=True)
+
+
+@lru_cache(maxsize=4)
+def _opened(source: str, root: str, split: str, options: tuple[tuple[str, str], ...]) -> Source:
+    """Opened once a process: lists of tens of thousands of files are not read for every part."""
+    return open_dataset(source, root, split, **dict(options))
+
+
+def pack(part: Part, strict: bool = False) -> Part:
+    """Read, fill and write the frames of a part. Broken frames are left out and named in the part's attributes."""
+    source = _opened(part.source, part.root, part.split, part.options)
+    skipped: list[str] = []
+    attributes = {"skipped": "[]"}
+
+    def frames() -> Iterator[Frame]:
+        for index in range(part.start, part.stop):
+            try:
+                sample = source[index]
+                if part.holes != "keep":
+                    sample = fill_sample(sample, part.holes)
+            except DataError as error:
+                if strict:
+                    raise
+                skipped.append(f"{part.source} {part.split} {source.name(index)}: {error}")
+                attributes["skipped"] = json.dumps(skipped)
+                continue
+            if part.size is not None:
+                sample = resize_sample(sample, part.size)
+            image = sample["image"].permute(1, 2, 0).numpy()
+            depth, valid = sample["depth"][0].numpy(), sample["valid"][0].numpy()
+            yield Frame(sample["id"], part.source, part.split, image, depth, valid)
+
+    write_frames(part.path, frames(), part.compression, attributes)
+    return part
+
+
+def _skipped(part: Part) -> list[str]:
+    with open_packed(part.path) as file:
+        return json.loads(file.attrs["skipped"])

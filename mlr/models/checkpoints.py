@@ -1,0 +1,277 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Checkpoint files: our own format, and the file the paper's authors released.
+
+A checkpoint is ``torch.save`` of plain values and tensors, loadable with ``weights_only=True``::
+
+    {"format": "mlr-checkpoint", "version": 1, "model": state dict,
+     "config": {...}, "versions": {...}, "metrics": {...}}
+"""
+
+from __future__ import annotations
+
+import pickle
+import platform
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mlr._version import __version__
+from mlr.utils.files import save_complete
+
+FORMAT = "mlr-checkpoint"
+FORMAT_VERSION = 1
+
+#: Mean and standard deviation of ImageNet's RGB values, which the authors' program subtracts for every encoder.
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+#: Size the authors train and predict at.
+AUTHORS_SIZE = "288x384"
+
+
+class CheckpointError(ValueError):
+    """A file that cannot be used as a checkpoint; the message says what it is and what to do."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a checkpoint file holds.
+
+    Attributes:
+        model: state dict with the names of :class:`mlr.DepthModel`.
+        config: keyword arguments of ``DepthModel`` under "model", and what else the writer recorded.
+        versions: programs that wrote the file.
+        metrics: scores of the model when it was saved.
+        origin: "mlr" or "authors".
+    """
+
+    model: dict[str, Tensor]
+    config: dict[str, Any]
+    versions: dict[str, str] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)
+    origin: str = "mlr"
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """Height and width in pixels that the network was trained at; None if the writer did not record them."""
+        size = self.config.get("size")
+        if size is None:
+            return None
+        height, width = size.lower().split("x") if isinstance(size, str) else size
+        return int(height), int(width)
+
+
+def save_checkpoint(
+    path: str | Path,
+    model: nn.Module,
+    *,
+    config: Mapping[str, Any] | None = None,
+    metrics: Mapping[str, Any] | None = None,
+) -> Path:
+    """Write a model so that it is either complete on disk or not there at all.
+
+    The file is written beside its place and moved in at the end, so a kill or a full disk never leaves half a file nor
+    loses an earlier one.
+
+    Args:
+        path: file to write; a file of that name is replaced.
+        model: a :class:`mlr.DepthModel` (its ``config`` is stored under "model").
+        config: further settings of the run: numbers, texts, lists and dictionaries.
+        metrics: scores of this model, by name.
+
+    Returns:
+        The path written.
+
+    Raises:
+        OSError: the folder is missing, not writable or full.
+
+    Example:
+        >>> save_checkpoint("best.pt", model, config={"epochs": 20}, metrics={"delta1": 0.87})  # doctest: +SKIP
+    """
+    path = Path(path)
+    content = {
+        "format": FORMAT,
+        "version": FORMAT_VERSION,
+        "model": {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()},
+        "config": {
+            **_plain(dict(config or {}), "config"),
+            "model": _plain(getattr(model, "config", {}), "config.model"),
+        },
+        "versions": _versions(),
+        "metrics": _plain(dict(metrics or {}), "metrics"),
+    }
+    save_complete(content, path)
+    return path
+
+
+def load_checkpoint(path: str | Path) -> Checkpoint:
+    """Read a checkpoint of ours or of the paper's authors.
+
+    Args:
+        path: file written by :func:`save_checkpoint`, or the authors' ``PNAS_model.pth`` (DataParallel names, float16).
+
+    Returns:
+        The content, with the state dict in the names of :class:`mlr.DepthModel`.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        CheckpointError: the file is truncated, foreign, or of a newer format.
+    """
+    content = _read(path)
+    if isinstance(content, Mapping) and content.get("format") == FORMAT:
+        version = content.get("version")
+        if not isinstance(version, int) or not 1 <= version <= FORMAT_VERSION:
+            raise CheckpointError(
+                f"{path} is a checkpoint of format version {version!r}; this is mlr {__version__}, which reads up to "
+                f"{FORMAT_VERSION}: update mlr"
+            )
+        missing = [key for key in ("model", "config") if not isinstance(content.get(key), Mapping)]
+        if missing:
+            raise CheckpointError(f"{path} is a damaged checkpoint: it lacks {', '.join(missing)}")
+        return Checkpoint(
+            dict(content["model"]),
+            dict(content["config"]),
+            dict(content.get("versions", {})),
+            dict(content.get("metrics", {})),
+        )
+    if isinstance(content, Mapping) and "pytorch-lightning_version" in content:
+        raise CheckpointError(
+            f"{path} is the full state of a training run, for --resume; "
+            "to use the model take the run's best.pt or last.pt"
+        )
+    state = _state_dict(content, path)
+    if "conv_d32.weight" in state and any(key.startswith("encoder.cell_") for key in state):
+        return _authors(state)
+    raise CheckpointError(
+        f"{path} is neither an mlr checkpoint nor the authors' network (conv_d32, up1 to up5, conv3, PNASNet encoder); "
+        f"it holds {_first(state)}. Backbone weights alone go to DepthModel(pretrained={str(path)!r})"
+    )
+
+
+def _authors(state: dict[str, Tensor]) -> Checkpoint:
+    # The released network feeds ImageNet statistics to an encoder whose own weights expect mean and std 0.5.
+    model = {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
+    for name in ("last_linear.weight", "last_linear.bias"):
+        model.pop(f"encoder.{name}", None)  # the classifier, never used
+    model["pixel_mean"] = torch.tensor(IMAGENET_MEAN).view(3, 1, 1)
+    model["pixel_std"] = torch.tensor(IMAGENET_STD).view(3, 1, 1)
+    config = {"backbone": "pnasnet", "decoder_channels": state["conv_d32.weight"].shape[0]}
+    return Checkpoint(model, {"model": config, "size": AUTHORS_SIZE}, origin="authors")
+
+
+def checkpoint_file(source: str | Path) -> Path:
+    """The file that holds a network: a checkpoint itself, or the best one of a run's folder.
+
+    Raises:
+        FileNotFoundError: there is nothing of that name, or the folder has no best.pt.
+    """
+    path = Path(source)
+    if not path.exists():
+        raise FileNotFoundError(f"there is no checkpoint {path}: give best.pt or last.pt of a run, or the run's folder")
+    if path.is_dir():
+        path /= "best.pt"
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"{source} has no best.pt: it is no run's folder, or the run was stopped before its first validation"
+            )
+    return path
+
+
+def load_exactly(model: nn.Module, state: Mapping[str, Tensor], path: str | Path) -> None:
+    """Load a state dict whose names and shapes must all agree; what differs is listed in the error."""
+    own = model.state_dict()
+    differences = [f"missing: {_first(own.keys() - state.keys())}"] * bool(own.keys() - state.keys())
+    differences += [f"not in the network: {_first(state.keys() - own.keys())}"] * bool(state.keys() - own.keys())
+    shapes = [
+        f"{key} {tuple(state[key].shape)} instead of {tuple(own[key].shape)}"
+        for key in sorted(own.keys() & state.keys())
+        if own[key].shape != state[key].shape
+    ]
+    differences += [f"other shape: {_first(shapes)}"] * bool(shapes)
+    if differences:
+        raise CheckpointError(f"{path} does not fit the network; " + "; ".join(differences))
+    model.load_state_dict(dict(state), strict=True)
+
+
+def read_state_dict(path: str | Path) -> dict[str, Tensor]:
+    """Read named tensors from a .pth, .pt, .bin or .safetensors file, unwrapped and without DataParallel's prefix."""
+    return _state_dict(_read(path), path)
+
+
+# --- reading ----------------------------------------------------------------------------------------------------------
+
+
+def _read(path: str | Path) -> Any:
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no weights file {path}" + (": it is a folder" if path.is_dir() else ""))
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"{path} is not a file of plain tensors: it is damaged, foreign, or holds Python objects, which are not "
+            f"loaded because they could run code ({str(error).splitlines()[0]})"
+        ) from error
+    except Exception as error:  # zip, safetensors and end-of-file errors have no common base
+        raise CheckpointError(f"cannot read {path}: truncated or not a PyTorch file ({error})") from error
+
+
+def _state_dict(content: Any, path: str | Path) -> dict[str, Tensor]:
+    for wrapper in ("state_dict", "model_state_dict", "model"):
+        if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
+            content = content[wrapper]
+            break
+    if not isinstance(content, Mapping) or not content or not all(isinstance(v, Tensor) for v in content.values()):
+        raise CheckpointError(
+            f"{path} holds no state dict (a mapping of names to tensors), but {type(content).__name__}"
+        )
+    return {re.sub(r"^module\.", "", key): value for key, value in content.items()}
+
+
+def _first(names: Iterable[str], limit: int = 8) -> str:
+    listed = sorted(names)
+    more = f" and {len(listed) - limit} more" if len(listed) > limit else ""
+    return ", ".join(listed[:limit]) + more
+
+
+# --- writing ----------------------------------------------------------------------------------------------------------
+
+
+def _plain(value: Any, place: str) -> Any:
+    """The same value made of what ``weights_only=True`` reads, or an error that names the place."""
+    if value is None or isinstance(value, (bool, int, float, str)):
+        # numpy's float64 is a float too, and would not be read back
+        return value if value is None or type(value) in (bool, int, float, str) else _base(value)
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, Tensor) or hasattr(value, "tolist"):
+        return value.tolist()
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item, f"{place}.{key}") for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item, f"{place}[{i}]") for i, item in enumerate(value)]
+    raise TypeError(f"{place} is {type(value).__name__}: a checkpoint stores numbers, texts, lists and dictionaries")
+
+
+def _base(value: Any) -> Any:
+    return next(kind(value) for kind in (bool, int, float, str) if isinstance(value, kind))
+
+
+def _versions() -> dict[str, str]:
+    import timm
+
+    return {
+        "mlr": __version__,
+        "torch": str(torch.__version__),
+        "timm": timm.__version__,
+        "python": platform.python_version(),
+    }

@@ -1,0 +1,284 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The depth network of section 4.1: any timm encoder, five up-sampling blocks, no skip connections."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mlr.models.checkpoints import Checkpoint, CheckpointError, checkpoint_file, load_checkpoint, load_exactly
+from mlr.models.encoder import build_encoder, check_backbone, encode, pretrained_config
+from mlr.models.pretrained import Weights, WeightsNotFoundError, file_weights, find_weights
+
+#: Mean depth of NYUv2 in metres: where an untrained network starts.
+INITIAL_DEPTH = 2.84
+
+#: Shortest side of an image in pixels: one pixel of the encoder's map.
+MIN_SIDE = 32
+
+
+class UpBlock(nn.Module):
+    """Doubles a map's height and width (bilinear, corners aligned), then 3 x 3 convolution + ReLU twice."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.convA = nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=1)
+        self.convB = nn.Conv2d(out_channels, out_channels, kernel_size=3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map [B, C_in, h, w] to [B, C_out, 2h, 2w]."""
+        x = F.interpolate(x, size=(2 * x.shape[-2], 2 * x.shape[-1]), mode="bilinear", align_corners=True)
+        return F.relu(self.convB(F.relu(self.convA(x))))
+
+
+class DepthModel(nn.Module):
+    """Depth in metres from one image: the encoder-decoder of the paper's section 4.1 around any timm backbone.
+
+    The decoder is a 1 x 1 convolution, then one :class:`UpBlock` per factor of 2 that the encoder takes away (five for
+    1/32; channels 1024, 512, 256, 128, 64, 32), then a 3 x 3 convolution to one channel. There are no skip connections,
+    no normalisation and no activation at the output: an untrained or confused network may predict a depth below 0,
+    which the losses see as it is. The evaluation protocols clamp; so should you before taking logarithms.
+
+    Args:
+        backbone: "pnasnet" (the authors' variant of PNASNet-5-Large), "densenet161", "vgg16", "resnet50", "senet154",
+            or any other timm model by name, convolutional or transformer.
+        decoder_channels: channels after the 1 x 1 convolution; a multiple of 32.
+        pretrained: "auto" takes ImageNet weights from timm's cache, an installed package or the network, and warns when
+            none can be had; True fails then; False starts from random weights; a path reads a .pth or .safetensors file
+            of the backbone.
+        image_size: (height, width) the encoder is built for, for the few backbones that accept one size only. Images of
+            another size are resized to it and the depth back. Ignored by all others, which accept any size.
+
+    Attributes:
+        config: keyword arguments that build this network again (without its weights).
+        weights_source: one line for the run's record: where the encoder's weights came from.
+        pixel_mean, pixel_std: normalisation of the input, from the backbone's own configuration.
+
+    Raises:
+        ValueError: unknown backbone (the nearest names are listed), or channels that cannot be halved often enough.
+        WeightsNotFoundError: ``pretrained=True`` and no ImageNet weights could be had.
+
+    Example:
+        >>> model = DepthModel("resnet18", decoder_channels=64, pretrained=False)
+        >>> model(torch.rand(2, 3, 97, 131)).shape
+        torch.Size([2, 1, 97, 131])
+    """
+
+    pixel_mean: Tensor
+    pixel_std: Tensor
+
+    def __init__(
+        self,
+        backbone: str = "pnasnet",
+        decoder_channels: int = 1024,
+        pretrained: bool | str | Path = "auto",
+        image_size: tuple[int, int] | None = None,
+    ) -> None:
+        super().__init__()
+        name = check_backbone(backbone)
+        if decoder_channels < 32 or decoder_channels % 32:
+            raise ValueError(f"decoder_channels must be a positive multiple of 32, got {decoder_channels}")
+        weights, self.weights_source = _choose_weights(name, backbone, pretrained)
+        size = None if image_size is None else (int(image_size[0]), int(image_size[1]))
+        self.encoder, self.layout = build_encoder(backbone, size, weights and weights.state_dict)
+        if self.layout.fixed_size and self.layout.fixed_size != size:
+            height, width = self.layout.fixed_size
+            warnings.warn(
+                f"{backbone} accepts {height} x {width} pixels only: every image is resized to that, and its depth "
+                "back. Pass image_size=(height, width) to build it for another size",
+                stacklevel=2,
+            )
+
+        self.config: dict[str, Any] = {"backbone": backbone, "decoder_channels": decoder_channels}
+        if size:
+            self.config["image_size"] = list(size)
+        statistics = pretrained_config(name)
+        self.register_buffer("pixel_mean", torch.tensor(statistics.mean).view(3, 1, 1))
+        self.register_buffer("pixel_std", torch.tensor(statistics.std).view(3, 1, 1))
+
+        # The module names are those of the authors' checkpoint. Five blocks undo a stride of 32; what the rare larger
+        # strides leave is done by the final resize.
+        self.blocks = min(5, max(1, round(math.log2(self.layout.stride))))
+        self.conv_d32 = nn.Conv2d(self.layout.channels, decoder_channels, kernel_size=1)
+        channels = decoder_channels
+        for block in range(1, self.blocks + 1):
+            setattr(self, f"up{block}", UpBlock(channels, channels // 2))
+            channels //= 2
+        self.conv3 = nn.Conv2d(channels, 1, kernel_size=3, padding=1)
+        self.reset_decoder()
+
+    def reset_decoder(self, depth: float = INITIAL_DEPTH) -> None:
+        """Draw the decoder's weights so that the untrained network predicts about ``depth`` metres everywhere.
+
+        He initialisation keeps the size of signal and gradient through the ten ReLU layers, which have no
+        normalisation; PyTorch's default would shrink both by a factor of 2.4 a layer.
+        """
+        for name, module in self.named_modules():
+            if isinstance(module, nn.Conv2d) and not name.startswith("encoder."):
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+                nn.init.zeros_(module.bias)  # type: ignore[arg-type]
+        nn.init.normal_(self.conv3.weight, std=0.01 / math.sqrt(self.conv3.weight[0].numel()))
+        nn.init.constant_(self.conv3.bias, depth)  # type: ignore[arg-type]
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Predict depth.
+
+        Args:
+            image: [B, 3, H, W] in [0, 1], floating point, H and W at least 32.
+
+        Returns:
+            Depth in metres, [B, 1, H, W], not clamped.
+
+        Raises:
+            ValueError: the shape, type or size is not as above.
+        """
+        _check_image(image)
+        height, width = image.shape[-2:]
+        x = ((image - self.pixel_mean) / self.pixel_std).to(self.conv3.weight.dtype)
+        if self.layout.fixed_size:
+            padded = height, width
+            x = F.interpolate(x, size=self.layout.fixed_size, mode="bilinear", antialias=True)
+        else:
+            # Repeating the border keeps the geometry of a size that the encoder divides; the surplus is cut off below.
+            step = self.layout.step
+            padded = -(-height // step) * step, -(-width // step) * step
+            if padded != (height, width):
+                x = F.pad(x, (0, padded[1] - width, 0, padded[0] - height), mode="replicate")
+        depth = self._decode(encode(self.encoder, self.layout, x))
+        if depth.shape[-2:] != padded:  # the encoder's stride is not a power of 2, or it takes one size only
+            depth = F.interpolate(depth, size=padded, mode="bilinear", align_corners=True)
+        return depth[..., :height, :width]
+
+    def _decode(self, features: Tensor) -> Tensor:
+        x = self.conv_d32(features)
+        for block in range(1, self.blocks + 1):
+            x = getattr(self, f"up{block}")(x)
+        return self.conv3(x)
+
+    @classmethod
+    def from_checkpoint(cls, path: str | Path) -> DepthModel:
+        """Load a network from a checkpoint of ours or from the file the paper's authors released.
+
+        The authors' file (DataParallel names, float16) becomes a float32 "pnasnet" that normalises its input by
+        ImageNet's statistics, as their program does; ``.half()`` gives their evaluation's precision.
+
+        Args:
+            path: file written by :func:`mlr.save_checkpoint`, or ``PNAS_model.pth``.
+
+        Returns:
+            The network in evaluation mode, on the CPU.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            CheckpointError: the file is foreign or damaged, or does not fit; what differs is listed.
+
+        Example:
+            >>> model = DepthModel.from_checkpoint("PNAS_model.pth")  # doctest: +SKIP
+        """
+        return cls._restored(load_checkpoint(path), path)
+
+    @classmethod
+    def _restored(cls, checkpoint: Checkpoint, path: str | Path) -> DepthModel:
+        config = dict(checkpoint.config.get("model") or {})
+        if "backbone" not in config:
+            raise CheckpointError(f"{path} does not say which network it holds: its config has no model.backbone")
+        if unknown := config.keys() - {"backbone", "decoder_channels", "image_size"}:
+            raise CheckpointError(f"{path} asks for options this network does not have: {', '.join(sorted(unknown))}")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the user of a trained network chose its size when training it
+            model = cls(**config, pretrained=False)
+        load_exactly(model, checkpoint.model, path)
+        model.weights_source = f"checkpoint: {path}"
+        return model.eval()
+
+
+class TrainedModel(NamedTuple):
+    """A network that was trained, and where it comes from.
+
+    Attributes:
+        model: the network in evaluation mode, on its device.
+        path: its file.
+        checkpoint: what else the file holds; ``checkpoint.size`` is the size the network was trained at.
+        device: where the network is.
+    """
+
+    model: DepthModel
+    path: Path
+    checkpoint: Checkpoint
+    device: torch.device
+
+
+def open_model(source: str | Path, device: str = "auto") -> TrainedModel:
+    """Open a trained network for use.
+
+    Args:
+        source: a checkpoint of ours (best.pt, last.pt), a run's folder (its best.pt) or the authors' PNAS_model.pth.
+        device: "auto" (a GPU if there is one), "cpu" or "gpu".
+
+    Raises:
+        FileNotFoundError: there is no checkpoint of that name.
+        CheckpointError: the file is foreign or damaged.
+        ValueError: there is no such device.
+    """
+    place, path = choose_device(device), checkpoint_file(source)
+    checkpoint = load_checkpoint(path)
+    return TrainedModel(DepthModel._restored(checkpoint, path).to(place), path, checkpoint, place)
+
+
+def choose_device(name: str) -> torch.device:
+    """The device that "auto", "cpu" or "gpu" means on this machine.
+
+    Raises:
+        ValueError: "gpu" where PyTorch sees none, or another name.
+    """
+    if name not in ("auto", "cpu", "gpu"):
+        raise ValueError(f"--device must be auto, cpu or gpu, got {name!r}")
+    if name != "cpu":
+        for kind, there in (("cuda", torch.cuda.is_available()), ("mps", torch.backends.mps.is_available())):
+            if there:
+                return torch.device(kind)
+    if name == "gpu":
+        raise ValueError("--device gpu: PyTorch sees no GPU here; choose --device cpu, or auto")
+    return torch.device("cpu")
+
+
+def _choose_weights(name: str, backbone: str, pretrained: bool | str | Path) -> tuple[Weights | None, str]:
+    if pretrained is False:
+        return None, "random: pretrained=False"
+    if pretrained is True or pretrained == "auto":
+        try:
+            weights = find_weights(name)
+        except WeightsNotFoundError as error:
+            if pretrained is True:
+                raise WeightsNotFoundError(
+                    f"{error}. Give the path of a weights file, or pretrained='auto' to start from random weights"
+                ) from error
+            warnings.warn(
+                f"THE ENCODER STARTS FROM RANDOM WEIGHTS: {error}. Training will take far longer and end worse; "
+                "give the path of a weights file as pretrained to avoid it",
+                stacklevel=3,
+            )
+            return None, f"random: {error}"
+        return weights, weights.source
+    if not isinstance(pretrained, (str, Path)):
+        raise TypeError(f"pretrained must be 'auto', True, False or a path, got {pretrained!r}")
+    weights = file_weights(pretrained)
+    return weights, weights.source
+
+
+def _check_image(image: Tensor) -> None:
+    if image.ndim != 4 or image.shape[1] != 3:
+        raise ValueError(f"image must be [B, 3, H, W], got {list(image.shape)}")
+    if not image.is_floating_point():
+        raise ValueError(f"image must be floating point in [0, 1], got {image.dtype}: divide 8-bit images by 255")
+    if min(image.shape[-2:]) < MIN_SIDE:
+        raise ValueError(
+            f"image must be at least {MIN_SIDE} x {MIN_SIDE} pixels, got {image.shape[-2]} x {image.shape[-1]}: "
+            "enlarge it, e.g. with torch.nn.functional.interpolate"
+        )

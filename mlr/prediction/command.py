@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``mlr predict``: images, folders and videos -> depth files."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from mlr.data.depth_files import DataError
+from mlr.data.tools.prepare import parse_size
+from mlr.models.depth_model import MIN_SIDE, TrainedModel, open_model
+from mlr.prediction.inference import predict_pictures
+from mlr.prediction.inputs import Input, Picture, find_inputs, read_pictures
+from mlr.prediction.outputs import Outputs, parse_formats
+from mlr.prediction.point_cloud import Intrinsics
+from mlr.prediction.video import count_frames, require_av
+
+
+def predict(
+    checkpoint: Path,
+    inputs: list[str],
+    out: Path,
+    format: str = "png",
+    size: str | None = None,
+    batch_size: int = 8,
+    flip: bool = False,
+    intrinsics: str | None = None,
+    max_depth: float | None = None,
+    device: Literal["auto", "cpu", "gpu"] = "auto",
+    quiet: bool = False,
+) -> int:
+    """Predict the depth of images, folders of images and videos.
+
+    Files that cannot be read are named, counted and left out. Nothing is overwritten. docs/prediction.md describes the
+    files that are written.
+
+    Args:
+        checkpoint: a network: best.pt or last.pt of a run, the run's folder (its best.pt), the authors' PNAS_model.pth.
+        inputs: images, videos, folders of them (with their sub-folders, which are kept), or patterns in quotes such as
+            "shots/*/rgb.png".
+        out: folder for the depth files.
+        format: one or several of png (16-bit millimetres), npy (float32 metres), color (a picture with a scale), ply
+            (coloured points); several get a folder each.
+        size: HxW in pixels that the network sees; by default the size that it was trained at. Depth always has the
+            image's own size.
+        batch_size: images that the network sees at once.
+        flip: average with the prediction of the mirrored image.
+        intrinsics: fx,fy,cx,cy of the camera in pixels of the images, for ply.
+        max_depth: metres at the end of the scale of color, which then begins at 0; by default each picture's own range.
+        device: "auto", "cpu" or "gpu".
+        quiet: no progress; only what went wrong.
+
+    Returns:
+        The exit code: 0, or 1 if a file was left out.
+
+    Raises:
+        ValueError, DataError: a setting or the checkpoint is unusable, or two inputs would have the same output.
+        OSError: there are no inputs, or outputs exist already or cannot be written.
+        ImportError: videos need an extra package.
+    """
+    outputs = Outputs(Path(out), *_output_settings(format, max_depth, intrinsics))
+    given = parse_size(size)
+    if given is not None and min(given) < MIN_SIDE:
+        raise ValueError(f"--size must be at least {MIN_SIDE}x{MIN_SIDE}, got {size}")
+    if batch_size < 1:
+        raise ValueError(f"--batch-size must be at least 1, got {batch_size}")
+    files, ignored = find_inputs(inputs, outputs.folder)
+    if any(file.is_video for file in files):
+        require_av()
+    network = open_model(checkpoint, device)
+    outputs.require_free(files)
+
+    console = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
+    size_used = given or network.checkpoint.size
+    if not quiet:
+        console.print(_description(network, size_used, flip))
+        if ignored:
+            console.print(f"{ignored} files are neither images nor videos and are left alone", style="dim")
+    done, broken = _run(network, files, outputs, size_used, batch_size, flip, Console(stderr=True, quiet=quiet))
+    _report(console, outputs, done, broken, quiet)
+    return 1 if broken else 0
+
+
+def _output_settings(
+    format: str, max_depth: float | None, intrinsics: str | None
+) -> tuple[list[str], float | None, Intrinsics | None]:
+    formats = parse_formats(format)
+    if "ply" in formats and intrinsics is None:
+        raise ValueError("--format ply needs the camera: give --intrinsics fx,fy,cx,cy in pixels of the images")
+    if "ply" not in formats and intrinsics is not None:
+        raise ValueError("--intrinsics are for --format ply only")
+    if max_depth is not None and "color" not in formats:
+        raise ValueError("--max-depth is for --format color only")
+    if max_depth is not None and not (math.isfinite(max_depth) and max_depth > 0):
+        raise ValueError(f"--max-depth must be a positive number of metres, got {max_depth}")
+    return formats, max_depth, Intrinsics.parse(intrinsics) if intrinsics else None
+
+
+def _description(network: TrainedModel, size: tuple[int, int] | None, flip: bool) -> str:
+    at = f"{size[0]} x {size[1]}" if size else "the images' own size (the checkpoint names none)"
+    mirrored = ", averaged with the mirrored image" if flip else ""
+    return f"network   {network.model.config['backbone']} of {network.path} at {at} on {network.device}{mirrored}"
+
+
+def _run(
+    network: TrainedModel,
+    files: list[Input],
+    outputs: Outputs,
+    size: tuple[int, int] | None,
+    batch_size: int,
+    flip: bool,
+    console: Console,
+) -> tuple[int, list[str]]:
+    """Predict all; the number of pictures written, and what was left out with the reasons."""
+    broken: list[str] = []
+    done = 0
+
+    def readable() -> Iterator[Picture]:
+        for file in files:
+            try:
+                yield from read_pictures(file)
+            except DataError as error:
+                broken.append(str(error))
+
+    model = network.model.to(memory_format=torch.channels_last)
+    counts = [count_frames(file.path) if file.is_video else 1 for file in files]
+    total = None if None in counts else sum(filter(None, counts))
+    columns = (TextColumn("predicting"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        bar = progress.add_task("", total=total)
+        for picture, depth in predict_pictures(model, readable(), size, batch_size, flip):
+            try:
+                outputs.save(picture, depth)
+                done += 1
+            except DataError as error:
+                broken.append(str(error))
+            progress.update(bar, completed=done + len(broken))
+    return done, broken
+
+
+def _report(console: Console, outputs: Outputs, done: int, broken: list[str], quiet: bool) -> None:
+    if not quiet:
+        console.print(f"predictions: {done} in {outputs.folder} ({', '.join(outputs.formats)})")
+    for names, what in (
+        (outputs.negative, "pictures have depth below 0, written as 0"),
+        (outputs.saturated, "pictures have depth beyond 65.535 m, the most a depth PNG holds, written as that: "
+                            "--format npy has no limit"),
+    ):  # fmt: skip
+        if names:
+            console.print(f"{len(names)} {what} ({names[0]}{', ...' if len(names) > 1 else ''})", style="yellow")
+    for line in broken[:20]:
+        console.print(f"left out: {line}", style="red")
+    if broken:
+        console.print(f"{len(broken)} files or frames are broken and were left out", style="red")

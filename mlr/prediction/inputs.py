@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Images and videos that a command line names, and their pictures as 8-bit RGB."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import takewhile
+from pathlib import Path
+
+import numpy as np
+
+from mlr.data.datasets.folder import IMAGE_SUFFIXES
+from mlr.data.depth_files import DataError, read_image
+from mlr.prediction.video import VIDEO_SUFFIXES, read_video
+
+
+@dataclass(frozen=True)
+class Input:
+    """A file to predict.
+
+    Attributes:
+        path: the file.
+        name: its place among the inputs, without suffix; the outputs are called like it.
+    """
+
+    path: Path
+    name: str
+
+    @property
+    def is_video(self) -> bool:
+        """Whether the file holds many pictures."""
+        return self.path.suffix.lower() in VIDEO_SUFFIXES
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture to predict.
+
+    Attributes:
+        name: what its outputs are called, without suffix.
+        image: [H, W, 3] uint8, upright.
+    """
+
+    name: str
+    image: np.ndarray
+
+
+def find_inputs(words: Iterable[str], out: Path) -> tuple[list[Input], int]:
+    """The images and videos that words stand for, in order.
+
+    A file is called by its name, a file of a folder by its path in that folder, a file of a pattern by its path below
+    the pattern's first part with a wildcard. Hidden files are left out, and so is ``out`` inside a folder.
+
+    Args:
+        words: paths of files and folders, and patterns such as ``shots/*/rgb.png`` or ``shots/**/*.jpg``.
+        out: folder of the outputs.
+
+    Returns:
+        The inputs, and how many files of folders and patterns are neither images nor videos.
+
+    Raises:
+        FileNotFoundError: there is no such file or folder, or no image or video in it.
+        DataError: a file that was named has another suffix.
+    """
+    found: dict[Path, Input] = {}
+    ignored: set[Path] = set()
+    for word in words:
+        path, before = Path(word), len(found)
+        if path.is_file():
+            if not _is_known(path):
+                raise DataError(f"{path} is neither an image ({_listed(IMAGE_SUFFIXES)}) nor a video"
+                                f" ({_listed(VIDEO_SUFFIXES)})")  # fmt: skip
+            found.setdefault(path, Input(path, path.stem))
+            continue
+        root, files = _expand(word, out)
+        for file in files:
+            if _is_known(file):
+                found.setdefault(file, Input(file, file.relative_to(root).with_suffix("").as_posix()))
+            else:
+                ignored.add(file)
+        if len(found) == before and not any(file in found for file in files):
+            known = _listed((*IMAGE_SUFFIXES, *VIDEO_SUFFIXES))
+            raise FileNotFoundError(f"{word} holds no image and no video: looked for files that end in {known}")
+    return list(found.values()), len(ignored)
+
+
+def _expand(word: str, out: Path) -> tuple[Path, list[Path]]:
+    """Files of a folder or a pattern, sorted, and the folder that their names begin at."""
+    path = Path(word)
+    if path.is_dir():
+        root, files = path, list(path.rglob("*"))
+    elif glob.has_magic(word):
+        root = Path(*takewhile(lambda part: not glob.has_magic(part), path.parts))
+        matches = [Path(match) for match in glob.glob(word, recursive=True)]
+        files = [file for match in matches for file in (match.rglob("*") if match.is_dir() else [match])]
+    else:
+        raise FileNotFoundError(f"there is no file, folder or pattern {word}")
+    own = out.absolute()
+    inside = own != root.absolute() and own.is_relative_to(root.absolute())
+
+    def wanted(file: Path) -> bool:
+        hidden = any(part.startswith(".") for part in file.relative_to(root).parts)
+        return file.is_file() and not hidden and not (inside and file.absolute().is_relative_to(own))
+
+    return root, sorted({file for file in files if wanted(file)})
+
+
+def _is_known(path: Path) -> bool:
+    return path.suffix.lower() in (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES)
+
+
+def _listed(suffixes: Iterable[str]) -> str:
+    return ", ".join(suffixes)
+
+
+def read_pictures(file: Input) -> Iterator[Picture]:
+    """The picture of an image, or the frames of a video, which are called <video>/000000, <video>/000001, ...
+
+    Raises:
+        DataError: the file is broken; the pictures before the fault have been given by then.
+    """
+    if file.is_video:
+        for number, image in enumerate(read_video(file.path)):
+            yield Picture(f"{file.name}/{number:06d}", image)
+    else:
+        yield Picture(file.name, read_image(file.path))

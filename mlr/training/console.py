@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a training run prints, and what it keeps Lightning from printing."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+
+from rich.console import Console
+from rich.table import Table
+
+from mlr.data import DepthData
+from mlr.losses import backend_report
+from mlr.training.settings import TrainingConfig
+
+
+def say(console: Console, what: str, text: str) -> None:
+    """Print a line of the introduction: a word, and what there is to say about it."""
+    console.print(f"{what:<9} {text}", highlight=False, soft_wrap=True)
+
+
+def introduce(console: Console, config: TrainingConfig, data: DepthData) -> None:
+    """Say what is about to happen, and why where it was not asked for."""
+    say(console, "data", data.describe())
+    if config.data == "rooms":
+        why = "built-in scenes, because no data set was named: --data nyu --root FOLDER trains on NYU Depth v2"
+        say(console, "", f"({why})")
+    say(console, "losses", f"{len(config.space)} of 78 ({config.losses}), {config.balancer}")
+    for line in backend_report().splitlines():
+        say(console, "engine", line)
+
+
+def score_line(console: Console, what: str, scores: dict[str, float]) -> None:
+    """Print three of the scores on a line."""
+    console.print(
+        f"{what:<16} delta1 {scores['delta1']:.3f}  rmse {scores['rmse']:.3f} m  ard {scores['ard']:.3f}",
+        highlight=False,
+    )
+
+
+def summary(*columns: dict[str, float]) -> Table:
+    """The table of a finished run: scores of a constant depth, before and after."""
+    table = Table("metric", *(f"[bold]{name}" for name in ("constant depth", "before", "after")))
+    for name in columns[0]:
+        table.add_row(name, *(f"{scores[name]:.4f}" for scores in columns))
+    return table
+
+
+def quiet() -> None:
+    """Keep Lightning's advertisements and notes on settings chosen on purpose out of the output."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated.*")  # within Lightning
+    warnings.filterwarnings("ignore", message=".*Experiment logs directory .* exists and is not empty.*")
+    warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")
+    warnings.filterwarnings("ignore", message=".*number of training batches.*smaller than the logging interval.*")

@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pictures of a run, drawn from the files it left: curves, samples, and the paper's Fig. 3."""
+
+from __future__ import annotations
+
+import csv
+from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")  # no window, whatever the machine
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from mlr.losses.space import KINDS, SCALES
+from mlr.training.callbacks import read_balancing
+
+#: Near is blue and far is red, as in the paper's Fig. 4.
+DEPTH_COLOURS = "jet"
+
+#: Fig. 3: red where a contribution grew, blue where it shrank, green where it stayed.
+UP, DOWN, SAME = "#d62728", "#1f5fd0", "#2ca02c"
+
+
+def curves(run: Path) -> Path:
+    """Loss of the training and scores of the validation by epoch, from metrics.csv; returns curves.png."""
+    series: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    with (run / "metrics.csv").open(newline="") as file:
+        for number, row in enumerate(csv.DictReader(file)):
+            # the first row is the validation before training; one of epoch e describes the network after e + 1 epochs
+            epochs = float(row["epoch"]) + 1 if number else 0.0
+            for name, value in row.items():
+                if value and name not in ("epoch", "step"):
+                    series[name].append((epochs, float(value)))
+    panels = {
+        "training loss": {"total": "train/loss_epoch"},
+        "accuracy (higher is better)": {f"delta_{k}": f"val/delta{k}" for k in (1, 2, 3)},
+        "errors in metres": {"RMSE": "val/rmse", "SRD": "val/srd"},
+        "relative errors": {
+            "ARD": "val/ard", "log10": "val/log10", "RMSE log": "val/rmse_log", "RMSE si": "val/rmse_si",
+        },
+    }  # fmt: skip
+    figure, axes = plt.subplots(2, 2, figsize=(10, 6.5), layout="constrained")
+    for axis, (title, lines) in zip(axes.flat, panels.items(), strict=True):
+        for label, name in lines.items():
+            if series[name]:
+                axis.plot(*zip(*series[name], strict=True), marker="o", markersize=3, label=label)
+        axis.set(title=title, xlabel="epoch")
+        axis.grid(alpha=0.3)
+        axis.legend(fontsize=8)
+    return _save(figure, run / "curves.png")
+
+
+@torch.no_grad()
+def samples(run: Path, model: nn.Module, batches: Iterable[dict[str, Any]], count: int = 4) -> Path:
+    """Image, true and predicted depth of the first images of a data set; returns samples.png."""
+    device, training = next(model.parameters()).device, model.training
+    rows: list[tuple[Tensor, Tensor, Tensor]] = []
+    model.eval()
+    for batch in batches:
+        pred = model(batch["image"].to(device)).float().cpu()
+        truth = batch["depth"].where(batch["valid"], torch.nan)
+        rows += zip(batch["image"], truth[:, 0], pred[:, 0], strict=True)
+        if len(rows) >= count:
+            break
+    model.train(training)
+    rows = rows[:count]
+    figure, axes = plt.subplots(len(rows), 3, figsize=(9, 2.25 * len(rows)), layout="constrained", squeeze=False)
+    for (left, middle, right), (image, truth, pred) in zip(axes, rows, strict=True):
+        limits = dict(zip(("vmin", "vmax"), np.nanpercentile(truth.numpy(), (1, 99)), strict=True))
+        left.imshow(image.permute(1, 2, 0).clamp(0, 1).numpy())
+        middle.imshow(truth.numpy(), cmap=DEPTH_COLOURS, **limits)
+        picture = right.imshow(pred.numpy(), cmap=DEPTH_COLOURS, **limits)
+        figure.colorbar(picture, ax=right, shrink=0.85, label="metres")
+        for axis in (left, middle, right):
+            axis.set_axis_off()
+    for axis, title in zip(axes[0], ("image", "true depth", "prediction"), strict=True):
+        axis.set_title(title)
+    return _save(figure, run / "samples.png")
+
+
+def contributions(run: Path, columns: int = 5) -> Path | None:
+    """The paper's Fig. 3: a circle a loss, 13 kinds by 6 scales, at up to ``columns`` rebalancings spread over the run.
+
+    The radius is the share ``w_i L_i / sum_j w_j L_j``; red means that it grew since the panel before, blue that it
+    shrank, green that it changed by less than one per cent of itself.
+
+    Returns:
+        contributions.png, or None if the balancer never took a step.
+    """
+    shares: dict[int, dict[str, float]] = defaultdict(dict)
+    titles: dict[int, str] = {}
+    for row in read_balancing(run / "balancing.csv"):
+        period = int(row["period"])
+        shares[period][row["term"]] = float(row["contribution"])
+        note = f", λ = {float(row['lambda']):+.1f}" if row["lambda"] else ", initial" if period == 0 else ""
+        titles[period] = f"period {period}{note}"
+    if not shares:
+        return None
+    periods = sorted(shares)
+    shown = [periods[i] for i in np.unique(np.linspace(0, len(periods) - 1, min(columns, len(periods))).astype(int))]
+    largest = max(max(shares[p].values()) for p in shown)
+    figure, axes = plt.subplots(
+        1, len(shown), figsize=(2.1 * len(shown) + 0.6, 4.4), layout="constrained", squeeze=False, sharey=True
+    )
+    for axis, period, before in zip(axes[0], shown, [None, *shown], strict=False):
+        for term, share in shares[period].items():
+            kind, scale = term.split("/")
+            old = share if before is None else shares[before].get(term, share)
+            colour = SAME if abs(share - old) <= 0.01 * old else UP if share > old else DOWN
+            centre = (int(scale), KINDS.index(kind))
+            axis.add_patch(plt.Circle(centre, 0.48 * max(share / largest, 0.0), color=colour, alpha=0.8))
+        axis.set(xlim=(-0.6, SCALES - 0.4), ylim=(len(KINDS) - 0.4, -0.6), aspect="equal")
+        axis.set_xticks(range(SCALES))
+        axis.set_yticks(range(len(KINDS)), KINDS)
+        axis.set_xlabel("scale")
+        axis.set_title(titles[period], fontsize=9)
+        axis.grid(alpha=0.15)
+    figure.suptitle("Contributions of the losses: radius by share; red grew, blue shrank, green unchanged", fontsize=9)
+    return _save(figure, run / "contributions.png")
+
+
+def _save(figure: Any, path: Path) -> Path:
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+    return path

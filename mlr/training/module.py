@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The paper's recipe as a LightningModule."""
+
+from __future__ import annotations
+
+from typing import Any, NoReturn
+
+import lightning.pytorch as L
+import torch
+from torch import Tensor, nn
+
+from mlr.balancing import LossBalancer
+from mlr.evaluation import METRICS, DepthMetrics
+from mlr.losses import MultiLoss
+from mlr.training.callbacks import RebalanceListener
+
+#: Predictions are clamped to this depth for scores, as in the authors' evaluation, metres.
+MIN_DEPTH = 1e-4
+
+
+class DepthTraining(L.LightningModule):
+    """A depth network, its losses and their balancer under Adam, eq. (1).
+
+    The balancer sees the losses of every training batch and takes a step after every optimizer step; its state is part
+    of this module's, so a run continues in the middle of a period.
+
+    Args:
+        model: network from images [B, 3, H, W] in [0, 1] to depth [B, 1, H, W] in metres.
+        criterion: the losses.
+        balancer: their weights.
+        learning_rate: of Adam; the paper's is 1e-4.
+        weight_decay: of Adam; the paper has none.
+        periods_per_epoch: rebalancings in an epoch; the paper's 4.
+        seed: of random layers, which draw from (seed, epoch, batch, rank).
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        criterion: MultiLoss,
+        balancer: LossBalancer,
+        learning_rate: float = 1e-4,
+        weight_decay: float = 0.0,
+        periods_per_epoch: int = 4,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.model, self.criterion, self.balancer = model, criterion, balancer
+        self.learning_rate, self.weight_decay = learning_rate, weight_decay
+        self.periods_per_epoch, self.seed = periods_per_epoch, seed
+        self.metrics = DepthMetrics()
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Adam without a schedule."""
+        return torch.optim.Adam(self.model.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay)
+
+    def on_train_start(self) -> None:
+        """A quarter epoch in optimizer steps is known only now."""
+        batches, accumulate = int(self.trainer.num_training_batches), self.trainer.accumulate_grad_batches
+        self.balancer.period = -(-batches // accumulate) / self.periods_per_epoch
+
+    def on_train_batch_start(self, batch: dict[str, Any], batch_idx: int) -> None:
+        """Random layers, such as Swin's, draw the same in a continued run."""
+        torch.manual_seed(hash((self.seed, self.current_epoch, batch_idx, self.global_rank)) & 0xFFFF_FFFF)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Depth of images."""
+        return self.model(image)
+
+    def training_step(self, batch: dict[str, Any], _: int) -> Tensor:
+        """Weighted sum of losses of a batch, eq. (2)."""
+        out = self.criterion(self.model(batch["image"]), batch["depth"], self.balancer.weights)
+        self.balancer.observe(out.terms)
+        self.log("train/loss_step", out.total, prog_bar=True)
+        self.log("train/loss_epoch", out.total, on_step=False, on_epoch=True, sync_dist=True, batch_size=len(out.terms))
+        return out.total
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """The optimizer's step, then the balancer's."""
+        super().optimizer_step(*args, **kwargs)
+        record = self.balancer.step()
+        if record is not None:
+            if record.dropped and not record.images:
+                self._refuse_divergence("no image of the last period had finite losses")
+            for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+                if isinstance(callback, RebalanceListener):
+                    callback.on_rebalance(self.trainer, record)
+
+    def on_validation_start(self) -> None:
+        """Refuse a network that is beyond help before it replaces the files of the last good one."""
+        if self.trainer.state.fn != "fit":
+            return
+        finite = [x.isfinite().all() for x in self.model.state_dict().values() if x.is_floating_point()]
+        if not torch.stack(finite).all():  # the only number that is waited for
+            self._refuse_divergence("the network holds numbers that are not finite")
+
+    def _refuse_divergence(self, what: str) -> NoReturn:
+        epoch = self.current_epoch
+        kept = f"the run keeps its files of epoch {epoch}" if epoch else "nothing of it is worth keeping"
+        raise ValueError(
+            f"training has diverged in epoch {epoch + 1}, step {self.global_step}: {what}; {kept}. Start a new run "
+            "with a lower --learning-rate, with --clip-gradient, or with --precision 32"
+        )
+
+    def validation_step(self, batch: dict[str, Any], _: int) -> None:
+        """Scores at the working size, over measured pixels; a published protocol scores at the camera's size."""
+        self.metrics.update(self.model(batch["image"]).float().clamp(min=MIN_DEPTH), batch["depth"], batch["valid"])
+
+    def on_validation_epoch_end(self) -> None:
+        """Mean over the images, over all ranks."""
+        scores = self.metrics.compute()
+        self.metrics.reset()
+        self.log_dict({f"val/{name}": scores[name].float() for name in METRICS}, sync_dist=True)

@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The kernels compiled ahead of time for four GPUs: registers, spills, shared memory, width of the loads.
+
+The limits are asserted; the numbers of the compiler at hand go to bench/results/triton/resources.json with
+``python tests/test_triton_aot.py``.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import tempfile
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource, make_backend
+
+import mlr
+from mlr.kernels.configs import TABLE, _gpu, compiler_options, shapes_for
+from mlr.kernels.launch import KERNELS, arguments, constants_of
+from mlr.kernels.plan import plan
+
+RESULT = Path(__file__).parents[2] / "bench" / "results" / "triton" / "resources.json"
+TARGETS = {
+    "sm_80": GPUTarget("cuda", 80, 32),
+    "sm_90": GPUTarget("cuda", 90, 32),
+    "sm_100": GPUTarget("cuda", 100, 32),
+    "gfx942": GPUTarget("hip", "gfx942", 64),
+}
+#: Registers a thread.
+MAX_REGISTERS = 128
+#: Bytes that a program may take of the shared memory, which is exchange between warps alone.
+MAX_SHARED = 16384
+NAMES = {torch.float32: "*fp32", torch.uint8: "*u8", torch.int32: "*i32"}
+
+pytestmark = pytest.mark.skipif(triton.knobs.runtime.interpret, reason="TRITON_INTERPRET=1: nothing is compiled")
+
+
+def compile_for(kernel: Any, target: str, width: int = 384, wide: bool = False) -> Any:
+    """All losses with gradient, float32, bicubic: what a training step runs; ``wide``: with tensors beyond 2 GiB."""
+    shapes = TABLE.get(target, TABLE[""])
+    p = plan(8, 288, width, mlr.LossSpace("all").indices, "bicubic", True, shapes)
+    constants = dict(constants_of(p, shapes)[KERNELS.index(kernel)])
+    warps = constants.pop("num_warps")
+    backend = make_backend(TARGETS[target])
+    run_time = iter(arguments(kernel, torch.float32, constants, wide))
+    signature, attributes = {}, {}
+    for place, parameter in enumerate(kernel.params):
+        if parameter.name in constants:
+            signature[parameter.name] = "constexpr"
+            continue
+        argument = next(run_time)
+        if isinstance(argument, int):
+            signature[parameter.name] = "i32"
+        else:  # with what Triton's launcher finds out about a tensor
+            signature[parameter.name] = NAMES[argument.dtype]
+            known = backend.get_tensor_specialization(argument, align=True)
+            attributes[(place,)] = backend.parse_attr(known)
+    source = ASTSource(kernel, signature, constexprs=constants, attrs=attributes)
+    registers = shapes.registers[KERNELS.index(kernel)]
+    options = {"num_warps": warps, **compiler_options(TARGETS[target].backend, registers)}
+    return triton.compile(source, target=TARGETS[target], options=options)
+
+
+def resources(compiled: Any) -> dict[str, int]:
+    """Registers a thread, bytes spilled, bytes of shared memory, widest load in bytes."""
+    shared = compiled.metadata.shared
+    if "cubin" in compiled.asm:
+        tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+        with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+            file.write(compiled.asm["cubin"])
+            file.flush()
+            text = subprocess.run([tool, "-res-usage", file.name], capture_output=True, text=True, check=True).stdout
+        registers, stack = (int(re.search(rf"{name}:(\d+)", text)[1]) for name in ("REG", "STACK"))  # type: ignore[index]
+        loads = re.findall(r"ld\.global(?:\.v(\d))?\.b(\d+)", compiled.asm["ptx"])
+        width = max(int(lanes or 1) * int(bits) // 8 for lanes, bits in loads)
+        return {"registers": registers, "spilled": stack, "shared": shared, "widest load": width}
+    text = compiled.asm["amdgcn"]
+    registers, spilled = (int(re.search(rf"\.{name}:\s+(\d+)", text)[1]) for name in ("vgpr_count", "vgpr_spill_count"))  # type: ignore[index]
+    width = 4 * max((int(n or 1) for n in re.findall(r"(?:global|buffer)_load_dword(?:x(\d))?\b", text)), default=0)
+    return {"registers": registers, "spilled": spilled, "shared": shared, "widest load": width}
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("kernel", KERNELS, ids=lambda kernel: kernel.fn.__name__)
+def test_no_kernel_spills_and_none_takes_too_much(kernel, target):
+    found = resources(compile_for(kernel, target))
+    assert found["spilled"] == 0, found
+    assert found["registers"] <= MAX_REGISTERS, found
+    assert found["shared"] <= MAX_SHARED, found
+    assert found["widest load"] >= (4 if kernel.fn.__name__ == "losses_kernel" else 8), found
+
+
+def test_beyond_two_gibibytes_amd_addresses_with_64_bits():
+    accesses = re.compile(r"\b(global|buffer)_(?:load|store)_\w+")  # offsets of the latter have 32 bits
+    kinds = [
+        set(accesses.findall(compile_for(KERNELS[3], "gfx942", wide=wide).asm["amdgcn"])) for wide in (False, True)
+    ]
+    assert "buffer" in kinds[0]
+    assert kinds[1] == {"global"}
+
+
+@pytest.mark.parametrize(
+    ("hip", "name", "entry"), [(None, "NVIDIA B200", "sm_100"), ("7.0", "gfx942:sramecc+:xnack-", "gfx942")]
+)
+def test_gpus_find_their_block_shapes(monkeypatch, hip, name, entry):
+    monkeypatch.setattr(torch.version, "hip", hip)
+    properties = SimpleNamespace(gcnArchName=name, major=10, minor=0)  # PyTorch for NVIDIA puts the GPU's name there
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
+    _gpu.cache_clear()
+    try:
+        assert shapes_for(torch.device("cuda:0")) is TABLE[entry]
+    finally:
+        _gpu.cache_clear()
+
+
+def test_maps_beyond_32_bit_offsets_are_refused():
+    with pytest.raises(ValueError, match="cut them into tiles"):
+        plan(1, 40000, 60000, (0,), "bicubic", False, TABLE[""])
+
+
+def test_the_committed_table_names_every_kernel_and_target():
+    table = json.loads(RESULT.read_text())["kernels"]
+    assert {(row["kernel"], row["target"]) for row in table} == {
+        (kernel.fn.__name__, target) for kernel in KERNELS for target in TARGETS
+    }
+    assert all(row["spilled"] == 0 for row in table)
+
+
+if __name__ == "__main__":
+    rows = [
+        {"kernel": kernel.fn.__name__, "target": target, **resources(compile_for(kernel, target))}
+        for kernel in KERNELS
+        for target in TARGETS
+    ]
+    RESULT.write_text(json.dumps({"triton": triton.__version__, "kernels": rows}, indent=1) + "\n")
+    print("\n".join(map(str, rows)))

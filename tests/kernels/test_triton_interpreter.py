@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A second opinion on the kernels: Triton's interpreter, which shares no code with the compiler."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+CODE = """
+import sys, torch, mlr
+from depth_maps import depth_pair, relative_l2, term_errors
+from mlr.losses import reference
+height, width, downsample = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+pred, target = depth_pair(1, height, width)
+terms = mlr.LossSpace("all").indices
+weights = torch.rand(1, 78)
+with mlr.backend("triton"):
+    values, grad, _ = torch.ops.mlr.multi_loss(pred, target, weights, list(terms), downsample)
+truth, true_grad, _ = reference.multi_loss(pred.double(), target.double(), weights.double(), terms, downsample)
+assert term_errors(values, truth, terms).max() <= 1e-5
+assert relative_l2(grad, true_grad) < 2e-6
+print("equal")
+"""
+
+
+@pytest.mark.parametrize(("height", "width", "downsample"), [(33, 47, "bicubic"), (40, 56, "area")])
+def test_the_interpreter_agrees_with_the_definition(height, width, downsample):
+    environment = os.environ | {"TRITON_INTERPRET": "1", "PYTHONPATH": str(Path(__file__).parents[1])}
+    command = [sys.executable, "-W", "ignore", "-c", CODE, str(height), str(width), downsample]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.stdout.strip() == "equal", done.stderr[-2000:]
