@@ -6,10 +6,11 @@ Every other part of the project asks this module which losses exist; nothing els
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable, Iterator
 from functools import cached_property
+
+from mlr.utils.suggest import did_you_mean, nearest
 
 #: The 13 kinds in the order of Table 1.
 KINDS: tuple[str, ...] = ("D", "M", "M5", "M17", "M65", "r", "c", "rr", "rc", "cc", "N", "Nr", "Nc")
@@ -159,11 +160,9 @@ def _unknown(part: str, selection: str) -> str:
         near = [f"{kind}/*", f"{kind}/0"]
     else:
         names = [term_name(t) for t in range(len(KINDS) * SCALES)]
-        near = difflib.get_close_matches(part, [*names, *FAMILIES, *TABLE5], n=4, cutoff=0.5)
-        folded = [n for n in names if n.lower() == part.lower()]
-        near = list(dict.fromkeys([*folded, *near])) or ["all", "depth", "*/3-5", "D/0"]
+        near = nearest(part, [*names, *FAMILIES, *TABLE5], 4, cutoff=0.5) or ["all", "depth", "*/3-5", "D/0"]
     return (
-        f"unknown loss {part!r} in the selection {selection!r}; did you mean {', '.join(near)}? "
+        f"unknown loss {part!r} in the selection {selection!r}{did_you_mean(near)} "
         f"A part is 'all', a family ({', '.join(FAMILIES)}), a set of Table 5 ({', '.join(TABLE5)}) or kind/scale with "
         f"kind one of {' '.join(KINDS)} or '*' and scale 0-{SCALES - 1}, a range such as 3-5, or '*'."
     )
