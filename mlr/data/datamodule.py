@@ -98,10 +98,7 @@ class Transformed(Dataset):
         sample = self.filled(index)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(hash((self.seed, epoch, index)) & 0xFFFF_FFFF)  # the hash of integers is fixed
-            out = finish(self.transform(sample))
-        if self.holes == "mask" and not self.dataset.dense:
-            out["depth"] = torch.where(out["valid"], out["depth"], 0)
-        return out
+            return finish(self.transform(sample), self.holes == "mask" and not self.dataset.dense)
 
 
 class EpochSampler(Sampler[tuple[int, int]]):

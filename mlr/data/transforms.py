@@ -189,11 +189,17 @@ def resize_sample(sample: Sample, size: tuple[int, int]) -> Sample:
     return Resize(size)(sample)
 
 
-def finish(sample: Sample) -> dict[str, Tensor | str]:
-    """Plain tensors for a batch: image float32 in [0, 1], depth float32 metres, valid bool."""
+def finish(sample: Sample, masked: bool = False) -> dict[str, Tensor | str]:
+    """Plain tensors for a batch: image float32 in [0, 1], depth float32 metres, valid bool.
+
+    Args:
+        sample: the frame.
+        masked: whether depth is set to 0 wherever it is not valid.
+    """
+    depth, valid = sample["depth"].as_subclass(Tensor), sample["valid"].as_subclass(Tensor).bool()
     return {
         "image": sample["image"].as_subclass(Tensor),
-        "depth": sample["depth"].as_subclass(Tensor),
-        "valid": sample["valid"].as_subclass(Tensor).bool(),
+        "depth": torch.where(valid, depth, 0) if masked else depth,
+        "valid": valid,
         "id": sample["id"],
     }
