@@ -356,7 +356,7 @@ def _zip_bomb(root: Path) -> Path:
         archive.writestr("train.csv", "rgb.png,depth.png")
         archive.writestr("depth.png", b"")
         with archive.open("rgb.png", "w") as member:
-            for _ in range(300):
+            for _ in range(257):
                 member.write(bytes(1 << 20))
     return root
 
@@ -368,7 +368,7 @@ ZIPS = {
     "list of one column": _zip({"train.csv": b"rgb.png"}),
     "list of names that are not there": _zip({"train.csv": b"../../etc/passwd,/etc/passwd"}),
     "pictures that are none": _zip({"train.csv": b"a,b", "a": b"x", "b": b"y"}),
-    "300 MB of zeros": _zip_bomb,
+    "257 MB of zeros": _zip_bomb,
 }
 
 
@@ -440,8 +440,15 @@ MATS = {
     "struct": {"Position3DGrid": {"a": 1.0}},
     "two axes": {"Position3DGrid": np.ones((5, 4))},
     "no rows": {"Position3DGrid": np.ones((0, 7, 4))},
-    "500 MB of zeros": {"Position3DGrid": np.zeros((5000, 25000, 4), np.uint8)},
 }
+
+
+def _huge_mat(root: Path) -> Path:
+    files.write_make3d(root, "Train400Img", "Train400Depth")
+    for path in (root / "Train400Depth").iterdir():
+        savemat(path, {"Position3DGrid": np.ones((5, 7, 4))})
+        path.write_bytes(path.read_bytes().replace(struct.pack("<iii", 5, 7, 4), struct.pack("<iii", *HUGE, 4)))
+    return root
 
 
 def _splits(content: dict[str, Any]) -> Callable[[Path], Path]:
@@ -493,6 +500,7 @@ CASES: list[Case] = [
     *(Case("nyu-zip", fault, write) for fault, write in ZIPS.items()),
     *(Case("nyu-parquet", fault, _parquet(change)) for fault, change in PARQUETS.items()),
     *(Case("make3d", fault, _mat(content)) for fault, content in MATS.items()),
+    Case("make3d", "declares 40,000 x 40,000", _huge_mat),
     *(_text("kitti", "eigen_train_files_with_gt.txt", content) for content in LISTS),
     *(_text("nyu-sync", "nyudepthv2_train_files_with_gt.txt", content) for content in LISTS),
     *(_text("folder", name, content) for name in ("pairs.csv", "train.csv") for content in LISTS),
