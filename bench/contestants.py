@@ -39,7 +39,7 @@ class Case:
 
     @property
     def terms(self) -> tuple[int, ...]:
-        return mlr.LossSpace(self.losses).terms
+        return mlr.LossSpace(self.losses).indices
 
     @property
     def type(self) -> torch.dtype:
@@ -118,14 +118,14 @@ def truth(case: Case, inputs: Inputs) -> Values:
         reference.multi_loss(p, t, w if case.gradient else None, case.terms)
         for p, t, w in zip(pred.split(images), target.split(images), weights.split(images), strict=True)
     ]
-    values, grads = zip(*parts, strict=True)
+    values, grads, _ = zip(*parts, strict=True)
     return torch.cat(values), torch.cat(grads) if case.gradient else None
 
 
 def _l1_truth(case: Case, inputs: Inputs) -> Values:
     pred, target = inputs.pred.double(), inputs.target.double()
     weights = inputs.gain.double().expand(case.batch, 1) / case.batch
-    values, grad = reference.multi_loss(pred, target, weights if case.gradient else None, (0,))
+    values, grad, _ = reference.multi_loss(pred, target, weights if case.gradient else None, (0,))
     return values.mean().reshape(1, 1), grad if case.gradient else None
 
 
@@ -216,11 +216,12 @@ def _copy(case: Case) -> Call:
 # --- the engines ------------------------------------------------------------------------------------------------------
 
 
-def _operator(case: Case, operator: Callable[..., tuple[Tensor, Tensor]]) -> Call:
+def _operator(case: Case, operator: Callable[..., tuple[Tensor, Tensor, Tensor]]) -> Call:
     terms = list(case.terms)
 
     def call(inputs: Inputs) -> Values:
-        values, grad = operator(inputs.pred, inputs.target, inputs.weights if case.gradient else None, terms, "bicubic")
+        weights = inputs.weights if case.gradient else None
+        values, grad, _ = operator(inputs.pred, inputs.target, weights, terms, "bicubic")
         return values, grad if case.gradient else None
 
     return call

@@ -31,7 +31,7 @@ from mlr.kernels import phases
 from mlr.kernels.configs import Shapes, shapes_for
 from mlr.kernels.launch import multi_loss
 from mlr.losses import reference
-from mlr.losses.space import term_name
+from mlr.losses.space import loss_name
 
 ALL = tuple(range(78))
 KERNELS = ("pyramid_kernel", "losses_kernel", "columns_kernel", "gradient_kernel")
@@ -81,8 +81,8 @@ def parity(
     """Errors of terms and gradient against the float64 reference on the same inputs."""
     pred, target = case(batch, height, width, dtype)
     weights = torch.rand(batch, 78, device="cuda", generator=torch.Generator("cuda").manual_seed(1)) + 0.1
-    values, grad = multi_loss(pred, target, weights, ALL, downsample, shapes=shapes)
-    true, true_grad = reference.multi_loss(pred.double(), target.double(), weights.double(), ALL, downsample)
+    values, grad, _ = multi_loss(pred, target, weights, ALL, downsample, shapes=shapes)
+    true, true_grad, _ = reference.multi_loss(pred.double(), target.double(), weights.double(), ALL, downsample)
     # Means and derivatives that vanish on maps of a few pixels are rounding, of the size of E at their scale (D): a
     # sum over 65 x 65 pixels for M65, a difference for the derivatives.
     units = torch.tensor([0.0] + 4 * [2e-6] + 5 * [3e-7] + 3 * [0.0], device=true.device, dtype=true.dtype)
@@ -95,7 +95,7 @@ def parity(
     return {
         "case": f"{batch}x{height}x{width} {downsample} {str(dtype)[6:]}",
         "terms": terms,
-        "worst": f"{term_name(worst)}: {values[image, worst].item()} for {true[image, worst].item()}",
+        "worst": f"{loss_name(worst)}: {values[image, worst].item()} for {true[image, worst].item()}",
         "gradient": gradient,
         "ok": terms <= TERMS and gradient <= limit,
     }

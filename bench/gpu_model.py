@@ -69,7 +69,7 @@ SLOW = {"special function": 0.25, "float division": 0.25, "conversion": 0.5}
 def count(batch: int, height: int, width: int) -> dict[str, dict[str, Any]]:
     """Lane instructions by class and bytes of every launch of a step."""
     pred, target = depth_pair(batch, height, width)
-    terms = LossSpace("all").terms
+    terms = LossSpace("all").indices
     ptx.counts.clear()
     with ptx.installed(90), ptx.options(count=True):
         kernels.multi_loss(pred, target, torch.ones(batch, len(terms)), terms)

@@ -24,13 +24,14 @@ std::string text(const Tensor& t) {
 }
 
 // float64 is the reference's
-std::tuple<Tensor, Tensor> reference(const Tensor& pred, const Tensor& target, const std::optional<Tensor>& weights,
-                                     const std::vector<int64_t>& terms, const std::string& downsample) {
+std::tuple<Tensor, Tensor, Tensor> reference(const Tensor& pred, const Tensor& target,
+                                             const std::optional<Tensor>& weights, const std::vector<int64_t>& indices,
+                                             const std::string& downsample, const std::optional<Tensor>& mask) {
   using torch::stable::detail::from;
   using torch::stable::detail::to;
-  StableIValue stack[5] = {from(pred), from(target), from(weights), from(terms), from(downsample)};
+  StableIValue stack[6] = {from(pred), from(target), from(weights), from(indices), from(downsample), from(mask)};
   STABLE_TORCH_ERROR_CODE_CHECK(torch_call_dispatcher("mlr::multi_loss_reference", "", stack, TORCH_ABI_VERSION));
-  return {to<Tensor>(stack[0]), to<Tensor>(stack[1])};
+  return {to<Tensor>(stack[0]), to<Tensor>(stack[1]), to<Tensor>(stack[2])};
 }
 
 // Rows must be contiguous; images and rows may lie anywhere (a slice of a larger tensor is not copied).
@@ -39,8 +40,9 @@ Tensor with_dense_rows(const Tensor& t) {
   return w == 1 || t.stride(t.dim() - 1) == 1 ? t : torch::stable::contiguous(t);
 }
 
-std::tuple<Tensor, Tensor> multi_loss(const Tensor& pred_in, const Tensor& target_in, std::optional<Tensor> weights_in,
-                                      const std::vector<int64_t>& terms, std::string downsample) {
+std::tuple<Tensor, Tensor, Tensor> multi_loss(const Tensor& pred_in, const Tensor& target_in,
+                                              std::optional<Tensor> weights_in, const std::vector<int64_t>& indices,
+                                              std::string downsample, std::optional<Tensor> mask) {
   STD_TORCH_CHECK((pred_in.dim() == 3 || (pred_in.dim() == 4 && pred_in.size(1) == 1)) && pred_in.numel() > 0,
                   "mlr::multi_loss: pred must be [B, 1, H, W] or [B, H, W] with B, H, W >= 1, got ", text(pred_in));
   const int64_t dim = pred_in.dim(), images = pred_in.size(0), h = pred_in.size(dim - 2), w = pred_in.size(dim - 1);
@@ -53,13 +55,13 @@ std::tuple<Tensor, Tensor> multi_loss(const Tensor& pred_in, const Tensor& targe
   STD_TORCH_CHECK(downsample == "bicubic" || downsample == "area",
                   "mlr::multi_loss: downsample must be bicubic or area, got '", downsample, "'");
   uint64_t seen[2] = {};
-  for (const int64_t t : terms) {
+  for (const int64_t t : indices) {
     STD_TORCH_CHECK(t >= 0 && t < mlr::kKinds * mlr::kScales && !(seen[t / 64] >> (t % 64) & 1),
-                    "mlr::multi_loss: terms must be distinct indices 13 * scale + kind in 0..77, got ", t);
+                    "mlr::multi_loss: indices must be distinct numbers 13 * scale + kind in 0..77, got ", t);
     seen[t / 64] |= uint64_t(1) << (t % 64);
   }
-  STD_TORCH_CHECK(!terms.empty(), "mlr::multi_loss: terms must name at least one loss");
-  const int64_t n = int64_t(terms.size());
+  STD_TORCH_CHECK(!indices.empty(), "mlr::multi_loss: indices must name at least one loss");
+  const int64_t n = int64_t(indices.size());
   if (weights_in)
     STD_TORCH_CHECK(weights_in->dim() == 2 && weights_in->size(0) == images && weights_in->size(1) == n,
                     "mlr::multi_loss: weights must be [", images, ", ", n, "], got ", text(*weights_in));
@@ -76,10 +78,12 @@ std::tuple<Tensor, Tensor> multi_loss(const Tensor& pred_in, const Tensor& targe
       element = mlr::Element::kBFloat16;
       break;
     case ScalarType::Double:
-      return reference(pred_in, target_in, weights_in, terms, downsample);
+      return reference(pred_in, target_in, weights_in, indices, downsample, mask);
     default:
       STD_TORCH_CHECK(false, "mlr::multi_loss: pred must be float32, float16, bfloat16 or float64");
   }
+
+  if (mask) return reference(pred_in, target_in, weights_in, indices, downsample, mask);
 
   const Tensor pred = with_dense_rows(pred_in), target = with_dense_rows(target_in);
   std::optional<Tensor> weights;
@@ -102,13 +106,13 @@ std::tuple<Tensor, Tensor> multi_loss(const Tensor& pred_in, const Tensor& targe
   batch.terms = static_cast<float*>(values.mutable_data_ptr());
   batch.grad = weights ? static_cast<char*>(grad.mutable_data_ptr()) : nullptr;
 
-  const mlr::Plan plan = mlr::make_plan(int(h), int(w), downsample == "area", weights.has_value(), element, terms);
+  const mlr::Plan plan = mlr::make_plan(int(h), int(w), downsample == "area", weights.has_value(), element, indices);
   const int threads = int(torch::stable::get_num_threads());
   const mlr::ParallelFor parallel_for = [](int64_t count, const std::function<void(int64_t, int64_t)>& body) {
     torch::stable::parallel_for(0, count, 1, body);
   };
   mlr::run_batch(plan, batch, mlr::current_kernels(), threads, parallel_for);
-  return {values, grad};
+  return {values, grad, torch::stable::new_empty(pred_in, none, ScalarType::Long)};
 }
 
 }  // namespace

@@ -52,41 +52,47 @@ def multi_loss(
     pred: Tensor,
     target: Tensor,
     weights: Tensor | None,
-    terms: Sequence[int],
+    indices: Sequence[int],
     downsample: str = "bicubic",
+    mask: Tensor | None = None,
     *,
     shapes: Shapes | None = None,
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor]:
     """Losses of every image and the gradient of their weighted sum, from four launches.
 
     Args:
         pred: predicted depth [B, 1, H, W] or [B, H, W], float32, float16 or bfloat16; sums are made in float32.
         target: true depth, the same shape and type.
         weights: [B, n], or None when no gradient is wanted.
-        terms: distinct indices ``13 * scale + kind``, in any order.
+        indices: distinct ``len(KINDS) * scale + kind``, in any order.
         downsample: "bicubic" or "area".
+        mask: bool [B, 1, H, W] or [B, H, W], True where the depth is known; None if it is everywhere.
         shapes: block shapes, for measurements; by default those of the device.
 
     Returns:
-        ``(terms [B, n] float32, grad)``: ``grad`` has the shape and type of ``pred``, or is empty without weights.
+        ``(terms [B, n] float32, grad, counts)``: ``grad`` has the shape and type of ``pred``, or is empty without
+        weights; ``counts`` [B, n] int64 are the numbers of valid positions, or empty without a mask.
     """
-    terms = tuple(terms)
+    if mask is not None:
+        return torch.ops.mlr.multi_loss_reference(pred, target, weights, indices, downsample, mask)
+    indices = tuple(indices)
     device = pred.device
     shapes = shapes or shapes_for(device)
-    p = plan(pred.shape[0], pred.shape[-2], pred.shape[-1], terms, downsample, weights is not None, shapes)
+    p = plan(pred.shape[0], pred.shape[-2], pred.shape[-1], indices, downsample, weights is not None, shapes)
     if weights is not None:
         # other orders are permuted without index tensors, whose copy to the device no graph could capture
         weights = weights if p.order is None else torch.stack([weights[:, j] for j in p.order], dim=1)
         weights = _dense(weights.to(torch.float32))
     with _on(device):
         values, grad = _launch(_dense(pred), _dense(target), weights, p, shapes)
-    return (values if p.place is None else torch.stack([values[:, i] for i in p.place], dim=1)), grad
+    values = values if p.place is None else torch.stack([values[:, i] for i in p.place], dim=1)
+    return values, grad, pred.new_empty(0, dtype=torch.int64)
 
 
 def precompile(
     device: torch.device | str = "cuda",
     dtype: torch.dtype = torch.float32,
-    terms: Sequence[int] = tuple(range(len(KINDS) * SCALES)),
+    indices: Sequence[int] = tuple(range(len(KINDS) * SCALES)),
     downsample: str = "bicubic",
 ) -> None:
     """Compile what a training step needs, so that the first one is as fast as the others.
@@ -97,18 +103,18 @@ def precompile(
     Args:
         device: the GPU to compile for.
         dtype: type of the maps.
-        terms: the losses, as for :func:`multi_loss`.
+        indices: the losses, as for :func:`multi_loss`.
         downsample: "bicubic" or "area".
 
     Example:
-        >>> mlr.kernels.precompile("cuda", torch.bfloat16, mlr.LossSpace("fine").terms)  # doctest: +SKIP
+        >>> mlr.kernels.precompile("cuda", torch.bfloat16, mlr.LossSpace("fine").indices)  # doctest: +SKIP
     """
     device = torch.device(device)
     shapes = shapes_for(device)
     with _on(device):
         for width in (64, 65):
             for grad in (True, False):
-                p = plan(1, 64, width, tuple(terms), downsample, grad, shapes)
+                p = plan(1, 64, width, tuple(indices), downsample, grad, shapes)
                 for kernel, constants, registers in zip(
                     KERNELS, constants_of(p, shapes), shapes.registers, strict=True
                 ):

@@ -16,7 +16,16 @@ from mlr.balancing import (
     Rebalancing,
     lambda_staircase,
 )
-from mlr.losses import LossSpace, MultiLoss, MultiLossOutput, backend, backend_report, multi_loss, multi_loss_terms
+from mlr.losses import (
+    LossSpace,
+    MultiLoss,
+    MultiLossOutput,
+    backend,
+    backend_report,
+    known_depth,
+    multi_loss,
+    multi_loss_terms,
+)
 from mlr.utils.lazy import lazy_attributes
 
 if TYPE_CHECKING:
@@ -38,6 +47,7 @@ __all__ = [
     "backend_report",
     "balancing",
     "depth_metrics",
+    "known_depth",
     "lambda_staircase",
     "load_checkpoint",
     "losses",

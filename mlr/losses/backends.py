@@ -71,29 +71,34 @@ def _triton_runs_cpu_tensors() -> bool:
 
 
 def _triton(
-    pred: Tensor, target: Tensor, weights: Tensor | None, terms: Sequence[int], downsample: str
-) -> tuple[Tensor, Tensor]:
+    pred: Tensor,
+    target: Tensor,
+    weights: Tensor | None,
+    indices: Sequence[int],
+    downsample: str,
+    mask: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
     """The Triton engine; its import and compilation are put off until a tensor arrives."""
-    check_operands(pred, target, weights, terms, downsample)
+    check_operands(pred, target, weights, indices, downsample, mask)
     if pred.dtype == torch.float64:
-        return torch.ops.mlr.multi_loss_reference(pred, target, weights, terms, downsample)
+        return torch.ops.mlr.multi_loss_reference(pred, target, weights, indices, downsample, mask)
     if pred.device.type == "cpu" and not _triton_runs_cpu_tensors():
         raise RuntimeError(
             "the triton backend was chosen but pred is on the CPU: move it to a GPU, set TRITON_INTERPRET=1 for "
             "Triton's interpreter, or choose another backend (MLR_BACKEND=cpp or reference)"
         )
     kernels = importlib.import_module("mlr.kernels")
-    return kernels.multi_loss(pred, target, weights, terms, downsample)
+    return kernels.multi_loss(pred, target, weights, indices, downsample, mask)
 
 
-def _refuse(backend: str, key: str) -> Callable[..., tuple[Tensor, Tensor]]:
-    def refuse(*_: Any) -> tuple[Tensor, Tensor]:
+def _refuse(backend: str, key: str) -> Callable[..., tuple[Tensor, Tensor, Tensor]]:
+    def refuse(*_: Any, **__: Any) -> tuple[Tensor, Tensor, Tensor]:
         raise RuntimeError(f"the {backend} backend was chosen, but it has no kernel for {key} tensors")
 
     return refuse
 
 
-def _kernel(key: str, backend: str | None) -> Callable[..., tuple[Tensor, Tensor]] | None:
+def _kernel(key: str, backend: str | None) -> Callable[..., tuple[Tensor, Tensor, Tensor]] | None:
     """Python kernel to register for a dispatch key, or None where what lies beneath is already right.
 
     Beneath lie the C++ engine for CPU and the reference for everything.

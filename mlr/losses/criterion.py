@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, overload
 
 import torch
 from torch import Tensor, nn
@@ -19,10 +19,13 @@ class MultiLossOutput(NamedTuple):
     Attributes:
         total: scalar, differentiable: the mean over the images of the weighted sum of losses.
         terms: [B, n], detached: every loss of every image, in the order of the space's names.
+        counts: [B, n] int64: number of valid positions of every loss under the mask; None without a mask. A loss of
+            count 0 is 0 and absent: balancers leave it out of their means.
     """
 
     total: Tensor
     terms: Tensor
+    counts: Tensor | None = None
 
 
 def _maps(pred: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
@@ -55,13 +58,33 @@ def _operands(pred: Tensor, target: Tensor, weights: Tensor | None, space: LossS
     return pred, target, (weights.to(pred.device, dtype) / batch).expand(batch, count)
 
 
+@overload
 def multi_loss(
     pred: Tensor,
     target: Tensor,
     weights: Tensor | None = None,
     space: LossSpace | None = None,
     downsample: str = "bicubic",
-) -> tuple[Tensor, Tensor]:
+    mask: None = None,
+) -> tuple[Tensor, Tensor]: ...
+@overload
+def multi_loss(
+    pred: Tensor,
+    target: Tensor,
+    weights: Tensor | None = None,
+    space: LossSpace | None = None,
+    downsample: str = "bicubic",
+    *,
+    mask: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]: ...
+def multi_loss(
+    pred: Tensor,
+    target: Tensor,
+    weights: Tensor | None = None,
+    space: LossSpace | None = None,
+    downsample: str = "bicubic",
+    mask: Tensor | None = None,
+) -> tuple[Tensor, ...]:
     """Weighted sum of losses, eq. (2), and the losses themselves, from one evaluation.
 
     ``total = mean_b sum_i w_i terms[b, i]``
@@ -72,15 +95,18 @@ def multi_loss(
             ``pred`` is float64.
         weights: [n], or [B, n] for weights per image; None for equal weights 1/n.
         space: the losses; None for all 78.
-        downsample: "bicubic" (the authors' program) or "area" (the paper's words).
+        downsample: "bicubic" (the authors' program) or "area" (the paper's words; for sparse masks).
+        mask: bool [B, 1, H, W] or [B, H, W], True where the depth is known (:func:`mlr.known_depth`); None if it is
+            everywhere. Whatever stands elsewhere changes nothing.
 
     Returns:
-        ``(total, terms)``: a scalar and [B, n]; both are differentiable in ``pred``. The gradient of the total costs
-        nothing more; one through individual terms evaluates the losses again, for which ``pred`` and ``target`` are
-        kept: neither may change in place before the backward pass. :class:`MultiLoss` keeps neither.
+        ``(total, terms)``: a scalar and [B, n]; both are differentiable in ``pred``. With a mask
+        ``(total, terms, counts)``: counts [B, n] int64 are the numbers of valid positions. The gradient of the total
+        costs nothing more; one through individual terms evaluates the losses again, for which ``pred``, ``target`` and
+        ``mask`` are kept: none may change in place before the backward pass. :class:`MultiLoss` keeps none.
 
     Raises:
-        TypeError, ValueError: for maps or weights that do not fit, and for a target that requires a gradient.
+        TypeError, ValueError: for maps, masks or weights that do not fit, and for a target that requires a gradient.
 
     Example:
         >>> pred = torch.rand(2, 1, 24, 32, requires_grad=True)
@@ -91,30 +117,43 @@ def multi_loss(
     """
     space = space or LossSpace("all")
     pred, target, weights = _operands(pred, target, weights, space)
-    return engine.weighted_total(pred, target, weights, space.terms, downsample)
+    total, terms, counts = engine.weighted_total(pred, target, weights, space.indices, downsample, mask)
+    return (total, terms) if counts is None else (total, terms, counts)
 
 
+@overload
 def multi_loss_terms(
-    pred: Tensor, target: Tensor, space: LossSpace | None = None, downsample: str = "bicubic"
-) -> Tensor:
+    pred: Tensor, target: Tensor, space: LossSpace | None = None, downsample: str = "bicubic", mask: None = None
+) -> Tensor: ...
+@overload
+def multi_loss_terms(
+    pred: Tensor, target: Tensor, space: LossSpace | None = None, downsample: str = "bicubic", *, mask: Tensor
+) -> tuple[Tensor, Tensor]: ...
+def multi_loss_terms(
+    pred: Tensor,
+    target: Tensor,
+    space: LossSpace | None = None,
+    downsample: str = "bicubic",
+    mask: Tensor | None = None,
+) -> Tensor | tuple[Tensor, Tensor]:
     """The losses of every image, [B, n], differentiable in ``pred`` with any upstream gradient.
 
     Args:
-        pred: predicted depth [B, 1, H, W] or [B, H, W], metres.
-        target: true depth, same shape, metres; one of float64 or integers is taken as float32 unless
-            ``pred`` is float64.
-        space: the losses; None for all 78.
-        downsample: "bicubic" or "area".
+        pred, target, space, downsample, mask: as for :func:`multi_loss`.
+
+    Returns:
+        Terms [B, n]; with a mask ``(terms, counts)``.
 
     Raises:
-        TypeError, ValueError: for maps that do not fit, and for a target that requires a gradient.
+        TypeError, ValueError: for maps or masks that do not fit, and for a target that requires a gradient.
 
     Example:
         >>> multi_loss_terms(torch.ones(1, 8, 8), torch.zeros(1, 8, 8), space=LossSpace("D/0+r/0"))
         tensor([[1., 0.]])
     """
     space = space or LossSpace("all")
-    return engine.term_values(*_maps(pred, target), space.terms, downsample)
+    terms, counts = engine.terms_and_counts(*_maps(pred, target), space.indices, downsample, mask)
+    return terms if counts is None else (terms, counts)
 
 
 class MultiLoss(nn.Module):
@@ -124,12 +163,14 @@ class MultiLoss(nn.Module):
 
     Args:
         space: the losses, as a :class:`mlr.LossSpace` or a selection such as "all" or "depth+gradient".
-        downsample: how a map is brought to scale k: "bicubic" (the authors' program) or "area" (the paper's words).
+        downsample: how a map is brought to scale k: "bicubic" (the authors' program) or "area" (the paper's words; for
+            sparse masks).
 
     Example:
+        >>> from mlr import known_depth
         >>> criterion = MultiLoss("depth+gradient")
         >>> pred, target = torch.rand(2, 1, 24, 32, requires_grad=True), torch.rand(2, 1, 24, 32)
-        >>> out = criterion(pred, target)
+        >>> out = criterion(pred, target, mask=known_depth(target))
         >>> out.total.backward()
         >>> out.terms.shape, pred.grad.shape
         (torch.Size([2, 36]), torch.Size([2, 1, 24, 32]))
@@ -142,21 +183,24 @@ class MultiLoss(nn.Module):
         self.space = space if isinstance(space, LossSpace) else LossSpace(space)
         self.downsample = downsample
 
-    def forward(self, pred: Tensor, target: Tensor, weights: Tensor | None = None) -> MultiLossOutput:
+    def forward(
+        self, pred: Tensor, target: Tensor, weights: Tensor | None = None, mask: Tensor | None = None
+    ) -> MultiLossOutput:
         """Weighted total and losses.
 
         Args:
-            pred: predicted depth [B, 1, H, W] or [B, H, W], metres.
-            target: true depth, same shape, metres; one of float64 or integers is taken as float32 unless ``pred``
-                is float64.
+            pred, target, mask: as for :func:`multi_loss`.
             weights: [n] (for instance ``balancer.weights``), or [B, n] per image; None for equal weights 1/n.
 
         Returns:
-            ``total`` (scalar, differentiable in ``pred`` and ``weights``) and ``terms`` ([B, n], detached).
+            ``total`` (scalar, differentiable in ``pred`` and ``weights``), ``terms`` ([B, n], detached) and ``counts``
+            ([B, n], None without a mask).
         """
         pred, target, weights = _operands(pred, target, weights, self.space)
         return MultiLossOutput(
-            *engine.weighted_total(pred, target, weights, self.space.terms, self.downsample, differentiable_terms=False)
+            *engine.weighted_total(
+                pred, target, weights, self.space.indices, self.downsample, mask, differentiable_terms=False
+            )
         )
 
     def extra_repr(self) -> str:

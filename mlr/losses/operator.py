@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """The operator ``mlr::multi_loss``: schema, shapes, checks and autograd.
 
-    mlr::multi_loss(pred, target, weights, terms, downsample) -> (terms [B, n], grad like pred)
+    mlr::multi_loss(pred, target, weights, indices, downsample, mask) -> (terms [B, n], grad like pred, counts [B, n])
 
 One evaluation gives the losses of every image and the gradient of ``sum_bi weights[b, i] terms[b, i]`` by ``pred``.
-``weights`` is [B, n], or None when no gradient is wanted (``grad`` is then empty). Which engine evaluates it is
-decided in :mod:`mlr.losses.backends`.
+``weights`` is [B, n], or None when no gradient is wanted (``grad`` is then empty). ``mask`` is bool, True where the
+depth is known, or None if it is everywhere (``counts``, the number of valid positions of a loss, is then empty). Which
+engine evaluates it is decided in :mod:`mlr.losses.backends`.
 """
 
 from __future__ import annotations
@@ -21,7 +22,10 @@ from torch.autograd import forward_ad
 from mlr.losses import reference
 from mlr.losses.space import KINDS, SCALES
 
-_SIGNATURE = "(Tensor pred, Tensor target, Tensor? weights, int[] terms, str downsample) -> (Tensor, Tensor)"
+_SIGNATURE = (
+    "(Tensor pred, Tensor target, Tensor? weights, int[] indices, str downsample, Tensor? mask=None) "
+    "-> (Tensor, Tensor, Tensor)"
+)
 
 torch.library.define("mlr::multi_loss", _SIGNATURE, tags=(torch.Tag.pt2_compliant_tag,))
 # the reference under a name of its own, so that an engine can hand float64 on to it
@@ -35,13 +39,20 @@ for _name in ("multi_loss", "multi_loss_reference"):
 @torch.library.register_fake("mlr::multi_loss")
 @torch.library.register_fake("mlr::multi_loss_reference")
 def _shapes(
-    pred: Tensor, target: Tensor, weights: Tensor | None, terms: Sequence[int], downsample: str
-) -> tuple[Tensor, Tensor]:
-    check_operands(pred, target, weights, terms, downsample)
-    values = pred.new_empty((pred.shape[0], len(terms)), dtype=terms_dtype(pred.dtype))
-    return values, pred.new_empty(0) if weights is None else torch.empty_like(
-        pred, memory_format=torch.contiguous_format
-    )
+    pred: Tensor,
+    target: Tensor,
+    weights: Tensor | None,
+    indices: Sequence[int],
+    downsample: str,
+    mask: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    check_operands(pred, target, weights, indices, downsample, mask)
+    size = (pred.shape[0], len(indices))
+    terms = pred.new_empty(size, dtype=terms_dtype(pred.dtype))
+    counts = pred.new_empty(0 if mask is None else size, dtype=torch.int64)
+    if weights is None:
+        return terms, pred.new_empty(0), counts
+    return terms, torch.empty_like(pred, memory_format=torch.contiguous_format), counts
 
 
 def terms_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -49,7 +60,14 @@ def terms_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.promote_types(dtype, torch.float32)
 
 
-def check_operands(pred: Tensor, target: Tensor, weights: Tensor | None, terms: Sequence[int], downsample: str) -> None:
+def check_operands(
+    pred: Tensor,
+    target: Tensor,
+    weights: Tensor | None,
+    indices: Sequence[int],
+    downsample: str,
+    mask: Tensor | None = None,
+) -> None:
     """Refuse operands that have no meaning, saying what was given and what was expected."""
     if not pred.is_floating_point():
         raise TypeError(f"pred must be a floating-point depth map, got {pred.dtype}; convert it to float32 metres")
@@ -67,13 +85,36 @@ def check_operands(pred: Tensor, target: Tensor, weights: Tensor | None, terms: 
         )
     if downsample not in reference.DOWNSAMPLE:
         raise ValueError(f"downsample must be one of {', '.join(reference.DOWNSAMPLE)}, got {downsample!r}")
-    if not terms or len(set(terms)) != len(terms) or min(terms) < 0 or max(terms) >= len(KINDS) * SCALES:
-        raise ValueError(f"terms must be distinct indices 13 * scale + kind in 0..77, at least one, got {list(terms)}")
-    if weights is not None and (weights.shape != (pred.shape[0], len(terms)) or weights.device != pred.device):
+    if not indices or len(set(indices)) != len(indices) or min(indices) < 0 or max(indices) >= len(KINDS) * SCALES:
         raise ValueError(
-            f"weights must be [B, n] = [{pred.shape[0]}, {len(terms)}] on {pred.device}, "
+            f"indices must be distinct numbers {len(KINDS)} * scale + kind in 0..{len(KINDS) * SCALES - 1}, at least "
+            f"one, got {list(indices)}"
+        )
+    if weights is not None and (weights.shape != (pred.shape[0], len(indices)) or weights.device != pred.device):
+        raise ValueError(
+            f"weights must be [B, n] = [{pred.shape[0]}, {len(indices)}] on {pred.device}, "
             f"got {list(weights.shape)} on {weights.device}"
         )
+    if mask is not None:
+        _check_mask(mask, pred)
+
+
+def _check_mask(mask: Tensor, pred: Tensor) -> None:
+    if mask.requires_grad:
+        raise ValueError("the losses give no gradient for the mask; pass a bool mask such as `mask > 0.5`")
+    if mask.dtype != torch.bool:
+        raise TypeError(
+            f"mask must be bool, True where the depth is known, got {mask.dtype}; make one by mlr.known_depth(target) "
+            "or by a comparison such as `mask > 0.5`"
+        )
+    batch, height, width = pred.shape[0], pred.shape[-2], pred.shape[-1]
+    if mask.shape not in ((batch, 1, height, width), (batch, height, width)):
+        raise ValueError(
+            f"mask must be [B, 1, H, W] = [{batch}, 1, {height}, {width}] or [B, H, W], the size of pred, "
+            f"got {list(mask.shape)}"
+        )
+    if mask.device != pred.device:
+        raise TypeError(f"mask must be on the device of pred, {pred.device}, got {mask.device}")
 
 
 def _refuse_derivatives(pred: Tensor, target: Tensor) -> None:
@@ -135,10 +176,11 @@ class _WeightedTotal(torch.autograd.Function):
         pred: Tensor,
         target: Tensor,
         weights: Tensor,
-        terms: list[int],
+        mask: Tensor | None,
+        indices: list[int],
         downsample: str,
         differentiable_terms: bool,
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor]:
         # A float16 gradient of 1 / HW would be subnormal, one of large weights infinite: it is made per pixel and for
         # weights that add up to 1, and scaled once the upstream factor is known.
         evaluated, unit = weights, None
@@ -146,84 +188,107 @@ class _WeightedTotal(torch.autograd.Function):
             most = weights.abs().sum(1).amax()
             unit = torch.where(most > 0, most, 1) / (pred.shape[-2] * pred.shape[-1])
             evaluated = weights / unit
-        values, grad = torch.ops.mlr.multi_loss(pred, target, evaluated, terms, downsample)
-        ctx.terms, ctx.downsample, ctx.differentiable_terms = terms, downsample, differentiable_terms
+        terms, grad, counts = torch.ops.mlr.multi_loss(pred, target, evaluated, indices, downsample, mask)
+        ctx.indices, ctx.downsample, ctx.differentiable_terms = indices, downsample, differentiable_terms
         ctx.set_materialize_grads(False)
         # the losses are the caller's, who may change them
-        kept = values.clone() if ctx.needs_input_grad[2] else None
+        kept = terms.clone() if ctx.needs_input_grad[2] else None
         if differentiable_terms:
-            ctx.save_for_backward(weights, kept, grad, unit, pred, target)
+            ctx.save_for_backward(weights, kept, grad, unit, pred, target, mask)
+            ctx.mark_non_differentiable(counts)
         else:
             ctx.save_for_backward(weights, kept, grad, unit)
-            ctx.mark_non_differentiable(values)
-        return (values * weights).sum(), values
+            ctx.mark_non_differentiable(terms, counts)
+        return (terms * weights).sum(), terms, counts
 
     @staticmethod
     @_first_order
-    def backward(ctx: Any, grad_total: Tensor | None, grad_values: Tensor | None) -> tuple[Tensor | None, ...]:
-        weights, values, grad, unit, *maps = ctx.saved_tensors
+    def backward(
+        ctx: Any, grad_total: Tensor | None, grad_terms: Tensor | None, _: Tensor | None
+    ) -> tuple[Tensor | None, ...]:
+        weights, terms, grad, unit, *maps = ctx.saved_tensors
         if grad_total is None:
             grad_total = weights.new_zeros(())
-        if ctx.differentiable_terms and grad_values is not None:
-            # another weighting than the one evaluated: evaluate again, since the 78 gradients were never apart
-            upstream = grad_total * weights + grad_values
-            grad_pred = torch.ops.mlr.multi_loss(*maps, upstream, ctx.terms, ctx.downsample)[1]
+        if ctx.differentiable_terms and grad_terms is not None:
+            # The forward pass stored one summed gradient. Other upstream weights need a second evaluation.
+            pred, target, mask = maps
+            upstream = grad_total * weights + grad_terms
+            grad_pred = torch.ops.mlr.multi_loss(pred, target, upstream, ctx.indices, ctx.downsample, mask)[1]
         else:
             grad_pred = _scaled(grad, grad_total if unit is None else grad_total * unit)
-        grad_weights = grad_total * values if ctx.needs_input_grad[2] else None
-        return grad_pred, None, grad_weights, None, None, None
+        grad_weights = grad_total * terms if ctx.needs_input_grad[2] else None
+        return grad_pred, None, grad_weights, None, None, None, None
 
 
 class _Terms(torch.autograd.Function):
     """The losses alone; an arbitrary upstream gradient [B, n] is a weighting, evaluated when it arrives."""
 
     @staticmethod
-    def forward(ctx: Any, pred: Tensor, target: Tensor, terms: list[int], downsample: str) -> Tensor:
-        ctx.save_for_backward(pred, target)
-        ctx.terms, ctx.downsample = terms, downsample
-        return torch.ops.mlr.multi_loss(pred, target, None, terms, downsample)[0]
+    def forward(
+        ctx: Any, pred: Tensor, target: Tensor, mask: Tensor | None, indices: list[int], downsample: str
+    ) -> tuple[Tensor, Tensor]:
+        ctx.save_for_backward(pred, target, mask)
+        ctx.indices, ctx.downsample = indices, downsample
+        ctx.set_materialize_grads(False)
+        terms, _, counts = torch.ops.mlr.multi_loss(pred, target, None, indices, downsample, mask)
+        ctx.mark_non_differentiable(counts)
+        return terms, counts
 
     @staticmethod
     @_first_order
-    def backward(ctx: Any, grad_values: Tensor) -> tuple[Tensor | None, ...]:
-        grad = torch.ops.mlr.multi_loss(*ctx.saved_tensors, grad_values.contiguous(), ctx.terms, ctx.downsample)[1]
-        return grad, None, None, None
+    def backward(ctx: Any, grad_terms: Tensor | None, _: Tensor | None) -> tuple[Tensor | None, ...]:
+        if grad_terms is None:
+            return None, None, None, None, None
+        pred, target, mask = ctx.saved_tensors
+        upstream = grad_terms.contiguous()
+        grad = torch.ops.mlr.multi_loss(pred, target, upstream, ctx.indices, ctx.downsample, mask)[1]
+        return grad, None, None, None, None
 
 
 def weighted_total(
     pred: Tensor,
     target: Tensor,
     weights: Tensor,
-    terms: Sequence[int],
+    indices: Sequence[int],
     downsample: str,
+    mask: Tensor | None = None,
     differentiable_terms: bool = True,
-) -> tuple[Tensor, Tensor]:
-    """Total ``sum_bi weights[b, i] terms[b, i]`` and terms, differentiable in ``pred`` and ``weights``.
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Total ``sum_bi weights[b, i] terms[b, i]``, terms and counts; total and terms are differentiable.
 
     Args:
         pred: predicted depth [B, 1, H, W] or [B, H, W].
         target: true depth, same shape, type and device.
         weights: [B, n].
-        terms: n indices ``13 * scale + kind``.
+        indices: n indices ``len(KINDS) * scale + kind``.
         downsample: "bicubic" or "area".
+        mask: bool [B, 1, H, W] or [B, H, W], or None.
         differentiable_terms: whether the returned terms carry a gradient too.
 
     Returns:
-        ``(total, terms [B, n])``.
+        ``(total, terms [B, n], counts [B, n])``; counts are None without a mask.
     """
-    check_operands(pred, target, weights, terms, downsample)
+    check_operands(pred, target, weights, indices, downsample, mask)
     _refuse_derivatives(pred, target)
-    weights = weights.to(terms_dtype(pred.dtype))
+    weights, indices = weights.to(terms_dtype(pred.dtype)), list(indices)
     if torch.is_grad_enabled() and pred.requires_grad:
-        return _WeightedTotal.apply(pred, target, weights, list(terms), downsample, differentiable_terms)
-    values = torch.ops.mlr.multi_loss(pred, target, None, list(terms), downsample)[0]
-    return (values * weights).sum(), values
+        total, terms, counts = _WeightedTotal.apply(
+            pred, target, weights, mask, indices, downsample, differentiable_terms
+        )
+    else:
+        terms, _, counts = torch.ops.mlr.multi_loss(pred, target, None, indices, downsample, mask)
+        total = (terms * weights).sum()
+    return total, terms, None if mask is None else counts
 
 
-def term_values(pred: Tensor, target: Tensor, terms: Sequence[int], downsample: str) -> Tensor:
-    """Terms [B, n], differentiable in ``pred`` with any upstream gradient."""
-    check_operands(pred, target, None, terms, downsample)
+def terms_and_counts(
+    pred: Tensor, target: Tensor, indices: Sequence[int], downsample: str, mask: Tensor | None = None
+) -> tuple[Tensor, Tensor | None]:
+    """Terms [B, n], differentiable in ``pred`` with any upstream gradient, and counts, None without a mask."""
+    check_operands(pred, target, None, indices, downsample, mask)
     _refuse_derivatives(pred, target)
     if torch.is_grad_enabled() and pred.requires_grad:
-        return _Terms.apply(pred, target, list(terms), downsample)
-    return torch.ops.mlr.multi_loss(pred, target, None, list(terms), downsample)[0]
+        terms, counts = _Terms.apply(pred, target, mask, list(indices), downsample)
+    else:
+        terms, _, counts = torch.ops.mlr.multi_loss(pred, target, None, list(indices), downsample, mask)
+    return terms, None if mask is None else counts

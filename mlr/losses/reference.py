@@ -1,23 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The 78 losses in plain PyTorch, written to be read beside section 3.1 of the paper.
+"""The losses in plain PyTorch, written to be read beside section 3.1 of the paper.
 
 This is the definition: the C++ and Triton engines are tested against it. It accepts any floating type and any map of at
-least 1 x 1 pixel, on any device, and is differentiable by autograd.
+least 1 x 1 pixel, on any device, and is differentiable by autograd. The formulas of the kinds stand in
+:mod:`mlr.losses.kinds`; this module makes the maps of every scale, and the operator.
 
-With ``E = pred - target`` every kind but the normals is a function of ``E`` alone, because resampling, averaging and
-differences are linear; the normals also need the target. The prediction at scale k is ``target^k + E^k``.
+A mask marks the pixels whose depth is known. ``E = pred - target`` and the target are set to 0 elsewhere, so whatever
+stands under the mask reaches neither a value nor a gradient. The mask has a value at every scale too, V^k; a position
+counts for a kind if every pixel that it reads is valid, and the loss is the mean over these positions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mlr.losses.space import KINDS, SCALES, WINDOWS
+from mlr.losses.kinds import KIND_TABLE, ScaleMaps
+from mlr.losses.space import SCALES
 
 #: Ways to reduce a depth map to scale k: the authors' program and the paper's words.
 DOWNSAMPLE: tuple[str, ...] = ("bicubic", "area")
@@ -54,165 +57,174 @@ def bicubic_taps(length: int, scale: int, collapsed: bool) -> tuple[int, tuple[f
     return (length - 1) // 2 - 1, (0.0, 1.0, 0.0, 0.0)
 
 
-def _bicubic_axis(x: Tensor, dim: int, out: int, scale: int, collapsed: bool) -> Tensor:
+def _bicubic_axis(x: Tensor, dim: int, out: int, scale: int, collapsed: bool) -> list[tuple[Tensor, float]]:
+    """The inputs of every output along an axis and their weights, weights of 0 left out."""
     length = x.shape[dim]
     first, weights = bicubic_taps(length, scale, collapsed)
     start = torch.arange(out, device=x.device) * 2**scale + first
-    taps = [x.index_select(dim, (start + t).clamp(0, length - 1)) * w for t, w in enumerate(weights) if w]
-    return torch.stack(taps).sum(0)
+    return [(x.index_select(dim, (start + t).clamp(0, length - 1)), w) for t, w in enumerate(weights) if w]
 
 
-def resample(x: Tensor, scale: int, downsample: str = "bicubic") -> Tensor:
+def _bicubic(x: Tensor, scale: int) -> Tensor:
+    """A map sampled directly at a scale; of a mask, whether every pixel that is read with a weight other than 0 is."""
+    height, width = scale_size(x.shape[-2], x.shape[-1], scale)
+    collapsed = 0 in (x.shape[-2] >> scale, x.shape[-1] >> scale)
+    for dim, out in ((-1, width), (-2, height)):
+        taps = _bicubic_axis(x, dim, out, scale, collapsed)
+        if x.dtype == torch.bool:
+            x = torch.stack([value for value, _ in taps]).all(0)
+        else:
+            x = torch.stack([value * weight for value, weight in taps]).sum(0)
+    return x
+
+
+def _halved(x: Tensor) -> Tensor:
+    """Mean of 2 x 2 pixels; a side of one pixel stays."""
+    return F.avg_pool2d(x, (min(x.shape[-2], 2), min(x.shape[-1], 2)))
+
+
+def resample(x: Tensor, scale: int, downsample: str = "bicubic", mask: Tensor | None = None) -> Tensor:
     """Reduce maps to a scale: D^k of section 3.1.
 
     ``bicubic`` samples the input map directly and equals ``F.interpolate(x, scale_factor=2**-k, mode="bicubic")``
-    without antialiasing; ``area`` halves k times by the mean of 2 x 2 pixels.
+    without antialiasing; ``area`` halves k times by the mean of 2 x 2 pixels, of the valid ones under a mask.
 
     Args:
-        x: maps [B, 1, H, W].
+        x: maps [B, 1, H, W]; under a mask 0 at invalid pixels.
         scale: k, 0 to 5.
         downsample: "bicubic" or "area".
+        mask: bool [B, 1, H, W], or None if every pixel is valid.
 
     Returns:
-        Maps [B, 1, h, w] of :func:`scale_size`.
+        Maps [B, 1, h, w] of :func:`scale_size`; under a mask 0 at the invalid pixels of :func:`resample_mask`.
     """
     if scale == 0:
         return x
     if downsample == "bicubic":
-        height, width = scale_size(x.shape[-2], x.shape[-1], scale)
-        collapsed = 0 in (x.shape[-2] >> scale, x.shape[-1] >> scale)
-        return _bicubic_axis(_bicubic_axis(x, -1, width, scale, collapsed), -2, height, scale, collapsed)
-    for _ in range(scale):  # a side of one pixel stays
-        x = F.avg_pool2d(x, (min(x.shape[-2], 2), min(x.shape[-1], 2)))
+        x = _bicubic(x, scale)
+        return x if mask is None else torch.where(_bicubic(mask, scale), x, 0)
+    for _ in range(scale):
+        x = _halved(x)
+        if mask is not None:
+            share = _halved(mask.to(x.dtype))
+            mask = share > 0
+            x = x / torch.where(mask, share, 1)
     return x
 
 
-# --- operators on one scale -------------------------------------------------------------------------------------------
+def resample_mask(mask: Tensor, scale: int, downsample: str = "bicubic") -> Tensor:
+    """Reduce a mask to a scale: V^k.
 
+    ``bicubic``: a pixel is valid if all of the (up to 16) pixels are that it reads with a weight other than 0;
+    ``area``: if any of its four children is.
 
-def diff_r(x: Tensor) -> Tensor:
-    """Horizontal derivative: ``x[y, x+1] - x[y, x]``, 0 in the last column (eq. 6)."""
-    return F.pad(x[..., :, 1:] - x[..., :, :-1], (0, 1))
-
-
-def diff_c(x: Tensor) -> Tensor:
-    """Vertical derivative: ``x[y+1, x] - x[y, x]``, 0 in the last row."""
-    return F.pad(x[..., 1:, :] - x[..., :-1, :], (0, 0, 0, 1))
-
-
-def box_mean(x: Tensor, n: int) -> Tensor:
-    """Mean over the n x n window around each pixel, borders replicated: ``D * J_n / n^2`` of eq. (5)."""
-    r = n // 2
-    x = F.avg_pool2d(F.pad(x, (r, r, 0, 0), mode="replicate"), (1, n), stride=1)
-    return F.avg_pool2d(F.pad(x, (0, 0, r, r), mode="replicate"), (n, 1), stride=1)
-
-
-def normal_distance(e1: Tensor, e2: Tensor, b1: Tensor, b2: Tensor) -> Tensor:
-    """``1 - cos`` of the normals a = (b1 + e1, b2 + e2, 1) and b = (b1, b2, 1), eq. (7) and (8), per pixel.
-
-    The plain form loses all digits once the maps agree to three, so where the angle is acute this uses
-    ``1 - cos = |a x b|^2 / (|a||b| (|a||b| + a.b))`` with the cross product written in the difference e = a - b.
+    Args:
+        mask: bool [B, 1, H, W].
+        scale: k, 0 to 5.
+        downsample: "bicubic" or "area".
     """
-    a1, a2 = b1 + e1, b2 + e2
-    dot = a1 * b1 + a2 * b2 + 1
-    norms = torch.sqrt((a1 * a1 + a2 * a2 + 1) * (b1 * b1 + b2 * b2 + 1))
-    cross = e1 * e1 + e2 * e2 + (e1 * b2 - e2 * b1) ** 2
-    acute = cross / (norms * (norms + dot.clamp(min=0)))
-    return torch.where(dot >= 0, acute, 1 - dot / norms)
-
-
-def _mean(x: Tensor) -> Tensor:
-    """Mean over the pixels of each image, zeros at the border included: ``1/HW sum`` of eq. (3) to (8)."""
-    return x.mean(dim=(-3, -2, -1))
-
-
-def _losses(error: Tensor, target: Callable[[], Tensor]) -> dict[str, Callable[[], Tensor]]:
-    """The 13 kinds on one scale as functions of nothing, so that only the ones asked for are computed."""
-
-    def window(n: int) -> Callable[[], Tensor]:
-        return lambda: _mean((error - box_mean(error, n)).abs())
-
-    def normal(first: Callable[[Tensor], Tensor], second: Callable[[Tensor], Tensor]) -> Callable[[], Tensor]:
-        return lambda: _mean(normal_distance(first(error), second(error), first(target()), second(target())))
-
-    def rr(x: Tensor) -> Tensor:
-        return diff_r(diff_r(x))
-
-    def rc(x: Tensor) -> Tensor:
-        return diff_r(diff_c(x))
-
-    def cc(x: Tensor) -> Tensor:
-        return diff_c(diff_c(x))
-
-    return {
-        "D": lambda: _mean(error.abs()),  # eq. (3)
-        "M": lambda: _mean((error - error.mean(dim=(-2, -1), keepdim=True)).abs()),  # eq. (4)
-        **{kind: window(n) for kind, n in WINDOWS.items()},  # eq. (5)
-        "r": lambda: _mean(diff_r(error).abs()),  # eq. (6)
-        "c": lambda: _mean(diff_c(error).abs()),
-        "rr": lambda: _mean(rr(error).abs()),
-        "rc": lambda: _mean(rc(error).abs()),
-        "cc": lambda: _mean(cc(error).abs()),
-        "N": normal(diff_r, diff_c),  # eq. (8)
-        "Nr": normal(rr, rc),
-        "Nc": normal(rc, cc),
-    }
+    if scale == 0:
+        return mask
+    if downsample == "bicubic":
+        return _bicubic(mask, scale)
+    for _ in range(scale):
+        mask = _halved(mask.float()) > 0
+    return mask
 
 
 # --- the operator -----------------------------------------------------------------------------------------------------
 
 
-def multi_loss_terms(pred: Tensor, target: Tensor, terms: Sequence[int], downsample: str = "bicubic") -> Tensor:
-    """Values of the selected losses, one per image and loss; differentiable by autograd in both maps.
+def masked_losses(
+    pred: Tensor,
+    target: Tensor,
+    indices: Sequence[int],
+    downsample: str = "bicubic",
+    mask: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Values of the selected losses and their counts, one per image and loss; autograd differentiates the values.
 
     Half-precision input is computed in float32.
 
     Args:
         pred: predicted depth [B, 1, H, W] or [B, H, W], metres.
         target: true depth, the same shape, metres.
-        terms: indices ``13 * scale + kind`` (:attr:`mlr.LossSpace.terms`).
+        indices: ``len(KINDS) * scale + kind`` of every loss (:attr:`mlr.LossSpace.indices`).
         downsample: "bicubic" or "area", see :func:`resample`.
+        mask: bool [B, 1, H, W] or [B, H, W], True where the depth is known; None if it is everywhere.
 
     Returns:
-        Terms [B, n] in the order of ``terms``; float64 for float64 input, else float32.
+        ``(terms [B, n], counts [B, n])`` in the order of ``indices``: terms are float64 for float64 input, else
+        float32; counts are the int64 numbers of valid positions. A loss without a valid position is 0.
     """
     work = torch.promote_types(pred.dtype, torch.float32)
     shape = (pred.shape[0], 1, *pred.shape[-2:])
-    pred, target = pred.to(work).reshape(shape), target.to(work).reshape(shape)
-    error = pred - target
-    columns: dict[int, Tensor] = {}
+    target = target.to(work).reshape(shape)
+    error = pred.to(work).reshape(shape) - target
+    if mask is not None:
+        mask = mask.reshape(shape)
+        error, target = torch.where(mask, error, 0), torch.where(mask, target, 0)
+    results: dict[int, tuple[Tensor, Tensor]] = {}
     for scale in range(SCALES):
-        wanted = [t for t in terms if t // len(KINDS) == scale]
-        if wanted:
-            losses = _losses(resample(error, scale, downsample), partial(resample, target, scale, downsample))
-            columns |= {t: losses[KINDS[t % len(KINDS)]]() for t in wanted}
-    return torch.stack([columns[t] for t in terms], dim=1)
+        selected = [i for i in indices if i // len(KIND_TABLE) == scale]
+        if selected:
+            maps = ScaleMaps(
+                resample(error, scale, downsample, mask),
+                partial(resample, target, scale, downsample, mask),
+                None if mask is None else resample_mask(mask, scale, downsample),
+            )
+            results |= {i: KIND_TABLE[i % len(KIND_TABLE)].loss(maps) for i in selected}
+    terms, counts = zip(*(results[i] for i in indices), strict=True)
+    return torch.stack(terms, dim=1), torch.stack(counts, dim=1)
+
+
+def multi_loss_terms(
+    pred: Tensor,
+    target: Tensor,
+    indices: Sequence[int],
+    downsample: str = "bicubic",
+    mask: Tensor | None = None,
+) -> Tensor:
+    """Terms [B, n] of :func:`masked_losses` alone, for any derivative that autograd can take."""
+    return masked_losses(pred, target, indices, downsample, mask)[0]
 
 
 def multi_loss(
-    pred: Tensor, target: Tensor, weights: Tensor | None, terms: Sequence[int], downsample: str = "bicubic"
-) -> tuple[Tensor, Tensor]:
-    """The operator ``mlr::multi_loss`` by autograd: terms and the gradient of their weighted sum.
+    pred: Tensor,
+    target: Tensor,
+    weights: Tensor | None,
+    indices: Sequence[int],
+    downsample: str = "bicubic",
+    mask: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The operator ``mlr::multi_loss`` by autograd: terms, the gradient of their weighted sum, and counts.
 
     Args:
         pred: predicted depth [B, 1, H, W] or [B, H, W].
         target: true depth, the same shape.
         weights: [B, n], or None when no gradient is wanted.
-        terms: indices ``13 * scale + kind``.
+        indices: ``len(KINDS) * scale + kind`` of every loss.
         downsample: "bicubic" or "area".
+        mask: bool [B, 1, H, W] or [B, H, W], True where the depth is known; None if it is everywhere.
 
     Returns:
-        ``(terms [B, n], grad)``: ``grad`` is the gradient of ``sum_bi weights[b, i] terms[b, i]`` by ``pred`` in its
-        shape and type, or empty where ``weights`` is None.
+        ``(terms [B, n], grad, counts)``: ``grad`` is the gradient of ``sum_bi weights[b, i] terms[b, i]`` by ``pred``
+        in its shape and type, or empty where ``weights`` is None; ``counts`` [B, n] int64, or empty without a mask.
     """
     if weights is None:
         with torch.no_grad():
-            return multi_loss_terms(pred, target, terms, downsample), pred.new_empty(0)
+            terms, counts = masked_losses(pred, target, indices, downsample, mask)
+        return terms, pred.new_empty(0), counts if mask is not None else _no_counts(pred)
     with torch.inference_mode(False), torch.enable_grad():
         # copies, because tensors made in inference mode cannot be recorded
         leaf, target, weights = (
             x.detach().clone(memory_format=torch.contiguous_format) for x in (pred, target, weights)
         )
-        values = multi_loss_terms(leaf.requires_grad_(), target, terms, downsample)
-        (grad,) = torch.autograd.grad((values * weights).sum(), leaf)
-    return values.detach(), grad
+        mask = None if mask is None else mask.clone(memory_format=torch.contiguous_format)
+        terms, counts = masked_losses(leaf.requires_grad_(), target, indices, downsample, mask)
+        (grad,) = torch.autograd.grad((terms * weights).sum(), leaf)
+    return terms.detach(), grad, counts if mask is not None else _no_counts(pred)
+
+
+def _no_counts(pred: Tensor) -> Tensor:
+    return pred.new_empty(0, dtype=torch.int64)

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The loss function space of the paper's Table 1: 13 kinds of loss at 6 scales, their names, order and selection.
 
-Every other part of the project asks this module which losses exist; nothing else spells them out.
+Every other part of the project asks this module which losses exist. Kinds and their formulas stand in
+:mod:`mlr.losses.kinds`.
 """
 
 from __future__ import annotations
@@ -10,23 +11,22 @@ import re
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 
+from mlr.losses.kinds import KIND_TABLE
 from mlr.utils.suggest import did_you_mean, nearest
 
-#: The 13 kinds in the order of Table 1.
-KINDS: tuple[str, ...] = ("D", "M", "M5", "M17", "M65", "r", "c", "rr", "rc", "cc", "N", "Nr", "Nc")
+#: Names of the kinds in the order of Table 1.
+KINDS: tuple[str, ...] = tuple(kind.name for kind in KIND_TABLE)
 
 #: Number of scales: scale k is the depth map reduced by 2^k.
 SCALES: int = 6
 
 #: Side of the averaging window of each local-mean-removed loss, eq. (5).
-WINDOWS: dict[str, int] = {"M5": 5, "M17": 17, "M65": 65}
+WINDOWS: dict[str, int] = {kind.name: kind.window for kind in KIND_TABLE if kind.window is not None}
 
-#: The four families of section 3.1: L_D, L_M, L_G and L_N.
+#: The families of section 3.1 (L_D, L_M, L_G and L_N) and their kinds.
 FAMILIES: dict[str, tuple[str, ...]] = {
-    "depth": ("D",),
-    "mean": ("M", "M5", "M17", "M65"),
-    "gradient": ("r", "c", "rr", "rc", "cc"),
-    "normal": ("N", "Nr", "Nc"),
+    family: tuple(kind.name for kind in KIND_TABLE if kind.family == family)
+    for family in dict.fromkeys(kind.family for kind in KIND_TABLE)
 }
 
 #: The ten loss sets of Table 5(a), in the table's order, as selections.
@@ -46,16 +46,16 @@ TABLE5: dict[str, str] = {
 _SCALE_RANGE = re.compile(r"(\d+)(?:-(\d+))?")
 
 
-def term_name(term: int) -> str:
-    """Name ``kind/scale`` of a term's index ``13 * scale + kind``.
+def loss_name(index: int) -> str:
+    """Name ``kind/scale`` of the loss with an index ``len(KINDS) * scale + kind``.
 
     Example:
-        >>> term_name(13 * 3 + 3)
+        >>> loss_name(len(KINDS) * 3 + KINDS.index("M17"))
         'M17/3'
     """
-    if not 0 <= term < len(KINDS) * SCALES:
-        raise ValueError(f"there is no loss with index {term}: indices run from 0 to {len(KINDS) * SCALES - 1}")
-    scale, kind = divmod(term, len(KINDS))
+    if not 0 <= index < len(KINDS) * SCALES:
+        raise ValueError(f"there is no loss with index {index}: indices run from 0 to {len(KINDS) * SCALES - 1}")
+    scale, kind = divmod(index, len(KINDS))
     return f"{KINDS[kind]}/{scale}"
 
 
@@ -74,8 +74,8 @@ class LossSpace:
 
     Attributes:
         selection: the selection as it was given (names joined by ``+``).
-        terms: indices ``13 * scale + kind``, ascending.
-        names: ``kind/scale`` of every term, in the same order.
+        indices: index ``len(KINDS) * scale + kind`` of every loss, ascending.
+        names: ``kind/scale`` of every loss, in the same order.
 
     Raises:
         ValueError: if a part names no loss; the message lists the nearest valid ones.
@@ -89,15 +89,15 @@ class LossSpace:
 
     def __init__(self, selection: str | Iterable[str] = "all") -> None:
         self.selection = selection if isinstance(selection, str) else "+".join(selection)
-        self.terms: tuple[int, ...] = tuple(sorted(_select(self.selection)))
+        self.indices: tuple[int, ...] = tuple(sorted(_select(self.selection)))
 
     @cached_property
     def names(self) -> tuple[str, ...]:
         """Names ``kind/scale`` of the selected losses."""
-        return tuple(map(term_name, self.terms))
+        return tuple(map(loss_name, self.indices))
 
     def __len__(self) -> int:
-        return len(self.terms)
+        return len(self.indices)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.names)
@@ -106,33 +106,33 @@ class LossSpace:
         return name in self.names
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, LossSpace) and self.terms == other.terms
+        return isinstance(other, LossSpace) and self.indices == other.indices
 
     def __hash__(self) -> int:
-        return hash(self.terms)
+        return hash(self.indices)
 
     def __repr__(self) -> str:
         return f"LossSpace({self.selection!r})  # {len(self)} of {len(KINDS) * SCALES} losses"
 
 
 def _select(selection: str) -> set[int]:
-    """Term indices of a selection: the union of its parts."""
+    """Indices of a selection: the union of its parts."""
     if not isinstance(selection, str):
         raise TypeError(f"a loss selection is a string such as 'all' or 'D/0+r/0', got {type(selection).__name__}")
-    terms: set[int] = set()
+    indices: set[int] = set()
     for part in selection.split("+"):
         part = part.strip()
         if part == "all":
             part = "*/*"
         elif part in TABLE5:
-            terms |= _select(TABLE5[part])
+            indices |= _select(TABLE5[part])
             continue
         kind, slash, scale = part.partition("/")
         kinds, scales = _kinds(kind, bool(slash)), _scales(scale) if slash else range(SCALES)
         if kinds is None or scales is None:
             raise ValueError(_unknown(part, selection))
-        terms |= {len(KINDS) * s + KINDS.index(k) for s in scales for k in kinds}
-    return terms
+        indices |= {len(KINDS) * s + KINDS.index(k) for s in scales for k in kinds}
+    return indices
 
 
 def _kinds(text: str, with_scale: bool) -> tuple[str, ...] | None:
@@ -159,7 +159,7 @@ def _unknown(part: str, selection: str) -> str:
     if kind in KINDS and not scale:
         near = [f"{kind}/*", f"{kind}/0"]
     else:
-        names = [term_name(t) for t in range(len(KINDS) * SCALES)]
+        names = [loss_name(i) for i in range(len(KINDS) * SCALES)]
         near = nearest(part, [*names, *FAMILIES, *TABLE5], 4, cutoff=0.5) or ["all", "depth", "*/3-5", "D/0"]
     return (
         f"unknown loss {part!r} in the selection {selection!r}{did_you_mean(near)} "

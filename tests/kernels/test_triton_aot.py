@@ -45,7 +45,7 @@ pytestmark = pytest.mark.skipif(triton.knobs.runtime.interpret, reason="TRITON_I
 def compile_for(kernel: Any, target: str, width: int = 384, wide: bool = False) -> Any:
     """All losses with gradient, float32, bicubic: what a training step runs; ``wide``: with tensors beyond 2 GiB."""
     shapes = TABLE.get(target, TABLE[""])
-    p = plan(8, 288, width, mlr.LossSpace("all").terms, "bicubic", True, shapes)
+    p = plan(8, 288, width, mlr.LossSpace("all").indices, "bicubic", True, shapes)
     constants = dict(constants_of(p, shapes)[KERNELS.index(kernel)])
     warps = constants.pop("num_warps")
     backend = make_backend(TARGETS[target])

@@ -19,16 +19,16 @@ from mlr.kernels.launch import KERNELS, constants_of, shapes_for
 from mlr.kernels.plan import plan
 from mlr.losses import reference
 
-ALL = mlr.LossSpace("all").terms
+ALL = mlr.LossSpace("all").indices
 SMALL = [(1, 1), (1, 40), (7, 1), (33, 47), (40, 56), (45, 61)]
 
 
 def assert_parity(pred, target, selection="all", downsample="bicubic", gradient=2e-6):
     """Run the kernels and the definition; compare terms and gradient."""
-    terms = mlr.LossSpace(selection).terms
+    terms = mlr.LossSpace(selection).indices
     weights = torch.rand(pred.shape[0], len(terms), generator=torch.Generator().manual_seed(1)) + 0.1
-    values, grad = kernels.multi_loss(pred, target, weights, terms, downsample)
-    truth, true_grad = reference.multi_loss(pred.double(), target.double(), weights.double(), terms, downsample)
+    values, grad, _ = kernels.multi_loss(pred, target, weights, terms, downsample)
+    truth, true_grad, _ = reference.multi_loss(pred.double(), target.double(), weights.double(), terms, downsample)
     assert values.dtype == torch.float32
     assert (grad.dtype, grad.shape) == (pred.dtype, pred.shape)
     assert term_errors(values, truth, terms).max() <= 1e-5
@@ -82,7 +82,7 @@ def test_half_precision(checked, dtype, gradient):
 
 def test_terms_alone_are_the_same_terms(checked):
     pred, target = depth_pair(2, 45, 61)
-    values, grad = kernels.multi_loss(pred, target, None, ALL)
+    values, grad, _ = kernels.multi_loss(pred, target, None, ALL)
     assert grad.shape == (0,)
     assert torch.equal(values, kernels.multi_loss(pred, target, torch.ones(2, 78), ALL)[0])
 
@@ -91,8 +91,8 @@ def test_weights_may_be_zero_negative_and_differ_by_image(checked):
     pred, target = depth_pair(2, 40, 56)
     weights = torch.randn(2, 78, generator=torch.Generator().manual_seed(2))
     weights[:, ::5] = 0
-    _, grad = kernels.multi_loss(pred, target, weights, ALL)
-    _, truth = reference.multi_loss(pred.double(), target.double(), weights.double(), ALL)
+    _, grad, _ = kernels.multi_loss(pred, target, weights, ALL)
+    _, truth, _ = reference.multi_loss(pred.double(), target.double(), weights.double(), ALL)
     assert relative_l2(grad, truth) < 2e-6
 
 
@@ -100,8 +100,8 @@ def test_any_order_of_terms_and_any_strides(checked):
     pred, target = depth_pair(2, 40, 56)
     order = torch.randperm(78, generator=torch.Generator().manual_seed(3)).tolist()
     weights = torch.rand(2, 78)
-    values, grad = kernels.multi_loss(pred, target, weights, ALL)
-    shuffled, same = kernels.multi_loss(pred.mT.contiguous().mT, target[:, 0][:, None], weights[:, order], order)
+    values, grad, _ = kernels.multi_loss(pred, target, weights, ALL)
+    shuffled, same, _ = kernels.multi_loss(pred.mT.contiguous().mT, target[:, 0][:, None], weights[:, order], order)
     assert torch.equal(shuffled, values[:, order])
     assert torch.equal(same, grad)
     wide = torch.full((2, 1, 50, 70), torch.nan)
@@ -112,7 +112,7 @@ def test_any_order_of_terms_and_any_strides(checked):
 def test_results_do_not_depend_on_the_order_of_programs_nor_on_the_batch(sm_90):
     pred, target = depth_pair(3, 45, 61)
     weights = torch.rand(3, 78)
-    values, grad = kernels.multi_loss(pred, target, weights, ALL)
+    values, grad, _ = kernels.multi_loss(pred, target, weights, ALL)
     for order in (1, 17):
         with ptx.options(order=order):
             again = kernels.multi_loss(pred, target, weights, ALL)
@@ -127,7 +127,7 @@ def test_nan_stays_in_its_image(checked):
     pred, target = depth_pair(3, 40, 56)
     clean = kernels.multi_loss(pred, target, torch.ones(3, 78), ALL)
     pred[1, 0, 20, 20] = torch.nan
-    values, grad = kernels.multi_loss(pred, target, torch.ones(3, 78), ALL)
+    values, grad, _ = kernels.multi_loss(pred, target, torch.ones(3, 78), ALL)
     assert torch.equal(values[[0, 2]], clean[0][[0, 2]])
     assert torch.equal(grad[[0, 2]], clean[1][[0, 2]])
     assert values[1].isnan().any()

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlr.losses.space import FAMILIES, KINDS, SCALES, TABLE5, LossSpace, term_name
+from mlr.losses.space import FAMILIES, KINDS, SCALES, TABLE5, LossSpace, loss_name
 
 ALL = LossSpace("all")
 
@@ -15,7 +15,7 @@ def test_all_78_names_stand_in_the_order_of_table_1_scale_by_scale():
     kinds = ["D", "M", "M5", "M17", "M65", "r", "c", "rr", "rc", "cc", "N", "Nr", "Nc"]
     assert ALL.names[:13] == tuple(f"{kind}/0" for kind in kinds)
     assert ALL.names[13 * 3 + 3] == "M17/3"
-    assert ALL.terms == tuple(range(78))
+    assert ALL.indices == tuple(range(78))
 
 
 @pytest.mark.parametrize(
@@ -48,8 +48,8 @@ def test_table_5_states_its_ten_sets_with_the_papers_counts():
 
 @given(st.sets(st.integers(0, 77), min_size=1))
 def test_a_space_made_of_names_has_those_names_in_table_order(terms):
-    names = [term_name(t) for t in terms]
-    assert LossSpace("+".join(names)).terms == tuple(sorted(terms))
+    names = [loss_name(t) for t in terms]
+    assert LossSpace("+".join(names)).indices == tuple(sorted(terms))
     assert LossSpace(names) == LossSpace("+".join(reversed(names)))
 
 
