@@ -27,7 +27,7 @@ def introduce(console: Console, config: TrainingSettings, data: DepthData) -> No
         say(console, "", f"({why})")
     say(console, "losses", f"{len(config.space)} of 78 ({config.losses}), {config.balancer}")
     for line in backend_report().splitlines():
-        say(console, "engine", line)
+        say(console, "backend", line)
 
 
 def score_line(console: Console, what: str, scores: dict[str, float]) -> None:

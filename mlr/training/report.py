@@ -91,7 +91,7 @@ def page(run: Run, config: TrainingSettings) -> str:
         "epochs finished": f"{finished_epochs(run.path)} of {config.epochs}",
         "parameters": f"{record['parameters'] / 1e6:.1f} M" if "parameters" in record else None,
         "backbone from": record.get("weights_source"),
-        "loss engine": "; ".join(record.get("loss_engine", [])),
+        "loss backend": "; ".join(record.get("loss_backend", record.get("loss_engine", []))),  # the older name
         "versions": ", ".join(f"{name} {version}" for name, version in record.get("versions", {}).items()),
         "machine": ", ".join(f"{name} {value}" for name, value in record.get("machine", {}).items() if value),
     }

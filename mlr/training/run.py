@@ -2,7 +2,7 @@
 """The folder of a training run: never an earlier run's, with a record of what was run and what came out.
 
 config.yaml        the settings; `train.py --config` takes it back
-run.json           versions, loss engine, weights the network started from, data, scores
+run.json           versions, loss backend, weights the network started from, data, scores
 metrics.csv        losses and scores of every epoch
 balancing.csv      mean, weight and contribution of every loss at every rebalancing
 best.pt, last.pt   the model by best delta_1 and after the last epoch (`DepthModel.from_checkpoint`)
@@ -206,7 +206,7 @@ class Run:
         """Record the programs and the machine that a result depends on."""
         self.record(
             versions={"mlr": __version__, "torch": torch.__version__, "python": platform.python_version()},
-            loss_engine=backend_report().splitlines(),
+            loss_backend=backend_report().splitlines(),
             machine={
                 "cpu": platform.processor() or platform.machine(),
                 "threads": torch.get_num_threads(),

@@ -72,7 +72,7 @@ def test_a_run_leaves_its_record_its_models_and_its_figures(finished):
     record = json.loads((finished.path / "run.json").read_text())
     assert "random" in record["weights_source"]
     assert record["versions"]["torch"] == torch.__version__
-    assert record["loss_engine"] == mlr.backend_report().splitlines()
+    assert record["loss_backend"] == mlr.backend_report().splitlines()
     assert record["after"] == pytest.approx(finished.after)
     assert TrainingSettings(**yaml.safe_load((finished.path / "config.yaml").read_text())) == TINY
 
