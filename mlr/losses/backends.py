@@ -38,10 +38,12 @@ BACKENDS: tuple[str, ...] = ("reference", "cpp", "triton")
 #: setup.py leaves here why it did not build the C++ engine.
 _REASON = Path(__file__).parents[1] / "_no_cpp_engine.txt"
 
-_REINSTALL = (
-    "After that, install mlr-depth again: `make setup`, or `pip install --force-reinstall --no-deps .` in the checkout, or "
-    "`pip install --force-reinstall --no-deps --no-cache-dir --no-binary mlr-depth mlr-depth`"
-)
+#: What to do once the reason is gone.
+_REINSTALL = """\
+The engine needs torch and a C++ compiler (Debian: apt install g++). With both, install mlr-depth again:
+  in a checkout with .venv:  make setup
+  in another checkout:       pip install --force-reinstall --no-deps .
+  from the index:            pip install --force-reinstall --no-deps --no-cache-dir --no-binary mlr-depth mlr-depth"""
 
 
 def _load_cpp() -> tuple[Any, str]:
@@ -57,7 +59,7 @@ def _load_cpp() -> tuple[Any, str]:
             why = "it was not built: this is a source tree without an installation"
         warnings.warn(
             f"mlr: the C++ engine is missing: {why}. Losses on the CPU run in plain PyTorch, which is right but two "
-            f"orders of magnitude slower. The engine needs torch and a C++ compiler (Debian: apt install g++). {_REINSTALL}",
+            f"orders of magnitude slower. {_REINSTALL}",
             RuntimeWarning,
             stacklevel=2,
         )

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The build backend (PEP 517): setuptools, plus what the C++ engine needs where it can be built.
 
-A static ``requires = ["torch"]`` would download gigabytes on every machine, also on those without a compiler. These hooks
+A static ``requires = ["torch"]`` downloads gigabytes on every machine, also on those without a compiler. These hooks
 look first:
 
 * Without a C++ compiler, or with ``MLR_BUILD_CPP=0``, nothing is asked for.
