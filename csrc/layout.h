@@ -9,7 +9,7 @@
 
 namespace mlr {
 
-// The order of mlr/space.py (a test compares the two): term = 13 * scale + kind.
+// The order of mlr/losses/space.py (a test compares the two): term = 13 * scale + kind.
 enum Kind { D, M, M5, M17, M65, R, C, RR, RC, CC, N, NR, NC };
 constexpr int kKinds = 13, kScales = 6, kWindows = 3;
 constexpr int kWindow[kWindows] = {5, 17, 65};

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// mlr::multi_loss for CPU tensors: checks, allocation and the way into the driver. The schema is mlr/engine.py's.
+// mlr::multi_loss for CPU tensors: checks, allocation and the way into the driver. The schema is mlr/losses/operator.py's.
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>

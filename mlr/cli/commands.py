@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import difflib
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
@@ -15,7 +14,9 @@ from rich.markup import escape
 
 from mlr._version import __version__
 from mlr.cli.parser import Parser, function_parser
-from mlr.training.settings import TrainingConfig, flag
+from mlr.training.settings import TrainingConfig
+from mlr.utils.flags import flag
+from mlr.utils.suggest import suggest
 
 #: Settings that may differ when a run is continued: they change its length or its place, not what is learned.
 RESUMABLE = {"epochs", "workers", "device", "threads"}
@@ -58,9 +59,8 @@ def train_command(argv: Sequence[str] | None = None) -> int:
             typed = set(vars(parser.parse_args(argv, defaults=False)))
             values = _continued(parser, values, typed, resume)
         config = TrainingConfig(**values).validate(resuming=resume is not None)
-        from mlr.training.train import (
-            train,  # timm, lightning and matplotlib take seconds: not for --help or a wrong flag
-        )
+        # here, not above: timm, lightning and matplotlib take seconds, and --help needs none of them
+        from mlr.training.train import train
 
         train(config, resume)
     except (ValueError, OSError) as error:
@@ -150,9 +150,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"mlr {__version__}")
         return 0
     if name not in COMMANDS:
-        near = difflib.get_close_matches(name, COMMANDS, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        print(f"error: unknown command {name!r}{hint}\n" if name else "", _usage(), sep="", file=sys.stderr)
+        print(
+            f"error: unknown command {name!r}{suggest(name, COMMANDS)}\n" if name else "",
+            _usage(),
+            sep="",
+            file=sys.stderr,
+        )
         return 2
     command = COMMANDS[name]
     module, _, attribute = command.function.partition(":")

@@ -12,6 +12,8 @@ from typing import Any
 
 import h5py
 
+from mlr.utils.files import atomic_replace
+
 
 class Disk:
     """A file that takes what it is given even when the disk is full, and remembers the error.
@@ -82,11 +84,10 @@ class Disk:
 
 
 @contextmanager
-def written_whole(path: Path, folder: Path) -> Iterator[tuple[h5py.File, Disk]]:
+def atomic_hdf5(path: Path, folder: Path) -> Iterator[tuple[h5py.File, Disk]]:
     """An HDF5 file that is written in ``folder`` and appears under its name only when all of it is on the disk."""
-    temporary = folder / f".{path.name}.{os.getpid()}.tmp"
-    disk = Disk(temporary)
-    try:
+    with atomic_replace(path, folder) as temporary:
+        disk = Disk(temporary)
         try:
             with h5py.File(disk, "w") as file:
                 yield file, disk
@@ -95,6 +96,3 @@ def written_whole(path: Path, folder: Path) -> Iterator[tuple[h5py.File, Disk]]:
             if disk.error is not None:
                 reason = "the disk is full" if disk.error.errno in (errno.ENOSPC, errno.EDQUOT) else disk.error
                 raise OSError(f"cannot write {path}: {reason}") from disk.error
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

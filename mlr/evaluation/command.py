@@ -14,13 +14,13 @@ from rich.console import Console
 from mlr._version import __version__
 from mlr.data.datasets.registry import check_options, parse_options, source_options
 from mlr.data.depth_files import units_per_metre
-from mlr.data.tools.prepare import parse_size
 from mlr.evaluation.frames import choose_protocols, open_frames, score_frames
 from mlr.evaluation.prediction_files import PredictionFiles
 from mlr.evaluation.predictor import Network, Predictor
 from mlr.evaluation.protocols import Protocol
 from mlr.evaluation.results import dumps, require_new_folder, save, show
-from mlr.models.depth_model import MIN_SIDE, TrainedModel, open_model
+from mlr.models.depth_model import TrainedModel, open_model
+from mlr.utils.sizes import MIN_SIDE, parse_size
 
 
 def evaluate(
@@ -148,9 +148,7 @@ def _open_network(
     source: Path, protocols: list[Protocol], size: str | None, device: str
 ) -> tuple[TrainedModel, tuple[int, int] | None]:
     """The network of a checkpoint, and the size of its input where a protocol has none."""
-    given = parse_size(size)
-    if given is not None and min(given) < MIN_SIDE:
-        raise ValueError(f"--size must be at least {MIN_SIDE}x{MIN_SIDE}, got {size}")
+    given = None if size is None else parse_size(size, MIN_SIDE)
     if given is not None and all(protocol.input_size for protocol in protocols):
         fixed = ", ".join(f"{p.name} takes {p.input_size[0]}x{p.input_size[1]}" for p in protocols if p.input_size)
         raise ValueError(f"--size {size} has no use here: {fixed}")

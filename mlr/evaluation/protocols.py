@@ -8,13 +8,14 @@ order, and gives the record that is stored with every number.
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from mlr.utils.suggest import suggest
 
 Box = tuple[int, int, int, int]
 Fractions = tuple[float, float, float, float]
@@ -333,7 +334,6 @@ def get_protocol(protocol: str | Protocol) -> Protocol:
     if isinstance(protocol, Protocol):
         return protocol
     if protocol not in PROTOCOLS:
-        near = difflib.get_close_matches(str(protocol), PROTOCOLS, n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        raise ValueError(f"unknown protocol {protocol!r}: {hint}there are {', '.join(PROTOCOLS)}")
+        hint = suggest(str(protocol), PROTOCOLS)
+        raise ValueError(f"unknown protocol {protocol!r}{hint} There are {', '.join(PROTOCOLS)}")
     return PROTOCOLS[protocol]

@@ -7,12 +7,12 @@ Every other part of the project asks this module which losses exist. Kinds and t
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 
 from mlr.losses.kinds import KIND_TABLE
+from mlr.utils.suggest import did_you_mean, nearest
 
 #: Names of the kinds in the order of Table 1.
 KINDS: tuple[str, ...] = tuple(kind.name for kind in KIND_TABLE)
@@ -160,11 +160,9 @@ def _unknown(part: str, selection: str) -> str:
         near = [f"{kind}/*", f"{kind}/0"]
     else:
         names = [loss_name(i) for i in range(len(KINDS) * SCALES)]
-        near = difflib.get_close_matches(part, [*names, *FAMILIES, *TABLE5], n=4, cutoff=0.5)
-        folded = [n for n in names if n.lower() == part.lower()]
-        near = list(dict.fromkeys([*folded, *near])) or ["all", "depth", "*/3-5", "D/0"]
+        near = nearest(part, [*names, *FAMILIES, *TABLE5], 4, cutoff=0.5) or ["all", "depth", "*/3-5", "D/0"]
     return (
-        f"unknown loss {part!r} in the selection {selection!r}; did you mean {', '.join(near)}? "
+        f"unknown loss {part!r} in the selection {selection!r}{did_you_mean(near)} "
         f"A part is 'all', a family ({', '.join(FAMILIES)}), a set of Table 5 ({', '.join(TABLE5)}) or kind/scale with "
         f"kind one of {' '.join(KINDS)} or '*' and scale 0-{SCALES - 1}, a range such as 3-5, or '*'."
     )

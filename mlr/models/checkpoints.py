@@ -21,7 +21,8 @@ import torch
 from torch import Tensor, nn
 
 from mlr._version import __version__
-from mlr.utils.files import save_complete
+from mlr.utils.files import atomic_save
+from mlr.utils.sizes import parse_size
 
 FORMAT = "mlr-checkpoint"
 FORMAT_VERSION = 1
@@ -62,7 +63,7 @@ class Checkpoint:
         size = self.config.get("size")
         if size is None:
             return None
-        height, width = size.lower().split("x") if isinstance(size, str) else size
+        height, width = parse_size(size) if isinstance(size, str) else size
         return int(height), int(width)
 
 
@@ -105,7 +106,7 @@ def save_checkpoint(
         "versions": _versions(),
         "metrics": _plain(dict(metrics or {}), "metrics"),
     }
-    save_complete(content, path)
+    atomic_save(content, path)
     return path
 
 

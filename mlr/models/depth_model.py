@@ -14,13 +14,11 @@ from torch import Tensor, nn
 
 from mlr.models.checkpoints import Checkpoint, CheckpointError, checkpoint_file, load_checkpoint, load_exactly
 from mlr.models.encoder import build_encoder, check_backbone, encode, pretrained_config
-from mlr.models.pretrained import Weights, WeightsNotFoundError, file_weights, find_weights
+from mlr.models.pretrained import PretrainedWeights, WeightsNotFoundError, file_weights, find_pretrained_weights
+from mlr.utils.sizes import MIN_SIDE
 
 #: Mean depth of NYUv2 in metres: where an untrained network starts.
 INITIAL_DEPTH = 2.84
-
-#: Shortest side of an image in pixels: one pixel of the encoder's map.
-MIN_SIDE = 32
 
 
 class UpBlock(nn.Module):
@@ -248,12 +246,12 @@ def choose_device(name: str) -> torch.device:
     return torch.device("cpu")
 
 
-def _choose_weights(name: str, backbone: str, pretrained: bool | str | Path) -> tuple[Weights | None, str]:
+def _choose_weights(name: str, backbone: str, pretrained: bool | str | Path) -> tuple[PretrainedWeights | None, str]:
     if pretrained is False:
         return None, "random: pretrained=False"
     if pretrained is True or pretrained == "auto":
         try:
-            weights = find_weights(name)
+            weights = find_pretrained_weights(name)
         except WeightsNotFoundError as error:
             if pretrained is True:
                 raise WeightsNotFoundError(

@@ -18,7 +18,7 @@ from rich.console import Console
 
 from mlr.balancing import RebalanceRecord
 from mlr.models.checkpoints import save_checkpoint
-from mlr.utils.files import save_complete
+from mlr.utils.files import atomic_save
 
 
 class RebalanceListener(Callback):
@@ -199,4 +199,4 @@ class StateFiles(TorchCheckpointIO):
         Raises:
             OSError: it cannot be written; the older one is kept.
         """
-        save_complete(checkpoint, Path(path))
+        atomic_save(checkpoint, Path(path))

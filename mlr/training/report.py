@@ -20,7 +20,7 @@ from mlr.training import figures
 from mlr.training.callbacks import read_balancing
 from mlr.training.run import Run
 from mlr.training.settings import TrainingConfig
-from mlr.utils.files import complete_file
+from mlr.utils.files import atomic_write
 
 #: Settings that the page shows; config.yaml has all.
 SETTINGS = (
@@ -62,7 +62,7 @@ def report(run: Path) -> int:
         console.print(f"samples.png is not drawn anew: {error}", style="yellow", highlight=False, soft_wrap=True)
     text = page(opened, config)
     pictures = [f"![{name}]({name}.png)" for name in FIGURES if (run / f"{name}.png").is_file()]
-    with complete_file(run / "report.md") as partial:
+    with atomic_write(run / "report.md") as partial:
         partial.write_text("\n\n".join([text, "## Figures", *pictures]) + "\n")
     Console().print(Markdown(text))
     console.print(f"the page is {run / 'report.md'}", highlight=False, soft_wrap=True)

@@ -30,7 +30,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from mlr._version import __version__
 from mlr.losses import backend_report
 from mlr.training.settings import TrainingConfig
-from mlr.utils.files import complete_file
+from mlr.utils.files import atomic_write
 
 #: Hands the folder that rank 0 made on to the other ranks, which it starts as processes.
 _RANK_ZERO_FOLDER = "MLR_RUN_FOLDER"
@@ -125,7 +125,7 @@ class Run:
     @rank_zero_only
     def write_config(self, config: TrainingConfig) -> None:
         """Write the settings; the folder is none of them, so that they serve another run."""
-        with complete_file(self.config_file) as partial:
+        with atomic_write(self.config_file) as partial:
             partial.write_text(yaml.safe_dump(config.as_dict() | {"out": None}, sort_keys=False))
 
     def config(self) -> dict[str, Any]:
@@ -191,7 +191,7 @@ class Run:
     @rank_zero_only
     def record(self, **entries: Any) -> None:
         """Add entries to run.json, which is replaced as a whole and so never half-written."""
-        with complete_file(self.record_file) as partial:
+        with atomic_write(self.record_file) as partial:
             partial.write_text(json.dumps(self.recorded() | entries, indent=1) + "\n")
 
     def recorded(self) -> dict[str, Any]:

@@ -14,11 +14,8 @@ import torch
 from mlr.balancing import LossBalancer, lambda_staircase, make_balancer
 from mlr.losses.reference import DOWNSAMPLE
 from mlr.losses.space import LossSpace
-
-
-def flag(name: str) -> str:
-    """A setting as it is typed: ``batch_size`` is ``--batch-size``."""
-    return "--" + name.replace("_", "-")
+from mlr.utils.flags import flag
+from mlr.utils.sizes import MIN_SIDE, parse_size
 
 
 @dataclass(frozen=True)
@@ -104,12 +101,7 @@ class TrainingConfig:
     @property
     def height_width(self) -> tuple[int, int]:
         """The size as numbers."""
-        height, cross, width = self.size.lower().partition("x")
-        if not (cross and height.isdigit() and width.isdigit()):
-            raise ValueError(f"size must be HxW in pixels such as 288x384, got {self.size!r}")
-        if int(height) < 32 or int(width) < 32:
-            raise ValueError(f"size must be at least 32x32, got {self.size}: encoders reduce the image by 32")
-        return int(height), int(width)
+        return parse_size(self.size, MIN_SIDE)
 
     @property
     def space(self) -> LossSpace:

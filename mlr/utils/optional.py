@@ -7,7 +7,7 @@ from importlib import import_module
 from types import ModuleType
 
 
-def require(module: str, extra: str, purpose: str) -> ModuleType:
+def import_or_explain(module: str, extra: str, purpose: str) -> ModuleType:
     """Import a package of an extra.
 
     Args:

@@ -321,7 +321,7 @@ def test_terms_of_another_shape(shape):
         (lambda: lambda_staircase(slope=1), ValueError, "descends"),
         (lambda: lambda_staircase(start=-4), ValueError, "descends"),
         (lambda: lambda_staircase(periods_per_epoch=0), ValueError, "whole number"),
-        (lambda: make_balancer("rebalancin", NAMES), ValueError, "did you mean 'rebalancing'"),
+        (lambda: make_balancer("rebalancin", NAMES), ValueError, "did you mean rebalancing"),
         (lambda: make_balancer("equal", NAMES, clip=(0.5, 2)), ValueError, "no option clip; its options: period"),
     ],
 )

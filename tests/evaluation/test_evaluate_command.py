@@ -366,7 +366,7 @@ def test_a_broken_frame_of_any_other_set_is_an_error(shots, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--protocol", "bst"], "unknown protocol 'bst': did you mean 'bts'?"),
+        (["--protocol", "bst"], "unknown protocol 'bst': did you mean bts?"),
         (["--data", "nyv"], "unknown data set 'nyv': did you mean nyu?"),
         (["--flip"], "--flip, --no-flip and --half are for networks"),
         (["--depth-unit", "feet"], "unknown depth unit 'feet'"),

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import timm
 import torch
-from test_model import decode, image
+from test_depth_model import decode, image
 from timm.models.pnasnet import PNASNet5Large
 
 from mlr.models.checkpoints import CheckpointError, load_checkpoint, save_checkpoint

@@ -321,7 +321,7 @@ def test_a_disk_that_fills_up_during_training_loses_nothing(tmp_path, capsys, mo
 
 
 def test_settings_come_from_yaml_and_flags_take_precedence(tmp_path):
-    from mlr.cli import training_parser
+    from mlr.cli.commands import training_parser
 
     (tmp_path / "settings.yaml").write_text("backbone: resnet50\nbatch_size: 4\n")
     args = training_parser().parse_args(["--config", str(tmp_path / "settings.yaml"), "--batch-size", "6"])

@@ -31,7 +31,7 @@ import numpy as np
 
 from mlr.data.datasets.base import PerProcess, Source, open_hdf5, reading
 from mlr.data.depth_files import DataError
-from mlr.data.hdf5_files import written_whole
+from mlr.data.hdf5_files import atomic_hdf5
 from mlr.data.sample import Sample, make_sample
 
 FORMAT, VERSION = "mlr-packed", 1
@@ -172,7 +172,7 @@ def write_frames(path: Path, frames: Iterable[Frame], compression: str, attribut
     """
     rows: Counter[str] = Counter()
     index: dict[str, list] = {name: [] for name in INDEX}
-    with written_whole(path, path.parent) as (file, disk):
+    with atomic_hdf5(path, path.parent) as (file, disk):
         file.attrs.update(format=FORMAT, version=VERSION, unit="m")
         for frame in frames:
             if disk.error is not None:
@@ -206,7 +206,7 @@ def join(parts: list[Path], path: Path, attributes: dict[str, Any]) -> int:
     """
     index: dict[str, list] = {name: [] for name in INDEX}
     rows: Counter[str] = Counter()
-    with written_whole(path, parts[0].parent) as (file, disk):
+    with atomic_hdf5(path, parts[0].parent) as (file, disk):
         file.attrs.update(format=FORMAT, version=VERSION, unit="m")
         for part_path in parts:
             if disk.error is not None:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Callable
 from importlib import import_module
@@ -12,6 +11,7 @@ from typing import Any
 
 from mlr.data.datasets.base import Source
 from mlr.data.depth_files import DataError
+from mlr.utils.suggest import suggest
 
 #: Name -> (module:reader, what it is). Modules are imported when they are used.
 SOURCES: dict[str, tuple[str, str]] = {
@@ -38,9 +38,7 @@ def check_source(name: str) -> str:
         ValueError: there is none; the message names the nearest and all of them.
     """
     if name not in SOURCES:
-        near = difflib.get_close_matches(name, SOURCES, n=1)
-        hint = f"did you mean {near[0]}? " if near else ""
-        raise ValueError(f"unknown data set {name!r}: {hint}there are {', '.join(SOURCES)}")
+        raise ValueError(f"unknown data set {name!r}{suggest(name, SOURCES)} There are {', '.join(SOURCES)}")
     return name
 
 

@@ -30,6 +30,8 @@ from mlr.data.datasets.registry import SOURCES, check_root, check_source, open_d
 from mlr.data.depth_files import DataError
 from mlr.data.fill import fill_sample
 from mlr.data.transforms import resize_sample
+from mlr.utils.files import UNFINISHED, atomic_replace
+from mlr.utils.sizes import parse_size
 
 #: Frames of a part: what is lost by a kill, per worker.
 FRAMES_PER_PART = 32
@@ -103,7 +105,7 @@ def prepare(
         raise ValueError(f"--compression must be one of {', '.join(COMPRESSIONS)}, got {compression!r}")
     folder = out.with_name(out.name + ".parts")
     _opened.cache_clear()  # files may have been mended since
-    settings = {"holes": holes, "size": parse_size(size), "compression": compression}
+    settings = {"holes": holes, "size": None if size is None else parse_size(size), "compression": compression}
     parts, missing = plan(source, parse_splits(splits), parse_options(options), folder, settings)
     for text in missing:
         console.print(text, style="yellow", highlight=False)
@@ -168,16 +170,6 @@ def parse_splits(text: str) -> list[str]:
     return splits
 
 
-def parse_size(text: str | None) -> tuple[int, int] | None:
-    """Height and width of HxW."""
-    if text is None:
-        return None
-    height, cross, width = text.lower().partition("x")
-    if not (cross and height.isdigit() and width.isdigit() and int(height) and int(width)):
-        raise ValueError(f"--size must be HxW in pixels such as 288x384, got {text!r}")
-    return int(height), int(width)
-
-
 def plan(
     sources: list[str], splits: list[str], options: dict[str, str], folder: Path, settings: dict[str, Any]
 ) -> tuple[list[Part], list[str]]:
@@ -221,13 +213,12 @@ def _claim(folder: Path, parts: list[Part]) -> None:
                 f"{folder} holds parts of another preparation (other data, holes, size or options): run that command "
                 "again to finish it, choose another --out, or remove the folder"
             )
-        for unfinished in folder.glob(".*.tmp"):  # of a run that was killed
+        for unfinished in folder.glob(f".*{UNFINISHED}"):  # of a run that was killed
             unfinished.unlink()
         return
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    temporary.mkdir()
-    (temporary / file.name).write_text(json.dumps(wanted, indent=1))
-    temporary.rename(folder)
+    with atomic_replace(folder) as temporary:
+        temporary.mkdir()
+        (temporary / file.name).write_text(json.dumps(wanted, indent=1))
 
 
 def _work(waiting: list[Part], frames: int, processes: int, strict: bool, console: Console) -> None:
