@@ -112,9 +112,13 @@ COMMANDS: dict[str, Command] = {
     "train": Command(
         "mlr.cli.commands:train_command", "train a depth network with the 78 losses and their rebalancing"
     ),
-    "prepare": Command("mlr.data.tools.prepare:prepare", "pack data sets into one file, holes filled", ("source",)),
-    "check-data": Command("mlr.data.tools.check:check_data", "look for what is wrong with a data set", ("source",)),
-    "evaluate": Command("mlr.evaluation.command:evaluate", "score a network or predictions of another", ("source",)),
+    "prepare": Command("mlr.data.tools.prepare:prepare", "pack data sets into one file, holes filled", ("datasets",)),
+    "check-data": Command("mlr.data.tools.check:check_data", "look for what is wrong with a data set", ("dataset",)),
+    "evaluate": Command(
+        "mlr.evaluation.command:evaluate",
+        "score a network or predictions of another",
+        ("predictions_or_checkpoint",),
+    ),
     "report": Command("mlr.training.report:report", "draw the figures of a run anew and sum it up on a page", ("run",)),
     "predict": Command("mlr.prediction.command:predict", "depth files of images and videos", ("checkpoint", "inputs")),
     "export": Command("mlr.prediction.export:export", "a network as ONNX or torch.export file", ("checkpoint",)),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Data for training: a source by name, its transforms, its loaders.
+"""Data for training: a data set by name, its transforms, its loaders.
 
 Every sample's augmentation is drawn from (seed, epoch, index), so a run is the same for any number of workers, and a
 resumed run the same as an uninterrupted one.
@@ -19,8 +19,8 @@ import torch
 from torch import distributed
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from mlr.data.datasets.base import Source
-from mlr.data.datasets.registry import check_root, check_source, open_dataset, parse_options, source_options
+from mlr.data.datasets.base import DepthDataset
+from mlr.data.datasets.registry import check_dataset, check_root, dataset_options, open_dataset, parse_options
 from mlr.data.depth_files import DataError, units_per_metre
 from mlr.data.fill import FILLS, fill_sample
 from mlr.data.sample import Sample
@@ -34,17 +34,17 @@ BROKEN_IN_A_ROW = 20
 
 
 class Transformed(Dataset):
-    """A source, filled, under a transform whose random numbers follow from (seed, epoch, index).
+    """A data set, filled, under a transform whose random numbers follow from (seed, epoch, index).
 
     Args:
-        source: the frames.
+        dataset: the frames.
         transform: from sample to sample.
         seed: of the random numbers.
         holes: a key of :data:`mlr.data.fill.FILLS`.
     """
 
-    def __init__(self, source: Source, transform: Any, seed: int, holes: str = "error") -> None:
-        self.source, self.transform, self.seed, self.holes = source, transform, seed, holes
+    def __init__(self, dataset: DepthDataset, transform: Any, seed: int, holes: str = "error") -> None:
+        self.dataset, self.transform, self.seed, self.holes = dataset, transform, seed, holes
 
     def filled(self, index: int) -> Sample:
         """A frame without holes.
@@ -52,21 +52,21 @@ class Transformed(Dataset):
         Where broken files are known to be in the published set, the next frame stands in for a broken one, or for one
         without any depth, and a warning names it.
         """
-        if not self.source.tolerant:
-            return fill_sample(self.source[index], self.holes)
+        if not self.dataset.tolerant:
+            return fill_sample(self.dataset[index], self.holes)
         for place in range(index, index + BROKEN_IN_A_ROW):
             try:
-                sample = self.source[place % len(self.source)]
+                sample = self.dataset[place % len(self.dataset)]
                 if not (sample["depth"] > 0).any():
                     raise DataError(f"{sample['id']}: no pixel has a depth")
             except DataError as error:
                 warnings.warn(f"the next frame stands in for a broken one: {error}", stacklevel=2)
                 continue
             return fill_sample(sample, self.holes)
-        raise DataError(f"{self.source!r}: {BROKEN_IN_A_ROW} frames in a row are broken; see mlr check-data")
+        raise DataError(f"{self.dataset!r}: {BROKEN_IN_A_ROW} frames in a row are broken; see mlr check-data")
 
     def __len__(self) -> int:
-        return len(self.source)
+        return len(self.dataset)
 
     def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
         epoch, index = key
@@ -115,13 +115,13 @@ def _rank() -> tuple[int, int]:
 
 
 class DepthData(L.LightningDataModule):
-    """Training and validation batches of a source.
+    """Training and validation batches of a data set.
 
     A batch is a dictionary: "image" [B, 3, H, W] float32 in [0, 1] (the network normalises), "depth" [B, 1, H, W]
     float32 metres without holes, "valid" [B, 1, H, W] bool (True where the depth was measured), "id" list of names.
 
     Args:
-        data: a key of :data:`mlr.data.datasets.registry.SOURCES`.
+        data: a key of :data:`mlr.data.datasets.registry.DATASETS`.
         root: folder or file of the data set; "rooms" takes none.
         size: (height, width) of the batches.
         batch_size: images in a batch.
@@ -158,7 +158,7 @@ class DepthData(L.LightningDataModule):
         self.augment, self.holes, self.depth_unit, self.options = augment, holes, depth_unit, options
         self.lengths = {"train": train_length, "val": val_length}
         self.workers = min(max((os.cpu_count() or 2) - 1, 1), 8) if workers < 0 else workers
-        self.sources: dict[str, Source] = {}
+        self.datasets: dict[str, DepthDataset] = {}
 
     @classmethod
     def from_config(cls, config: TrainingConfig) -> DepthData:
@@ -179,20 +179,20 @@ class DepthData(L.LightningDataModule):
         )
 
     def setup(self, stage: str) -> None:
-        """Open the source and look at its first frames, so that what is wrong with it shows before training."""
-        if self.sources:
+        """Open the data set and look at its first frames, so that what is wrong with it shows before training."""
+        if self.datasets:
             return
         for name, value, known in (("augment", self.augment, POLICIES), ("holes", self.holes, FILLS)):
             if value not in known:
                 raise ValueError(f"--{name} must be one of {', '.join(known)}, got {value!r}")
         if self.depth_unit is not None:
             units_per_metre(self.depth_unit)
-        sources = {split: self.open(split) for split in ("train", "val")}
-        for source in sources.values():
-            Transformed(source, None, self.seed, self.holes).filled(0)
-            if source.note():
-                warnings.warn(f"{source!r}: {source.note()}", stacklevel=2)
-        self.sources = sources
+        datasets = {split: self.open(split) for split in ("train", "val")}
+        for dataset in datasets.values():
+            Transformed(dataset, None, self.seed, self.holes).filled(0)
+            if dataset.note():
+                warnings.warn(f"{dataset!r}: {dataset.note()}", stacklevel=2)
+        self.datasets = datasets
 
     def require_devices(self, devices: int) -> None:
         """Refuse more devices than frames, of which each must have one.
@@ -200,18 +200,18 @@ class DepthData(L.LightningDataModule):
         Raises:
             ValueError: with the numbers.
         """
-        for split, source in self.sources.items():
-            if len(source) < devices:
-                raise ValueError(f"--devices {devices}: there are only {len(source)} frames in {split}")
+        for split, dataset in self.datasets.items():
+            if len(dataset) < devices:
+                raise ValueError(f"--devices {devices}: there are only {len(dataset)} frames in {split}")
 
-    def open(self, split: str) -> Source:
+    def open(self, split: str) -> DepthDataset:
         """The frames of a split, at their own size and without transforms."""
         options: dict[str, Any] = dict(parse_options(self.options))
         if self.depth_unit is not None:
-            if "unit" not in source_options(self.data):
+            if "unit" not in dataset_options(self.data):
                 raise ValueError(f"--depth-unit is not for --data {self.data}, whose unit is known")
             options["unit"] = self.depth_unit
-        if check_source(self.data) == "rooms":
+        if check_dataset(self.data) == "rooms":
             check_root(self.data, self.root)
             height, width = self.size
             options = {"length": self.lengths[split], "seed": self.seed, "height": height, "width": width} | options
@@ -219,18 +219,18 @@ class DepthData(L.LightningDataModule):
 
     def describe(self) -> str:
         """One line for people."""
-        height, width = self.size
-        return f"{self.sources['train']!r}; {len(self.sources['val'])} to validate; {height} x {width}, {self.augment}"
+        train, val, (height, width) = self.datasets["train"], self.datasets["val"], self.size
+        return f"{train!r}; {len(val)} to validate; {height} x {width}, {self.augment}"
 
     def _loader(self, split: str) -> DataLoader:
         training = split == "train"
         transform = POLICIES[self.augment](self.size) if training else resize_only(self.size)
-        source = self.sources[split]
-        sampler = EpochSampler(len(source), training, self.seed)
+        dataset = self.datasets[split]
+        sampler = EpochSampler(len(dataset), training, self.seed)
         if self.trainer is not None:  # workers load first batches before the trainer names the epoch
             sampler.set_epoch(self.trainer.fit_loop.epoch_progress.current.processed)  # type: ignore[attr-defined]
         return DataLoader(
-            Transformed(source, transform, self.seed, self.holes),
+            Transformed(dataset, transform, self.seed, self.holes),
             batch_size=self.batch_size,
             sampler=sampler,
             num_workers=self.workers,

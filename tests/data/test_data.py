@@ -240,9 +240,9 @@ def test_files_that_belong_to_no_pair_are_named(tmp_path):
     (tmp_path / "beside/more").mkdir(parents=True)
     for name in ("rgb.PNG", "depth.NPY", "more/1_depth.png"):
         (tmp_path / "beside" / name).write_bytes(b"")
-    source = Folder(tmp_path / "beside")
-    assert [depth.name for _, depth in source.pairs] == ["depth.NPY"]
-    assert source.missing == ["more/1_depth.png has no image"]
+    dataset = Folder(tmp_path / "beside")
+    assert [depth.name for _, depth in dataset.pairs] == ["depth.NPY"]
+    assert dataset.missing == ["more/1_depth.png has no image"]
 
 
 def test_lists_may_name_files_elsewhere_and_must_be_text(tmp_path):
@@ -391,7 +391,7 @@ def test_batches_are_the_same_for_any_number_of_workers_and_differ_by_epoch_and_
 def test_training_and_validation_scenes_are_apart():
     data = DepthData(size=(32, 48), train_length=5, val_length=5, workers=0)
     data.setup("fit")
-    train, val = ({source[i]["id"] for i in range(5)} for source in data.sources.values())
+    train, val = ({dataset[i]["id"] for i in range(5)} for dataset in data.datasets.values())
     assert len(train) == len(val) == 5
     assert not train & val
 

@@ -41,7 +41,7 @@ def test_the_folder_holds_what_was_scored_and_every_frame(shots, tmp_path, capsy
     assert sorted(p.name for p in out.iterdir()) == ["full.csv", "scores.json"]
     record = json.loads((out / "scores.json").read_text())
     assert record == printed
-    assert record["source"] == {"predictions": str(tmp_path / "pred")}
+    assert record["evaluated"] == {"predictions": str(tmp_path / "pred")}
     assert record["data"] == {
         "name": "folder", "root": str(shots), "options": "unit=mm", "split": "val", "frames": 3, "sizes": {"48x64": 3},
         "missing": [], "broken": [],
@@ -119,8 +119,8 @@ def test_a_checkpoint_runs_at_the_size_it_was_trained_at_or_another(checkpoint, 
     assert record["protocols"]["full"]["prediction"] == {
         "part": None, "input_size": [64, 96], "flip_average": False, "precision": "float32", "device": "cpu",
     }  # fmt: skip
-    assert record["source"]["backbone"] == "test_resnet"
-    assert len(record["source"]["sha256"]) == 64
+    assert record["evaluated"]["backbone"] == "test_resnet"
+    assert len(record["evaluated"]["sha256"]) == 64
     other = run(capsys, checkpoint, *ROOMS, "--size", "32x64")
     assert means(other) == pytest.approx(expected(checkpoint, (32, 64)), rel=1e-4)
     assert other["protocols"]["full"]["prediction"]["input_size"] == [32, 64]
@@ -343,11 +343,11 @@ def test_make3ds_protocols_score_the_distance_along_the_ray_alone(tmp_path):
     files.write_make3d(tmp_path)
     protocols = [get_protocol(name) for name in ("full", "make3d-c1", "make3d-c2", "make3d-md2")]
     for given in ({}, {"channel": "3"}, {"channel": "03"}, {"channel": 3}):
-        sources, refused = open_frames(protocols, "make3d", tmp_path, given)
+        datasets, refused = open_frames(protocols, "make3d", tmp_path, given)
         assert refused == {}
-        assert len(set(sources.values())) == 1  # opened once
-    sources, refused = open_frames(protocols, "make3d", tmp_path, {"channel": "2"})
-    assert list(sources) == ["full"]
+        assert len(set(datasets.values())) == 1  # opened once
+    datasets, refused = open_frames(protocols, "make3d", tmp_path, {"channel": "2"})
+    assert list(datasets) == ["full"]
     for name in ("make3d-c1", "make3d-c2", "make3d-md2"):
         assert "leave out the option channel=2" in refused[name]
     with pytest.raises(DataError, match=r"^there is no folder"):
@@ -380,7 +380,7 @@ def test_a_wrong_setting_is_explained(arguments, message, shots, tmp_path, capsy
     assert message in refusal(capsys, write_npy(tmp_path / "pred"), *on(shots), *arguments)
 
 
-def test_a_source_that_is_neither_network_nor_predictions_is_explained(shots, checkpoint, tmp_path, capsys):
+def test_what_is_neither_network_nor_predictions_is_explained(shots, checkpoint, tmp_path, capsys):
     assert "there is no" in refusal(capsys, tmp_path / "nowhere", *on(shots))
     (tmp_path / "empty").mkdir()
     assert "holds no predictions" in refusal(capsys, tmp_path / "empty", *on(shots))

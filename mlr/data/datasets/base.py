@@ -69,7 +69,7 @@ def open_hdf5(path: Path, what: str = "HDF5") -> h5py.File:
         raise DataError(f"{path} is not {what}, or it is cut off: {error}") from error
 
 
-class Source(ABC):
+class DepthDataset(ABC):
     """Frames of a data set, at their own size, with their holes.
 
     A reader gives image and depth of a frame in :meth:`read`; what they must look like is checked here, for all alike.

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mlr.data.datasets.base import Source
+from mlr.data.datasets.base import DepthDataset
 from mlr.data.depth_files import DataError, decode_depth, read_image
 
 
@@ -51,7 +51,7 @@ def first_file(folders: Iterable[Path], *names: str) -> Path | None:
     return next((folder / name for folder in folders for name in names if (folder / name).is_file()), None)
 
 
-class ListedPairs(Source):
+class ListedPairs(DepthDataset):
     """Pairs of image and 16-bit depth files that a list names; pairs that are not there are named and left out.
 
     Attributes:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mlr.data.datasets.base import Source
+from mlr.data.datasets.base import DepthDataset
 from mlr.data.depth_files import DataError, decode_depth, read_image
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
@@ -25,7 +25,7 @@ Pairs = list[tuple[Path, Path]]
 HELD_OUT = 10
 
 
-class Folder(Source):
+class Folder(DepthDataset):
     """Pairs of RGB and depth files.
 
     Args:

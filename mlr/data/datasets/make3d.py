@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from scipy.io import loadmat
 
-from mlr.data.datasets.base import Source
+from mlr.data.datasets.base import DepthDataset
 from mlr.data.depth_files import DataError, read_image
 
 #: Folders of images and of laser data that each split is looked for in.
@@ -27,7 +27,7 @@ IMAGE_PREFIX, DEPTH_PREFIX = "img-", "depth_sph_corr-"
 CHANNELS = {2: "projective depth", 3: "distance along the ray"}
 
 
-class Make3D(Source):
+class Make3D(DepthDataset):
     """Images with laser depth.
 
     Args:

@@ -13,13 +13,13 @@ from pathlib import Path
 import numpy as np
 from scipy.io import loadmat
 
-from mlr.data.datasets.base import PerProcess, Source, open_hdf5, reading
+from mlr.data.datasets.base import DepthDataset, PerProcess, open_hdf5, reading
 from mlr.data.depth_files import DataError
 
 LABELLED, SPLITS = "nyu_depth_v2_labeled.mat", "splits.mat"
 
 
-class NYU(Source):
+class NYU(DepthDataset):
     """Frames of the labelled set; 795 for training and 654 for tests.
 
     Args:

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
-from mlr.data.datasets.base import Source, open_hdf5, reading
+from mlr.data.datasets.base import DepthDataset, open_hdf5, reading
 from mlr.data.depth_files import DataError
 
 
-class NYUFrames(Source):
+class NYUFrames(DepthDataset):
     """Frames in HDF5 files of their own.
 
     Args:

@@ -18,13 +18,13 @@ from typing import Any
 
 import numpy as np
 
-from mlr.data.datasets.base import PerProcess, Source
+from mlr.data.datasets.base import DepthDataset, PerProcess
 from mlr.data.depth_files import DataError
 
 COLUMNS = ("image", "depth")
 
 
-class NYUParquet(Source):
+class NYUParquet(DepthDataset):
     """Frames in parquet files; needs pyarrow (``pip install "mlr-depth[parquet]"``).
 
     Args:

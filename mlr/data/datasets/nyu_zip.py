@@ -16,14 +16,14 @@ from pathlib import Path
 
 import numpy as np
 
-from mlr.data.datasets.base import PerProcess, Source
+from mlr.data.datasets.base import DepthDataset, PerProcess
 from mlr.data.depth_files import DataError, decode_depth, read_image
 
 #: Archives of each split, in the order they are looked for.
 ARCHIVES = {"train": ("train795.zip", "train_reduced05.zip"), "val": ("test654.zip",)}
 
 
-class NYUZip(Source):
+class NYUZip(DepthDataset):
     """Frames in one of the authors' archives.
 
     Args:

@@ -4,8 +4,8 @@
 ::
 
     /                   attributes: format "mlr-packed", version, unit "m", holes, sources, skipped (JSON), ...
-    /index/id           [N] text      name of the frame in its source
-    /index/source       [N] text      the source it came from
+    /index/id           [N] text      name of the frame in its data set
+    /index/source       [N] text      the data set it came from
     /index/split        [N] text      "train" or "val"
     /index/group        [N] text      the group that holds it: HxW, since frames may differ in size
     /index/row          [N] int64     its row there
@@ -29,7 +29,7 @@ from typing import Any, NamedTuple
 import h5py
 import numpy as np
 
-from mlr.data.datasets.base import PerProcess, Source, open_hdf5, reading
+from mlr.data.datasets.base import DepthDataset, PerProcess, open_hdf5, reading
 from mlr.data.depth_files import DataError
 from mlr.data.hdf5_files import atomic_hdf5
 from mlr.data.sample import Sample, make_sample
@@ -50,7 +50,7 @@ class Frame(NamedTuple):
     """A frame to be packed: image [H, W, 3] uint8, depth [H, W] float32 metres, valid [H, W] uint8."""
 
     id: str
-    source: str
+    dataset: str
     split: str
     image: np.ndarray
     depth: np.ndarray
@@ -76,7 +76,7 @@ def checksum(image: np.ndarray, depth: np.ndarray, valid: np.ndarray) -> int:
     return value
 
 
-class Packed(Source):
+class Packed(DepthDataset):
     """Frames of a packed file.
 
     Args:
@@ -106,7 +106,7 @@ class Packed(Source):
         return len(self.ids)
 
     def name(self, index: int) -> str:
-        """Its name in the source it came from."""
+        """Its name in the data set it came from."""
         return str(self.ids[index])
 
     def arrays(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -185,7 +185,7 @@ def write_frames(path: Path, frames: Iterable[Frame], compression: str, attribut
                 group[name].resize(row + 1, axis=0)
                 group[name][row] = array
             rows[frame.group] += 1
-            entry = (frame.id, frame.source, frame.split, frame.group, row, checksum(*arrays))
+            entry = (frame.id, frame.dataset, frame.split, frame.group, row, checksum(*arrays))
             for name, value in zip(INDEX, entry, strict=True):
                 index[name].append(value)
         _write_index(file, index)

@@ -9,12 +9,12 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from mlr.data.datasets.base import Source
+from mlr.data.datasets.base import DepthDataset
 from mlr.data.depth_files import DataError
 from mlr.utils.suggest import suggest
 
 #: Name -> (module:reader, what it is). Modules are imported when they are used.
-SOURCES: dict[str, tuple[str, str]] = {
+DATASETS: dict[str, tuple[str, str]] = {
     "rooms": ("mlr.data.synthetic.rooms:open_rooms", "built-in scenes, needs no files"),
     "nyu": ("mlr.data.datasets.nyu:NYU", "NYU Depth v2, labelled: nyu_depth_v2_labeled.mat with splits.mat"),
     "nyu-zip": (
@@ -31,34 +31,34 @@ SOURCES: dict[str, tuple[str, str]] = {
 }
 
 
-def check_source(name: str) -> str:
+def check_dataset(name: str) -> str:
     """The name, if there is a data set of that name.
 
     Raises:
         ValueError: there is none; the message names the nearest and all of them.
     """
-    if name not in SOURCES:
-        raise ValueError(f"unknown data set {name!r}{suggest(name, SOURCES)} There are {', '.join(SOURCES)}")
+    if name not in DATASETS:
+        raise ValueError(f"unknown data set {name!r}{suggest(name, DATASETS)} There are {', '.join(DATASETS)}")
     return name
 
 
-def source_reader(name: str) -> Callable[..., Source]:
+def dataset_class(name: str) -> Callable[..., DepthDataset]:
     """What opens a data set: called as ``(root, split, **options)``."""
-    module, _, attribute = SOURCES[check_source(name)][0].partition(":")
+    module, _, attribute = DATASETS[check_dataset(name)][0].partition(":")
     return getattr(import_module(module), attribute)
 
 
-def source_options(name: str) -> dict[str, inspect.Parameter]:
+def dataset_options(name: str) -> dict[str, inspect.Parameter]:
     """What a reader takes beside root and split, e.g. ``kb_crop`` of "kitti"."""
-    parameters = inspect.signature(source_reader(name), eval_str=True).parameters
+    parameters = inspect.signature(dataset_class(name), eval_str=True).parameters
     return {key: value for key, value in parameters.items() if key not in ("root", "split")}
 
 
-def open_dataset(name: str, root: str | Path | None = None, split: str = "train", **options: Any) -> Source:
+def open_dataset(name: str, root: str | Path | None = None, split: str = "train", **options: Any) -> DepthDataset:
     """Open a data set: its frames at their own size, without transforms, holes left as they are.
 
     Args:
-        name: a key of :data:`SOURCES`.
+        name: a key of :data:`DATASETS`.
         root: folder or file of the data set; "rooms" needs none.
         split: "train" or "val" (the test images, where a benchmark calls them so).
         options: of the reader, as values or as text, e.g. ``kb_crop=True`` or ``channel="2"``.
@@ -75,8 +75,8 @@ def open_dataset(name: str, root: str | Path | None = None, split: str = "train"
     if split not in ("train", "val"):
         raise ValueError(f"split must be train or val, got {split!r}")
     if root is None and name != "rooms":
-        raise DataError(f"--data {name} needs --root: {SOURCES[name][1]}")
-    return source_reader(name)(root, split, **values)
+        raise DataError(f"--data {name} needs --root: {DATASETS[name][1]}")
+    return dataset_class(name)(root, split, **values)
 
 
 def check_root(name: str, root: str | Path | None) -> None:
@@ -98,7 +98,7 @@ def check_options(name: str, options: dict[str, Any]) -> dict[str, Any]:
     Raises:
         ValueError: the name or an option is unknown, or a value is of another type.
     """
-    known, values = source_options(name), {}
+    known, values = dataset_options(name), {}
     for key, value in options.items():
         if key not in known:
             takes = f"it takes {', '.join(known)}" if known else "it takes none"

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mlr.data.datasets.base import Source
+from mlr.data.datasets.base import DepthDataset
 from mlr.data.synthetic.shapes import Array, Box, Cylinder, Shape, Sphere, dot
 from mlr.data.synthetic.surfaces import Paint
 
@@ -332,7 +332,7 @@ def _rotation(axis: int, angle: float) -> Array:
 # --- data set ---------------------------------------------------------------------------------------------------------
 
 
-class Rooms(Source):
+class Rooms(DepthDataset):
     """Built-in scenes as a data set; scene i of a seed is the same on every machine and in every worker.
 
     Args:
