@@ -38,7 +38,7 @@ import mlr.cli
 SIZES = [(1, 1), (1, 40), (17, 31), (45, 61), (96, 128)]
 SPACES = ["all", "depth+gradient", "*/3-5", "D/0", "M17/3+Nr/0+cc/2"]
 DTYPES = [torch.float32, torch.float16, torch.bfloat16, torch.float64]
-FRAME = Path(__file__).resolve().parents[1] / "tests" / "data" / "xtion_bookshelf"
+FRAME = Path(__file__).resolve().parents[1] / "examples" / "xtion_bookshelf"
 #: Names that columns and keys had at older commits, and what they are called now.
 OLD_NAMES = {"ard": "abs_rel", "srd": "sq_rel", "rmse_si": "silog", "eccv2020": "paper"}
 TRAINING = {

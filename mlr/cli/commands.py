@@ -110,7 +110,9 @@ class Command(NamedTuple):
 
 #: The commands by name. Their flags are their functions' arguments.
 COMMANDS: dict[str, Command] = {
-    "train": Command("mlr.cli:train_command", "train a depth network with the 78 losses and their rebalancing"),
+    "train": Command(
+        "mlr.cli.commands:train_command", "train a depth network with the 78 losses and their rebalancing"
+    ),
     "prepare": Command("mlr.data.tools.prepare:prepare", "pack data sets into one file, holes filled", ("datasets",)),
     "check-data": Command("mlr.data.tools.check:check_data", "look for what is wrong with a data set", ("dataset",)),
     "evaluate": Command(
@@ -133,6 +135,8 @@ def run_command(function: Callable[..., int], prog: str, positional: Sequence[st
     args = function_parser(function, prog, positional).parse_args(argv)
     try:
         return function(**vars(args))
+    except ModuleNotFoundError:
+        raise  # mlr.cli explains which package is missing
     except (ValueError, OSError, ImportError) as error:
         return _explain(error)
     except KeyboardInterrupt:

@@ -14,7 +14,7 @@ from mlr.cli import main
 from mlr.data.tools.check import EDGES, examine
 from mlr.data.tools.prepare import prepare
 
-FRAME = Path(__file__).parent / "xtion_bookshelf"
+FRAME = Path(__file__).resolve().parents[2] / "examples" / "xtion_bookshelf"
 
 
 def shots(root: Path, train: range = range(6), val: range = range(6, 9), unit: float = 1000) -> str:

@@ -26,7 +26,7 @@ from mlr.data.synthetic.rooms import DEPTH_RANGE, Scene, camera_rays, render, tr
 from mlr.data.synthetic.shapes import Box, Cylinder, Sphere
 from mlr.data.transforms import POLICIES, FillUncovered, finish
 
-FRAME = Path(__file__).parent / "xtion_bookshelf"
+FRAME = Path(__file__).resolve().parents[2] / "examples" / "xtion_bookshelf"
 LITTLE = ["--backbone=test_resnet", "--decoder-channels=32", "--pretrained=false", "--size=48x64", "--workers=0"]
 LITTLE += ["--batch-size=2", "--epochs=1", "--device=cpu"]
 
