@@ -25,9 +25,10 @@ from mlr.data.depth_files import DataError, units_per_metre
 from mlr.data.fill import FILLS, fill_sample
 from mlr.data.sample import Sample
 from mlr.data.transforms import POLICIES, finish, resize_only
+from mlr.utils import renamed
 
 if TYPE_CHECKING:
-    from mlr.training.settings import TrainingConfig
+    from mlr.training.settings import TrainingSettings
 
 #: So many broken frames in a row are no broken frames but a broken set.
 BROKEN_IN_A_ROW = 20
@@ -146,7 +147,7 @@ class DepthData(L.LightningDataModule):
         batch_size: int = 8,
         workers: int = -1,
         seed: int = 0,
-        augment: str = "eccv2020",
+        augment: str = "paper",
         holes: str = "error",
         depth_unit: str | None = None,
         train_length: int = 800,
@@ -155,13 +156,14 @@ class DepthData(L.LightningDataModule):
     ) -> None:
         super().__init__()
         self.data, self.root, self.size, self.batch_size, self.seed = data, root, size, batch_size, seed
-        self.augment, self.holes, self.depth_unit, self.options = augment, holes, depth_unit, options
+        self.augment = renamed.AUGMENTATIONS.get(augment, augment)
+        self.holes, self.depth_unit, self.options = holes, depth_unit, options
         self.lengths = {"train": train_length, "val": val_length}
         self.workers = min(max((os.cpu_count() or 2) - 1, 1), 8) if workers < 0 else workers
         self.datasets: dict[str, DepthDataset] = {}
 
     @classmethod
-    def from_config(cls, config: TrainingConfig) -> DepthData:
+    def from_config(cls, config: TrainingSettings) -> DepthData:
         """The data that the settings of a run name."""
         return cls(
             data=config.data,

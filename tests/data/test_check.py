@@ -56,7 +56,7 @@ def test_workers_find_the_same(tmp_path):
     assert alone == two
 
 
-@pytest.mark.parametrize(("unit", "steps"), [("mm", 1000), ("eccv2020", 6553.5)])
+@pytest.mark.parametrize(("unit", "steps"), [("mm", 1000), ("nyu-10m", 6553.5)])
 def test_the_unit_of_integer_depth_is_guessed_and_said(tmp_path, unit, steps):
     files.write_folder(tmp_path / "train", range(2, 6), steps)
     image, depth = files.frame(1)

@@ -381,7 +381,7 @@ def test_training_batches_come_from_any_data_set_with_its_options(tmp_path):
 def test_a_coarse_laser_grid_trains_like_any_other_depth(tmp_path):
     files.write_make3d(tmp_path, "Train400Img", "Train400Depth")
     files.write_make3d(tmp_path)
-    for augment in ("eccv2020", "hu2019"):
+    for augment in ("paper", "hu2019"):
         data = DepthData("make3d", tmp_path, (64, 48), 2, 0, augment=augment)
         data.setup("fit")
         for loader in (data.train_dataloader(), data.val_dataloader()):
