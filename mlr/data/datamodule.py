@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from mlr.data.datasets.base import DepthDataset
 from mlr.data.datasets.registry import check_dataset, check_root, dataset_options, open_dataset, parse_options
 from mlr.data.depth_files import DataError, units_per_metre
-from mlr.data.fill import FILLS, fill_sample
+from mlr.data.fill import HOLES, fill_sample
 from mlr.data.sample import Sample
 from mlr.data.transforms import POLICIES, finish, resize_only
 
@@ -40,20 +40,20 @@ class Transformed(Dataset):
         dataset: the frames.
         transform: from sample to sample.
         seed: of the random numbers.
-        holes: a key of :data:`mlr.data.fill.FILLS`.
+        holes: one of :data:`mlr.data.fill.HOLES`.
     """
 
     def __init__(self, dataset: DepthDataset, transform: Any, seed: int, holes: str = "error") -> None:
         self.dataset, self.transform, self.seed, self.holes = dataset, transform, seed, holes
 
     def filled(self, index: int) -> Sample:
-        """A frame without holes.
+        """A frame without holes, or, where they are masked, with its own.
 
         Where broken files are known to be in the published set, the next frame stands in for a broken one, or for one
         without any depth, and a warning names it.
         """
         if not self.dataset.tolerant:
-            return fill_sample(self.dataset[index], self.holes)
+            return self._fill(self.dataset[index])
         for place in range(index, index + BROKEN_IN_A_ROW):
             try:
                 sample = self.dataset[place % len(self.dataset)]
@@ -62,8 +62,11 @@ class Transformed(Dataset):
             except DataError as error:
                 warnings.warn(f"the next frame stands in for a broken one: {error}", stacklevel=2)
                 continue
-            return fill_sample(sample, self.holes)
+            return self._fill(sample)
         raise DataError(f"{self.dataset!r}: {BROKEN_IN_A_ROW} frames in a row are broken; see mlr check-data")
+
+    def _fill(self, sample: Sample) -> Sample:
+        return sample if self.holes == "mask" else fill_sample(sample, self.holes)
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -118,7 +121,8 @@ class DepthData(L.LightningDataModule):
     """Training and validation batches of a data set.
 
     A batch is a dictionary: "image" [B, 3, H, W] float32 in [0, 1] (the network normalises), "depth" [B, 1, H, W]
-    float32 metres without holes, "valid" [B, 1, H, W] bool (True where the depth was measured), "id" list of names.
+    float32 metres, "valid" [B, 1, H, W] bool (True where the depth was measured; False for pixels that a rotation
+    uncovers), "id" list of names. With ``holes="mask"`` the depth is 0 where it is unknown.
 
     Args:
         data: a key of :data:`mlr.data.datasets.registry.DATASETS`.
@@ -128,7 +132,7 @@ class DepthData(L.LightningDataModule):
         workers: processes that load; -1 = one less than the cores, at most 8.
         seed: of the order and the augmentation.
         augment: a key of :data:`mlr.data.transforms.POLICIES`.
-        holes: a key of :data:`mlr.data.fill.FILLS`.
+        holes: one of :data:`mlr.data.fill.HOLES`.
         depth_unit: unit of integer depth files of "folder".
         train_length: scenes in an epoch of "rooms".
         val_length: scenes to validate on of "rooms".
@@ -147,7 +151,7 @@ class DepthData(L.LightningDataModule):
         workers: int = -1,
         seed: int = 0,
         augment: str = "eccv2020",
-        holes: str = "error",
+        holes: str = "mask",
         depth_unit: str | None = None,
         train_length: int = 800,
         val_length: int = 100,
@@ -182,7 +186,7 @@ class DepthData(L.LightningDataModule):
         """Open the data set and look at its first frames, so that what is wrong with it shows before training."""
         if self.datasets:
             return
-        for name, value, known in (("augment", self.augment, POLICIES), ("holes", self.holes, FILLS)):
+        for name, value, known in (("augment", self.augment, POLICIES), ("holes", self.holes, HOLES)):
             if value not in known:
                 raise ValueError(f"--{name} must be one of {', '.join(known)}, got {value!r}")
         if self.depth_unit is not None:
@@ -193,6 +197,18 @@ class DepthData(L.LightningDataModule):
             if dataset.note():
                 warnings.warn(f"{dataset!r}: {dataset.note()}", stacklevel=2)
         self.datasets = datasets
+
+    @property
+    def masked(self) -> bool:
+        """Whether the losses take "valid" as their mask: not where every pixel is known by construction."""
+        return self.holes == "mask" and not self.datasets["train"].dense
+
+    def known_share(self, frames: int = 8) -> float:
+        """Share of the pixels with known depth in a few training frames, evenly spread."""
+        dataset = Transformed(self.datasets["train"], None, self.seed, "mask")
+        count = min(frames, len(dataset))
+        shares = [dataset.filled(i * len(dataset) // count)["valid"].float().mean() for i in range(count)]
+        return float(torch.stack(shares).mean())
 
     def require_devices(self, devices: int) -> None:
         """Refuse more devices than frames, of which each must have one.
