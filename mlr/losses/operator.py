@@ -100,6 +100,8 @@ def check_operands(
 
 
 def _check_mask(mask: Tensor, pred: Tensor) -> None:
+    if not isinstance(mask, Tensor):
+        raise TypeError(f"mask must be a bool tensor, True where the depth is known, got {type(mask).__name__}")
     if mask.requires_grad:
         raise ValueError("the losses give no gradient for the mask; pass a bool mask such as `mask > 0.5`")
     if mask.dtype != torch.bool:
