@@ -151,7 +151,7 @@ def test_a_broken_nyu_is_named_before_training(tmp_path, capsys, breakage, messa
 
 def test_the_real_frame_has_holes_that_are_handled_by_name(tmp_path, capsys):
     arguments = ["--data=folder", f"--root={FRAME}", f"--out={tmp_path / 'run'}", *LITTLE]
-    assert train_command(arguments) == 1
+    assert train_command([*arguments, "--holes=error"]) == 1
     error = capsys.readouterr().err
     assert "rgb.png" in error
     assert "--holes nearest" in error
@@ -343,14 +343,30 @@ def test_geometry_moves_image_and_depth_together():
     assert 0 < uncovered < 0.05 * 10 * 60 * 80
 
 
+class ToTheRight(v2.Transform):
+    """Move a sample by one column, which uncovers the first one."""
+
+    def transform(self, inpt, params):
+        return v2.functional.affine(inpt, angle=0, translate=[1, 0], scale=1, shear=[0, 0])
+
+
 def test_uncovered_pixels_take_their_nearest_neighbours_depth_and_are_not_valid():
     sample = coordinate_sample(4, 5)
-    sample["depth"][0, :, 0] = 0
-    out = FillUncovered(v2.Identity())(sample)
-    assert torch.equal(out["depth"][0, :, 0], sample["depth"][0, :, 1])
-    assert torch.equal(out["image"][:, :, 0], sample["image"][:, :, 1])
+    out = FillUncovered(ToTheRight())(sample)
+    assert torch.equal(out["depth"][0, :, 0], out["depth"][0, :, 1])
+    assert torch.equal(out["image"][:, :, 0], sample["image"][:, :, 0])
+    assert torch.equal(out["image"][:, :, 1:], sample["image"][:, :, :-1])
     assert out["valid"][0, :, 0].sum() == 0
     assert out["valid"][0, :, 1:].all()
+
+
+def test_pixels_without_depth_keep_their_image_and_their_hole():
+    sample = coordinate_sample(4, 5)
+    sample["depth"][0, :, 1] = sample["valid"][0, :, 1] = 0
+    out = FillUncovered(ToTheRight())(sample)
+    assert torch.equal(out["image"][:, :, 1:], sample["image"][:, :, :-1])
+    assert torch.equal(out["depth"][:, :, 1:], sample["depth"][:, :, :-1])
+    assert out["valid"][0].bool().any(0).tolist() == [False, True, False, True, True]
 
 
 @settings(deadline=None, max_examples=25)
