@@ -227,7 +227,7 @@ def _operator(case: Case, operator: Callable[..., tuple[Tensor, Tensor, Tensor]]
     return call
 
 
-def _natural_engine(name: str) -> None:
+def _natural_backend(name: str) -> None:
     """Refuse to time one backend under another's name."""
     forced = os.environ.get("MLR_BACKEND")
     if forced and forced != name:
@@ -243,7 +243,7 @@ def _cpp(case: Case) -> Call:
         raise Absent("it runs on the CPU")
     if machine.cpp_instruction_set() is None:
         raise Absent("the C++ backend is not built here")
-    _natural_engine("cpp")
+    _natural_backend("cpp")
     return _operator(case, torch.ops.mlr.multi_loss)
 
 
@@ -270,7 +270,7 @@ def _cpp_with(case: Case, instruction_set: str) -> Call:
 def _triton(case: Case) -> Call:
     if case.device != "cuda":
         raise Absent("it runs on a GPU, and this case is on the CPU")
-    _natural_engine("triton")
+    _natural_backend("triton")
     return _operator(case, torch.ops.mlr.multi_loss)
 
 
@@ -278,7 +278,7 @@ def _module(case: Case) -> Call:
     """The loss as a training loop calls it: forward, autograd, backward."""
     if case.device == "cpu" and machine.cpp_instruction_set() is None:
         raise Absent("no backend but the reference is here")
-    _natural_engine("cpp" if case.device == "cpu" else "triton")
+    _natural_backend("cpp" if case.device == "cpu" else "triton")
     criterion = mlr.MultiLoss(mlr.LossSpace(case.losses))
 
     def gradient(inputs: Inputs) -> Values:

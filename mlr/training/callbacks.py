@@ -148,6 +148,8 @@ class EpochReport(RebalanceListener):
             f"delta1 {float(m['val/delta1']):.3f}  rmse {float(m['val/rmse']):.3f} m  "
             f"abs_rel {float(m['val/abs_rel']):.3f}{eta}",
         )
+        if unknown := int(m.get("train/images_without_depth", 0)):
+            self._print(trainer, f"  {unknown} images without a known depth were left out")
 
 
 def _duration(seconds: float) -> str:

@@ -25,9 +25,24 @@ def introduce(console: Console, config: TrainingSettings, data: DepthData) -> No
     if config.data == "rooms":
         why = "built-in scenes, because no data set was named: --data nyu --root FOLDER trains on NYU Depth v2"
         say(console, "", f"({why})")
+    say(console, "holes", _holes(config, data))
     say(console, "losses", f"{len(config.space)} of 78 ({config.losses}), {config.balancer}")
     for line in backend_report().splitlines():
         say(console, "backend", line)
+
+
+def _holes(config: TrainingSettings, data: DepthData) -> str:
+    """How depth with holes is treated, and how much of it there is."""
+    if data.datasets["train"].dense:
+        return "none: the depth of every pixel is known"
+    ways = {
+        "mask": "the losses leave the others out",
+        "colorize": "the others are filled along the image",
+        "nearest": "the others take the nearest depth",
+        "error": "a frame with a hole stops the run",
+    }
+    known = f"{100 * data.known_share():.1f} % of the pixels have a known depth"
+    return f"{known}; {ways[config.holes]} (--holes {config.holes})"
 
 
 def score_line(console: Console, what: str, scores: dict[str, float]) -> None:

@@ -70,7 +70,8 @@ def samples(run: Path, model: nn.Module, batches: Iterable[dict[str, Any]], coun
     rows = rows[:count]
     figure, axes = plt.subplots(len(rows), 3, figsize=(9, 2.25 * len(rows)), layout="constrained", squeeze=False)
     for (left, middle, right), (image, truth, pred) in zip(axes, rows, strict=True):
-        limits = dict(zip(("vmin", "vmax"), np.nanpercentile(truth.numpy(), (1, 99)), strict=True))
+        shown = truth if truth.isfinite().any() else pred
+        limits = dict(zip(("vmin", "vmax"), np.nanpercentile(shown.numpy(), (1, 99)), strict=True))
         left.imshow(image.permute(1, 2, 0).clamp(0, 1).numpy())
         middle.imshow(truth.numpy(), cmap=DEPTH_COLOURS, **limits)
         picture = right.imshow(pred.numpy(), cmap=DEPTH_COLOURS, **limits)

@@ -30,8 +30,9 @@ class TrainingSettings:
         root: folder (or file) of the data set; not used by "rooms".
         data_options: options of the data set, e.g. "kb_crop=true,list_file=mine.txt".
         depth_unit: unit of integer depth files of "folder": mm, m, 256 (KITTI) or any number of units per metre.
-        holes: what to do with pixels without depth: "error" stops and names the frame, "colorize" fills along the image
-            (0.1 s a frame: better once, by mlr prepare), "nearest" takes the nearest depth.
+        holes: what to do with pixels without depth: "mask" leaves them out of the losses, "colorize" fills along the
+            image (0.1 s a frame: better once, by mlr prepare), "nearest" takes the nearest depth, "error" stops and
+            names the frame.
         size: HxW in pixels that the network and the losses work at.
         augment: "paper" is the paper's policy (flip, rotation, colour), "hu2019" that of Hu et al. (with a crop,
             colour not cut off at black and white), "none" only resizes.
@@ -43,7 +44,8 @@ class TrainingSettings:
         pretrained: ImageNet weights of the backbone: "auto" uses them where they can be had and says so otherwise,
             "true" insists, "false" starts from random weights, anything else is a weights file.
         losses: selection from the 78 losses, e.g. "all", "depth+gradient", "*/3-5", "D/0+r/0+c/0".
-        downsample: how depth is brought to coarser scales: "bicubic" (the authors' program) or "area" (2x2 means).
+        downsample: how depth is brought to coarser scales: "bicubic" (the authors' program) or "area" (2x2 means, for
+            sparse depth such as a LiDAR's).
         balancer: "rebalancing" is the paper's algorithm, "equal" only its initialisation, "fixed" equal weights; its
             rivals are uncertainty, cov, random, dwa and relobralo.
         lambda_start: of "rebalancing", its parameter in the first epoch.
@@ -69,7 +71,7 @@ class TrainingSettings:
     root: Path | None = None
     data_options: str = ""
     depth_unit: str | None = None
-    holes: Literal["error", "colorize", "nearest"] = "error"
+    holes: Literal["mask", "colorize", "nearest", "error"] = "mask"
     size: str = "288x384"
     augment: Literal["paper", "hu2019", "none", "eccv2020"] = "paper"
     train_length: int = 800

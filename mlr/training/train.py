@@ -18,6 +18,7 @@ from rich.console import Console
 from torch import Tensor
 
 from mlr.data import DepthData
+from mlr.data.depth_files import DataError
 from mlr.evaluation import METRICS, DepthMetrics
 from mlr.losses import MultiLoss
 from mlr.models import DepthModel
@@ -52,12 +53,20 @@ def constant_prediction(data: DepthData, images: int = 64) -> dict[str, float]:
     Args:
         data: the data, set up.
         images: how many training images the median is taken of.
+
+    Raises:
+        DataError: no training image has a known depth.
     """
     medians: list[Tensor] = []
     for batch in data.train_dataloader():
-        medians += [depth[valid].median() for depth, valid in zip(batch["depth"], batch["valid"], strict=True)]
+        pairs = zip(batch["depth"], batch["valid"], strict=True)
+        medians += [depth[valid].median() for depth, valid in pairs if valid.any()]
         if len(medians) >= images:
             break
+    if not medians:
+        raise DataError(
+            f"no training image has a known depth; mlr check-data {data.data}:{data.root} looks at all of them"
+        )
     constant, metric = torch.stack(medians).median(), DepthMetrics()
     for batch in data.val_dataloader():
         metric.update(torch.full_like(batch["depth"], float(constant)), batch["depth"], batch["valid"])
@@ -117,6 +126,7 @@ def train(config: TrainingSettings, resume: Path | None = None, console: Console
         config.weight_decay,
         config.periods_per_epoch,
         config.seed,
+        data.masked,
     )
     trainer = L.Trainer(
         accelerator=config.device,

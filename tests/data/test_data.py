@@ -345,12 +345,19 @@ def test_geometry_moves_image_and_depth_together():
 
 def test_uncovered_pixels_take_their_nearest_neighbours_depth_and_are_not_valid():
     sample = coordinate_sample(4, 5)
-    sample["depth"][0, :, 0] = 0
-    out = FillUncovered(v2.Identity())(sample)
-    assert torch.equal(out["depth"][0, :, 0], sample["depth"][0, :, 1])
-    assert torch.equal(out["image"][:, :, 0], sample["image"][:, :, 1])
-    assert out["valid"][0, :, 0].sum() == 0
-    assert out["valid"][0, :, 1:].all()
+    out = FillUncovered(v2.CenterCrop((4, 7)))(sample)  # one column more at both sides
+    assert torch.equal(out["depth"][0, :, 0], sample["depth"][0, :, 0])
+    assert torch.equal(out["image"][:, :, 0], sample["image"][:, :, 0])
+    assert out["valid"][0, :, [0, -1]].sum() == 0
+    assert out["valid"][0, :, 1:-1].all()
+
+
+def test_a_hole_that_was_there_before_the_geometry_keeps_its_image_and_stays_a_hole():
+    sample = coordinate_sample(4, 5)
+    sample["depth"][0, 1:3, 2] = sample["valid"][0, 1:3, 2] = 0
+    out = FillUncovered(v2.CenterCrop((4, 7)))(sample)
+    for name in ("image", "depth", "valid"):
+        assert torch.equal(out[name][:, :, 1:-1], sample[name])
 
 
 @settings(deadline=None, max_examples=25)

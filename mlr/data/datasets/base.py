@@ -78,11 +78,13 @@ class DepthDataset(ABC):
         missing: pairs that the set's own list names and that are not there, and files that belong to no pair.
         tolerant: whether broken files are known to occur in the published set: training then goes on with the next
             frame and says so.
+        dense: whether every pixel of every frame has a depth by construction.
         coarse: whether depth has a grid of its own, coarser than the image.
         left_out: what ``missing`` holds.
     """
 
     tolerant: bool = False
+    dense: bool = False
     coarse: bool = False
     left_out: str = "listed pairs"
     missing: list[str]

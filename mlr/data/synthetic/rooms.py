@@ -342,6 +342,8 @@ class Rooms(DepthDataset):
         size: (height, width) they are drawn at.
     """
 
+    dense = True
+
     def __init__(self, length: int, seed: int = 0, first: int = 0, size: tuple[int, int] = (288, 384)) -> None:
         self.length, self.seed, self.first, self.size, self.missing = length, seed, first, size, []
 
