@@ -60,8 +60,17 @@ inline void step_columns(const MaskedAdjoint& a, const MaskedAdjointWindow& v, i
     for (int i = clamp(leave + 1, 0, a.h); i < clamp(enter + 1, 0, a.h); i++)
       add_cotangents(v.columns, v.map + int64_t(i) * a.pitch, 1, a.w);
   } else {
-    if (leave >= 0) add_cotangents(v.columns, v.map + int64_t(leave) * a.pitch, -1, a.w);
-    if (enter < a.h) add_cotangents(v.columns, v.map + int64_t(enter) * a.pitch, 1, a.w);
+    const float* const __restrict__ in = v.map + int64_t(enter) * a.pitch;
+    const float* const __restrict__ out = v.map + int64_t(leave) * a.pitch;
+    float* const __restrict__ sum = v.columns;
+    const int w = a.w;
+    if (enter >= a.h && leave < 0) return;
+    if (enter >= a.h) return add_cotangents(sum, out, -1, w);
+    if (leave < 0) return add_cotangents(sum, in, 1, w);
+    int x = 0;
+    for (; x + Vec::N <= w; x += Vec::N)
+      (Vec::load(sum + x) + (Vec::load(in + x) - Vec::load(out + x))).store(sum + x);
+    if (x < w) ((Vec::load(sum + x) + (Vec::load(in + x) - Vec::load(out + x))) & lane_mask(w - x)).store(sum + x);
   }
 }
 
@@ -76,6 +85,14 @@ inline const float* folded_columns(const MaskedAdjoint& a, const MaskedAdjointWi
   return v.edge;
 }
 
+// How often the margins read the pixels next to them: r, r - 1, .. 1 times from the start of a row on, 1, 2, .. r
+// times up to its end.
+constexpr float kFoldStart[48] = {32, 31, 30, 29, 28, 27, 26, 25, 24, 23, 22, 21, 20, 19, 18, 17,
+                                  16, 15, 14, 13, 12, 11, 10, 9,  8,  7,  6,  5,  4,  3,  2,  1};
+constexpr float kFoldEnd[48] = {0, 0, 0, 0, 0, 0, 0,  0,  0,  0,  0,  0,  0,  0,  0,  0,
+                                1,  2,  3,  4,  5,  6,  7,  8,  9,  10, 11, 12, 13, 14, 15, 16,
+                                17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32};
+
 template <bool k5, bool k17, bool k65>
 void masked_adjoint_step(MaskedAdjoint& a, int y, float* out) {
   const bool used[kWindows] = {k5, k17, k65};
@@ -87,53 +104,57 @@ void masked_adjoint_step(MaskedAdjoint& a, int y, float* out) {
   }
   const int w = a.w, last = round_up(w, Vec::N);
   const uint64_t* const valid = a.im->valid_row(a.k, y);
+  const float *maps[kWindows], *sums[kWindows];
+  Vec scaled[kWindows], unit[kWindows];  // of a window's sum, of its pixel's sign
+  for (int i = 0; i < kWindows; i++) {
+    if (!used[i]) continue;
+    maps[i] = a.win[i].map + int64_t(y) * a.pitch;
+    sums[i] = columns[i];
+    scaled[i] = Vec(a.win[i].scaled), unit[i] = Vec(a.win[i].scaled * a.win[i].area);
+  }
   const Vec none = Vec::zero(), one(1.0f);
-  Ahead<2> a2(none), b2(none);
-  Ahead<4> a4(none), b4(none);
-  Ahead<8> a8(none), b8(none);
+  Ahead<1> a1(none);
+  Ahead<2> a2(none);
+  Ahead<4> a4(none);
+  Ahead<8> a8(none);
   Ahead<16> a16(none);
   Ahead<32> a32(none);
-  // the walk starts where the widest window begins to touch the row; what lies right of it is zero
+  // One chain for the three windows, each of which joins it where its own length begins. The walk starts where the
+  // widest window begins to touch the row; what lies right of it is zero.
   for (int x = last + kPad - Vec::N; x >= 0; x -= Vec::N) {
-    Vec box5, box17, box65;
-    if constexpr (k65) {
-      const float* const c = columns[2] + x - 32;
-      const Vec two = Vec::load(c) + Vec::load(c + 1);
-      box65 = a32.add(a16.add(a8.add(a4.add(a2.add(two, x), x), x), x), x) + Vec::load(c + 64);
-    }
-    if constexpr (k17) {
-      const float* const c = columns[1] + x - 8;
-      const Vec two = Vec::load(c) + Vec::load(c + 1);
-      box17 = b8.add(b4.add(b2.add(two, x), x), x) + Vec::load(c + 16);
-    }
+    Vec sum = none;
+    if constexpr (k65) sum = a16.add(a32.add(Vec::load(sums[2] + x - 32) * scaled[2], x), x);
+    if constexpr (k17) sum = fma(Vec::load(sums[1] + x - 8), scaled[1], sum);
+    if constexpr (k17 || k65) sum = a4.add(a8.add(sum, x), x);
+    if constexpr (k5) sum = fma(Vec::load(sums[0] + x - 2), scaled[0], sum);
+    sum = a1.add(a2.add(sum, x), x);
     if (x >= last) continue;
-    if constexpr (k5) {
-      const float* const c = columns[0] + x - 2;
-      box5 = ((Vec::load(c) + Vec::load(c + 1)) + (Vec::load(c + 2) + Vec::load(c + 3))) + Vec::load(c + 4);
-    }
-    Vec sum = Vec::zero();
-    const auto add = [&](Vec box, const MaskedAdjointWindow& v) __attribute__((always_inline)) {
-      const Vec sign = clamp_to(Vec::load(v.map + int64_t(y) * a.pitch + x), one);  // n^2 / count is never below 1
-      sum = fma(fnma(sign, Vec(v.area), box), Vec(v.scaled), sum);
+    // the last pixel of each window, and the position's own sign: n^2 / count is never below 1
+    const auto add = [&](int i, int radius) __attribute__((always_inline)) {
+      sum = fma(Vec::load(sums[i] + x + radius), scaled[i], sum);
+      sum = fnma(clamp_to(Vec::load(maps[i] + x), one), unit[i], sum);
     };
-    if constexpr (k5) add(box5, a.win[0]);
-    if constexpr (k17) add(box17, a.win[1]);
-    if constexpr (k65) add(box65, a.win[2]);
+    if constexpr (k5) add(0, 2);
+    if constexpr (k17) add(1, 8);
+    if constexpr (k65) add(2, 32);
     (sum & LaneMask::load(valid, x)).store(out + x);
   }
-  const auto add_folds = [&](int i) {
-    const MaskedAdjointWindow& v = a.win[i];
-    float left = 0, right = 0;
-    for (int j = 0; j < v.radius; j++) {
-      left += float(v.radius - j) * columns[i][j];
-      right += float(j + 1) * columns[i][w - v.radius + j];
+  float left = 0, right = 0;
+  const auto add_folds = [&](int i, auto radius) __attribute__((always_inline)) {
+    constexpr int r = decltype(radius)::value, kLanes = r < Vec::N ? Vec::N : r;
+    Vec from_start = none, from_end = none;
+    for (int j = 0; j < kLanes; j += Vec::N) {
+      from_start = fma(Vec::load(kFoldStart + 32 - r + j), Vec::load(sums[i] + j), from_start);
+      from_end = fma(Vec::load(kFoldEnd + 16 - kLanes + r + j), Vec::load(sums[i] + w - kLanes + j), from_end);
     }
-    if (valid[0] & 1) out[0] += v.scaled * left;
-    if (valid[(w - 1) / 64] >> ((w - 1) % 64) & 1) out[w - 1] += v.scaled * right;
+    left += a.win[i].scaled * sum_lanes(from_start);
+    right += a.win[i].scaled * sum_lanes(from_end);
   };
-  if constexpr (k5) add_folds(0);
-  if constexpr (k17) add_folds(1);
-  if constexpr (k65) add_folds(2);
+  if constexpr (k5) add_folds(0, std::integral_constant<int, 2>());
+  if constexpr (k17) add_folds(1, std::integral_constant<int, 8>());
+  if constexpr (k65) add_folds(2, std::integral_constant<int, 32>());
+  if (valid[0] & 1) out[0] += left;
+  if (valid[(w - 1) / 64] >> ((w - 1) % 64) & 1) out[w - 1] += right;
 }
 
 inline MaskedAdjoint::Step MaskedAdjoint::choose(unsigned kinds) {

@@ -72,8 +72,8 @@ MLR_INLINE Vec half_to_float(const uint16_t* p) {
 MLR_INLINE void float_to_half(uint16_t* p, Vec a) {
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtps_ph(a.v, _MM_FROUND_TO_NEAREST_INT));
 }
-MLR_INLINE Vec load_counts(const uint16_t* p) {
-  return _mm512_cvtepi32_ps(_mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))));
+MLR_INLINE Vec load_counts(const int16_t* p) {
+  return _mm512_cvtepi32_ps(_mm512_cvtepi16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))));
 }
 struct LaneMask {
   __mmask16 m;
@@ -161,8 +161,8 @@ MLR_INLINE Vec half_to_float(const uint16_t* p) {
 MLR_INLINE void float_to_half(uint16_t* p, Vec a) {
   _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_cvtps_ph(a.v, _MM_FROUND_TO_NEAREST_INT));
 }
-MLR_INLINE Vec load_counts(const uint16_t* p) {
-  return _mm256_cvtepi32_ps(_mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
+MLR_INLINE Vec load_counts(const int16_t* p) {
+  return _mm256_cvtepi32_ps(_mm256_cvtepi16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
 }
 struct LaneMask {
   __m256 m;
@@ -281,7 +281,7 @@ MLR_INLINE void float_to_half(uint16_t* p, Vec a) {
   vst1_u16(p, vreinterpret_u16_f16(vcvt_f16_f32((float32x4_t)a.v)));
 }
 #endif
-MLR_INLINE Vec load_counts(const uint16_t* p) { return Vec::Floats{float(p[0]), float(p[1]), float(p[2]), float(p[3])}; }
+MLR_INLINE Vec load_counts(const int16_t* p) { return Vec::Floats{float(p[0]), float(p[1]), float(p[2]), float(p[3])}; }
 struct LaneMask {
   Vec::Ints m;
   static MLR_INLINE LaneMask load(const uint64_t* row, int x) {
@@ -316,6 +316,12 @@ struct Shorts {
   Shorts() = default;
   MLR_INLINE Shorts(Lanes x) : v(x) {}
   MLR_INLINE explicit Shorts(int x) : v(Lanes{} + int16_t(x)) {}
+  static MLR_INLINE Shorts load(const int16_t* p) {
+    Shorts r;
+    __builtin_memcpy(&r.v, p, sizeof r.v);
+    return r;
+  }
+  MLR_INLINE void store(int16_t* p) const { __builtin_memcpy(p, &v, sizeof v); }
   static MLR_INLINE Bytes bytes(const int8_t* p) {
     Bytes r;
     __builtin_memcpy(&r, p, sizeof r);
@@ -341,6 +347,38 @@ struct Shorts {
   MLR_INLINE Vec even() const { return (decltype(Vec::v))__builtin_convertvector((Pairs)v << 16, Floats); }
   MLR_INLINE Vec odd() const { return (decltype(Vec::v))__builtin_convertvector((Pairs)v & -65536, Floats); }
 };
+// the 4 N bits from x on of a row of bits as bytes 0 or 1; x is a multiple of 4 N
+MLR_INLINE void store_bits_as_bytes(int8_t* p, const uint64_t* row, int x) {
+#if MLR_SIMD == 512
+  _mm512_storeu_si512(p, _mm512_maskz_set1_epi8(row[x / 64], 1));
+#else
+  for (int i = 0; i < 4 * Vec::N; i += 8) {
+    // eight copies of eight bits, of which byte i keeps bit i
+    const uint64_t eight = ((row[x / 64] >> ((x + i) % 64) & 255) * 0x0101010101010101u) & 0x8040201008040201u;
+    const uint64_t ones = ((eight + 0x7f7f7f7f7f7f7f7fu) >> 7) & 0x0101010101010101u;
+    __builtin_memcpy(p + i, &ones, sizeof ones);
+  }
+#endif
+}
+// whether the 4 N bits from x on are all 0
+MLR_INLINE bool no_valid_pixel(const uint64_t* row, int x) {
+  return (row[x / 64] >> (x % 64) << (64 - 4 * Vec::N)) == 0;
+}
+
+// whether the 4 N integers from p on are all this number
+MLR_INLINE bool all_equal(const int16_t* p, int number) {
+  const Shorts::Lanes wanted = Shorts(number).v;
+  const Shorts::Lanes other = (Shorts::load(p).v ^ wanted) | (Shorts::load(p + Shorts::N).v ^ wanted);
+#if MLR_SIMD == 512
+  return _mm512_test_epi32_mask((__m512i)other, (__m512i)other) == 0;
+#elif MLR_SIMD == 256
+  return _mm256_testz_si256((__m256i)other, (__m256i)other);
+#else
+  uint64_t halves[2];
+  __builtin_memcpy(halves, &other, sizeof halves);
+  return !(halves[0] | halves[1]);
+#endif
+}
 MLR_INLINE Shorts operator+(Shorts a, Shorts b) { return a.v + b.v; }
 MLR_INLINE Shorts operator-(Shorts a, Shorts b) { return a.v - b.v; }
 MLR_INLINE Shorts operator*(Shorts a, Shorts b) { return a.v * b.v; }

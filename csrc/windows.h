@@ -201,23 +201,49 @@ MLR_INLINE Vec finish_masked_row(const Window& win, const uint64_t* valid, const
   float* const v = win.columns;
   const float* const enter = win.row(clamp(y + win.radius, 0, h - 1), pitch);
   const float* const leave = win.row(clamp(y - win.radius - 1, 0, h - 1), pitch);
-  const uint16_t* const counts = win.counts.columns;
-  const Vec area(float(win.n) * float(win.n)), one(1.0f);
-  auto difference = [&](int x) __attribute__((always_inline)) {
+  const int16_t* const counts = win.counts.columns;
+  const Vec per_sign(float(win.n) * float(win.n) * kPerUnit), one(1.0f);
+  const Vec whole(1.0f / (float(win.n) * float(win.n)));
+  const auto window_sum = [&](int x) __attribute__((always_inline)) {
     Vec sum = Vec::load(v + x);
     if constexpr (kStep) {
       sum = sum + (Vec::load(enter + x) - Vec::load(leave + x));
       sum.store(v + x);
     }
-    const Vec share = one / load_counts(counts + x) & LaneMask::load(valid, x);
-    const Vec d = fnma(sum, share, Vec::load(error + x));
-    if constexpr (kGradient) (unit_sign(d) * Vec(kPerUnit) * (share * area)).store(cotangents + x);
-    return d;
+    return sum;
   };
   Vec total = Vec::zero();
-  by_fours(w, difference, [&](int, const Vec* d) __attribute__((always_inline)) {
+  for (int x = 0; x < w; x += 4 * Vec::N) {
+    Vec d[4];
+    const auto each = [&](auto&& difference) __attribute__((always_inline)) {
+      for (int i = 0; i < 4; i++) {
+        const int at = x + i * Vec::N;
+        d[i] = at < w ? difference(at, window_sum(at)) : Vec::zero();
+      }
+    };
+    if (all_equal(counts + x, win.n * win.n)) {
+      each([&](int at, Vec sum) __attribute__((always_inline)) {
+        const Vec r = fnma(sum, whole, Vec::load(error + at));
+        if constexpr (kGradient) (unit_sign(r) * Vec(kPerUnit)).store(cotangents + at);
+        return r;
+      });
+    } else if (no_valid_pixel(valid, x)) {
+      each([&](int at, Vec) __attribute__((always_inline)) {
+        if constexpr (kGradient) Vec::zero().store(cotangents + at);
+        return Vec::zero();
+      });
+    } else {
+      each([&](int at, Vec sum) __attribute__((always_inline)) {
+        const Vec share = one / load_counts(counts + at) & LaneMask::load(valid, at);
+        const Vec r = fnma(sum, share, Vec::load(error + at));
+        if constexpr (kGradient) (unit_sign(r) * (share * per_sign)).store(cotangents + at);
+        return r;
+      });
+    }
+    if (w - x < 4 * Vec::N)
+      for (int i = 0; i < 4; i++) d[i] = d[i] & lane_mask(clamp(w - x - i * Vec::N, 0, Vec::N));
     total = total + ((abs(d[0]) + abs(d[1])) + (abs(d[2]) + abs(d[3])));
-  });
+  }
   return total;
 }
 
