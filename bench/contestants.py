@@ -241,7 +241,7 @@ def _reference(case: Case) -> Call:
 def _cpp(case: Case) -> Call:
     if case.device != "cpu":
         raise Absent("it runs on the CPU")
-    if machine.cpp_capability() is None:
+    if machine.cpp_instruction_set() is None:
         raise Absent("the C++ engine is not built here")
     _natural_engine("cpp")
     return _operator(case, torch.ops.mlr.multi_loss)
@@ -252,17 +252,17 @@ def _cpp_level(case: Case, level: str) -> Call:
     call = _cpp(case)
     from mlr import _C  # type: ignore[attr-defined, unused-ignore]
 
-    if level not in _C.capabilities():
-        raise Absent(f"this processor has {', '.join(_C.capabilities())}")
-    if level == machine.cpp_capability():
+    if level not in _C.instruction_sets():
+        raise Absent(f"this processor has {', '.join(_C.instruction_sets())}")
+    if level == machine.cpp_instruction_set():
         raise Absent(f"cpp runs with {level} already")
 
     def at_level(inputs: Inputs) -> Values:
-        _C.set_capability(level)
+        _C.set_instruction_set(level)
         try:
             return call(inputs)
         finally:
-            _C.set_capability("")
+            _C.set_instruction_set("")
 
     return at_level
 
@@ -276,7 +276,7 @@ def _triton(case: Case) -> Call:
 
 def _module(case: Case) -> Call:
     """The loss as a training loop calls it: forward, autograd, backward."""
-    if case.device == "cpu" and machine.cpp_capability() is None:
+    if case.device == "cpu" and machine.cpp_instruction_set() is None:
         raise Absent("no engine but the reference is here")
     _natural_engine("cpp" if case.device == "cpu" else "triton")
     criterion = mlr.MultiLoss(mlr.LossSpace(case.losses))

@@ -39,7 +39,7 @@ def why_not() -> str:
 
     if shutil.which("valgrind") is None:
         return "valgrind is not installed"
-    if machine.cpp_capability() is None:
+    if machine.cpp_instruction_set() is None:
         return "the C++ engine is not built here"
     return ""
 
@@ -93,7 +93,7 @@ def _worker(cases: list[Case]) -> None:
             torch._C._valgrind_toggle()
             call(inputs)
             torch._C._valgrind_toggle_and_dump_stats()
-    print(json.dumps({"capability": machine.cpp_capability()}))
+    print(json.dumps({"capability": machine.cpp_instruction_set()}))
 
 
 if __name__ == "__main__":

@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 // Valid pixels in the windows of 5, 17 and 65 around each pixel, with replicated borders: sums of bytes along a row by
-// the doubling chain of windows.h, sums of sixteen-bit integers down the columns. Whole numbers, so any order is exact.
+// the doubling chain of windows-inl.h, sums of sixteen-bit integers down the columns. Whole numbers, so any order is
+// exact.
 #pragma once
 
 // out[x] = a[x] + b[x + K] for n bytes, and up to a vector more.
 template <int K>
 MLR_INLINE void add_ahead(const int8_t* a, const int8_t* b, int8_t* out, int n) {
-  typedef int8_t Bytes __attribute__((vector_size(4 * Vec::N)));
-  for (int x = 0; x < n; x += 4 * Vec::N) {
+  typedef int8_t Bytes __attribute__((vector_size(4 * Vec::kLanes)));
+  for (int x = 0; x < n; x += 4 * Vec::kLanes) {
     Bytes here, ahead;
     __builtin_memcpy(&here, a + x, sizeof here);
     __builtin_memcpy(&ahead, b + x + K, sizeof ahead);
@@ -31,7 +32,7 @@ struct RowCounts {
   void count(const uint64_t* valid, const Scale& s) {
     int8_t* const pixels = row[0] + kPad;
     const int w = s.w;
-    for (int x = 0; x < w; x += 4 * Vec::N) store_bits_as_bytes(pixels + x, valid, x);
+    for (int x = 0; x < w; x += 4 * Vec::kLanes) store_bits_as_bytes(pixels + x, valid, x);
     __builtin_memset(row[0], pixels[0], kPad);
     __builtin_memset(pixels + w, pixels[w - 1], kPad);
     const int n = w + 2 * kPad;
@@ -76,16 +77,16 @@ struct WindowCounts {
     const int r = n / 2, w = s.w;
     int16_t* const sums = columns;
     if (restart) {
-      for (int x = 0; x < w; x += Shorts::N) {
-        Shorts sum(0);
-        for (int i = -r; i <= r; i++) sum = sum + Shorts::sum_i8<1>(row(clamp(y + i, 0, s.h - 1), s) + x);
+      for (int x = 0; x < w; x += Int16Vec::kLanes) {
+        Int16Vec sum(0);
+        for (int i = -r; i <= r; i++) sum = sum + Int16Vec::sum_i8<1>(row(clamp(y + i, 0, s.h - 1), s) + x);
         sum.store(sums + x);
       }
       return;
     }
     const int8_t* const enter = row(clamp(y + r, 0, s.h - 1), s);
     const int8_t* const leave = row(clamp(y - r - 1, 0, s.h - 1), s);
-    for (int x = 0; x < w; x += Shorts::N)
-      (Shorts::load(sums + x) + (Shorts::sum_i8<1>(enter + x) - Shorts::sum_i8<1>(leave + x))).store(sums + x);
+    for (int x = 0; x < w; x += Int16Vec::kLanes)
+      (Int16Vec::load(sums + x) + (Int16Vec::sum_i8<1>(enter + x) - Int16Vec::sum_i8<1>(leave + x))).store(sums + x);
   }
 };

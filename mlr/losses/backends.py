@@ -164,7 +164,7 @@ def backend(name: str) -> Iterator[None]:
 
 def backend_report() -> str:
     """Which engine runs the losses on CPU and GPU tensors, and why not another; a few lines of text."""
-    cpp = "" if _cpp is None else f"cpp ({_cpp.capability()})"
+    cpp = "" if _cpp is None else f"cpp ({_cpp.instruction_set()})"
     no_gpu = "" if torch.cuda.is_available() else " (PyTorch sees no GPU here)"
     if _override is not None:
         engine = cpp if _override == "cpp" else _override

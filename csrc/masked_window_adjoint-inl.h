@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The adjoint of window_adjoint.h under a mask. d/dE of (weight / V) sum |E - box_n E| is (weight / V) (s - box_n^T u)
-// with s the signs and u = s / count of the position, both 0 at invalid pixels. The map holds n^2 u, which is a sign
+// The adjoint of window_adjoint-inl.h under a mask. d/dE of (weight / V) sum |E - box_n E| is (weight / V) (s - box_n^T
+// u) with s the signs and u = s / count of the position, both 0 at invalid pixels. The map holds n^2 u, which is a sign
 // where the window has no hole, so that dense stretches stay whole numbers and exact; a pixel gets
 //   -weight / (V n^2) times (window sum of n^2 u) - n^2 s.
 // Column sums run in float from the top of every strip, so that no thread's rows depend on what another has summed.
@@ -16,12 +16,12 @@ struct MaskedAdjointWindow {
 
 struct MaskedAdjoint {
   MaskedAdjointWindow win[kWindows];
-  const Image* im;
+  const ImageTask* im;
   int k, h, w, pitch, strip_rows, begin;
 
   using Step = void (*)(MaskedAdjoint&, int y, float* row);
   static Step choose(unsigned kinds);
-  void start(const Image& im, int k, int y0, char* scratch);
+  void start(const ImageTask& im, int k, int y0, char* scratch);
   // whole vectors are read past both ends of a row
   static int columns_pitch(const Scale& s) { return s.pitch + kPad; }
   static size_t scratch(const Scale& s) {
@@ -29,7 +29,7 @@ struct MaskedAdjoint {
   }
 };
 
-inline void MaskedAdjoint::start(const Image& image, int scale, int y0, char* scratch) {
+inline void MaskedAdjoint::start(const ImageTask& image, int scale, int y0, char* scratch) {
   const Scale& s = image.plan->scale[scale];
   im = &image, k = scale, h = s.h, w = s.w, pitch = s.pitch, strip_rows = s.strip_rows, begin = y0;
   float* p = reinterpret_cast<float*>(scratch);
@@ -38,10 +38,10 @@ inline void MaskedAdjoint::start(const Image& image, int scale, int y0, char* sc
     MaskedAdjointWindow& v = win[i];
     v.radius = kWindow[i] / 2;
     v.area = float(kWindow[i] * kWindow[i]);
-    v.map = image.kinds[k] & bit(M5 + i) ? image.cotangent_map(k, i) : nullptr;
+    v.map = image.kinds[k] & bit(kWindowKind[i]) ? image.cotangent_map(k, i) : nullptr;
     v.columns = p + 2 * i * columns_pitch(s) + kPad;
     v.edge = v.columns + columns_pitch(s);
-    v.scaled = -image.weight[k][M5 + i] / v.area;
+    v.scaled = -image.weight[k][kWindowKind[i]] / v.area;
   }
 }
 
@@ -49,7 +49,7 @@ inline void MaskedAdjoint::start(const Image& image, int scale, int y0, char* sc
 MLR_INLINE void add_cotangents(float* out, const float* map, float times, int w) {
   const Vec factor(times);
   int x = 0;
-  for (; x + Vec::N <= w; x += Vec::N) fma(Vec::load(map + x), factor, Vec::load(out + x)).store(out + x);
+  for (; x + Vec::kLanes <= w; x += Vec::kLanes) fma(Vec::load(map + x), factor, Vec::load(out + x)).store(out + x);
   if (x < w) (fma(Vec::load(map + x), factor, Vec::load(out + x)) & lane_mask(w - x)).store(out + x);
 }
 
@@ -68,7 +68,7 @@ inline void step_columns(const MaskedAdjoint& a, const MaskedAdjointWindow& v, i
     if (enter >= a.h) return add_cotangents(sum, out, -1, w);
     if (leave < 0) return add_cotangents(sum, in, 1, w);
     int x = 0;
-    for (; x + Vec::N <= w; x += Vec::N)
+    for (; x + Vec::kLanes <= w; x += Vec::kLanes)
       (Vec::load(sum + x) + (Vec::load(in + x) - Vec::load(out + x))).store(sum + x);
     if (x < w) ((Vec::load(sum + x) + (Vec::load(in + x) - Vec::load(out + x))) & lane_mask(w - x)).store(sum + x);
   }
@@ -89,7 +89,7 @@ inline const float* folded_columns(const MaskedAdjoint& a, const MaskedAdjointWi
 // times up to its end.
 constexpr float kFoldStart[48] = {32, 31, 30, 29, 28, 27, 26, 25, 24, 23, 22, 21, 20, 19, 18, 17,
                                   16, 15, 14, 13, 12, 11, 10, 9,  8,  7,  6,  5,  4,  3,  2,  1};
-constexpr float kFoldEnd[48] = {0, 0, 0, 0, 0, 0, 0,  0,  0,  0,  0,  0,  0,  0,  0,  0,
+constexpr float kFoldEnd[48] = {0,  0,  0,  0,  0,  0,  0,  0,  0,  0,  0,  0,  0,  0,  0,  0,
                                 1,  2,  3,  4,  5,  6,  7,  8,  9,  10, 11, 12, 13, 14, 15, 16,
                                 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32};
 
@@ -102,7 +102,7 @@ void masked_adjoint_step(MaskedAdjoint& a, int y, float* out) {
     step_columns(a, a.win[i], y);
     columns[i] = folded_columns(a, a.win[i], y);
   }
-  const int w = a.w, last = round_up(w, Vec::N);
+  const int w = a.w, last = round_up(w, Vec::kLanes);
   const uint64_t* const valid = a.im->valid_row(a.k, y);
   const float *maps[kWindows], *sums[kWindows];
   Vec scaled[kWindows], unit[kWindows];  // of a window's sum, of its pixel's sign
@@ -121,7 +121,7 @@ void masked_adjoint_step(MaskedAdjoint& a, int y, float* out) {
   Ahead<32> a32(none);
   // One chain for the three windows, each of which joins it where its own length begins. The walk starts where the
   // widest window begins to touch the row; what lies right of it is zero.
-  for (int x = last + kPad - Vec::N; x >= 0; x -= Vec::N) {
+  for (int x = last + kPad - Vec::kLanes; x >= 0; x -= Vec::kLanes) {
     Vec sum = none;
     if constexpr (k65) sum = a16.add(a32.add(Vec::load(sums[2] + x - 32) * scaled[2], x), x);
     if constexpr (k17) sum = fma(Vec::load(sums[1] + x - 8), scaled[1], sum);
@@ -141,9 +141,9 @@ void masked_adjoint_step(MaskedAdjoint& a, int y, float* out) {
   }
   float left = 0, right = 0;
   const auto add_folds = [&](int i, auto radius) __attribute__((always_inline)) {
-    constexpr int r = decltype(radius)::value, kLanes = r < Vec::N ? Vec::N : r;
+    constexpr int r = decltype(radius)::value, kLanes = r < Vec::kLanes ? Vec::kLanes : r;
     Vec from_start = none, from_end = none;
-    for (int j = 0; j < kLanes; j += Vec::N) {
+    for (int j = 0; j < kLanes; j += Vec::kLanes) {
       from_start = fma(Vec::load(kFoldStart + 32 - r + j), Vec::load(sums[i] + j), from_start);
       from_end = fma(Vec::load(kFoldEnd + 16 - kLanes + r + j), Vec::load(sums[i] + w - kLanes + j), from_end);
     }
@@ -166,5 +166,5 @@ inline MaskedAdjoint::Step MaskedAdjoint::choose(unsigned kinds) {
                                     masked_adjoint_step<true, false, true>,
                                     masked_adjoint_step<false, true, true>,
                                     masked_adjoint_step<true, true, true>};
-  return table[(kinds & kWindowKinds) / bit(M5)];
+  return table[windows_of(kinds)];
 }
