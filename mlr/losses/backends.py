@@ -213,7 +213,7 @@ def backend_report() -> str:
     Kinds of loss that an engine lacks, and that the reference computes for it, are named. The Triton engine's are known
     once it is loaded, or where there is a GPU.
     """
-    cpp = "" if _cpp is None else f"cpp ({_cpp.capability()}{_lacking(_cpp.KINDS)})"
+    cpp = "" if _cpp is None else f"cpp ({_cpp.instruction_set()}{_lacking(_cpp.KINDS)})"
     triton = "triton"
     if _has_triton and (torch.cuda.is_available() or "mlr.kernels" in sys.modules):
         lacking = _lacking(_triton_kinds())
