@@ -29,11 +29,9 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from mlr._version import __version__
 from mlr.losses import backend_report
+from mlr.training.processes import RANK_ZERO_FOLDER
 from mlr.training.settings import TrainingConfig
 from mlr.utils.files import atomic_write
-
-#: Hands the folder that rank 0 made on to the other ranks, which it starts as processes.
-_RANK_ZERO_FOLDER = "MLR_RUN_FOLDER"
 
 
 class Run:
@@ -53,12 +51,9 @@ class Run:
         Raises:
             FileExistsError: the folder holds something already.
             OSError: the folder cannot be made or written, or its disk has not that much space.
-            ValueError: this is a further process of a launcher's, not one that rank 0 started.
         """
         if getattr(rank_zero_only, "rank", 0):
-            if _RANK_ZERO_FOLDER not in os.environ:
-                raise ValueError("--devices starts its processes itself: call train.py once, without torchrun or srun")
-            return cls(Path(os.environ[_RANK_ZERO_FOLDER]))
+            return cls(Path(os.environ[RANK_ZERO_FOLDER]))
         run = cls(config.out or Path("runs"))
         run.require_space(space)
         if config.out and (run.path.is_file() or (run.path.is_dir() and any(run.path.iterdir()))):
@@ -77,7 +72,6 @@ class Run:
             raise OSError(
                 f"cannot write to the run folder {run.path}: {error.strerror or error}; choose another --out"
             ) from error
-        os.environ[_RANK_ZERO_FOLDER] = str(run.path)
         return run
 
     @classmethod
@@ -121,6 +115,12 @@ class Run:
     def state_file(self) -> Path:
         """Full state of training."""
         return self.path / "resume.ckpt"
+
+    def left(self) -> str:
+        """What a run that stops here leaves, and how to go on."""
+        if self.state_file.is_file():
+            return f"--resume {self.path} continues after the last finished epoch"
+        return f"no epoch was finished: there is nothing to continue in {self.path}"
 
     @rank_zero_only
     def write_config(self, config: TrainingConfig) -> None:

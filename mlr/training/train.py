@@ -12,6 +12,7 @@ import lightning.pytorch as L
 import torch
 from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from rich.console import Console
@@ -26,6 +27,7 @@ from mlr.training import figures
 from mlr.training.callbacks import BalancingLog, EpochReport, ModelFiles, StateFiles, metrics_logger, state_checkpoint
 from mlr.training.console import introduce, quiet, say, score_line, summary
 from mlr.training.module import DepthTraining
+from mlr.training.processes import TIMEOUT, check_start, processes
 from mlr.training.run import Run
 from mlr.training.settings import TrainingConfig
 
@@ -91,6 +93,7 @@ def train(config: TrainingConfig, resume: Path | None = None, console: Console |
     """
     console = Console(quiet=True) if getattr(rank_zero_only, "rank", 0) else console or Console()
     config.validate(resuming=resume is not None)
+    check_start(config.devices)
     quiet()
     if config.threads:
         torch.set_num_threads(config.threads)
@@ -131,6 +134,7 @@ def train(config: TrainingConfig, resume: Path | None = None, console: Console |
     trainer = L.Trainer(
         accelerator=config.device,
         devices=config.devices,
+        strategy="auto" if config.devices == 1 else DDPStrategy(timeout=TIMEOUT),
         precision={"32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}[config.precision],  # type: ignore[arg-type]
         max_epochs=config.epochs,
         limit_train_batches=config.steps_per_epoch,
@@ -154,7 +158,8 @@ def train(config: TrainingConfig, resume: Path | None = None, console: Console |
         enable_progress_bar=console.is_terminal,
         log_every_n_steps=10,
     )
-    with _stopping(run, trainer):
+    arguments = [*config.flags(), *([] if resume is None else ["--resume", str(resume)])]
+    with _stopping(run, trainer), processes(config.devices, run, arguments):
         if earlier:
             constant, before = (run.recorded()[name] for name in ("constant", "before"))
         else:
@@ -210,10 +215,7 @@ def _stopping(run: Run, trainer: L.Trainer) -> Iterator[None]:
         terminated = isinstance(stop, SIGTERMException) or trainer.received_sigterm
         if isinstance(stop, RuntimeError) and not terminated:  # otherwise it is a data worker that was ended too
             raise
-        if run.state_file.is_file():
-            text = f"stopped; --resume {run.path} continues after the last finished epoch"
-        else:
-            text = f"stopped in the first epoch: there is nothing to continue in {run.path}"
+        text = f"stopped; {run.left()}"
         if terminated:
             Console(stderr=True).print(text, highlight=False, soft_wrap=True)
             raise SystemExit(143) from stop

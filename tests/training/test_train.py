@@ -231,13 +231,6 @@ def test_runs_of_the_same_second_get_folders_of_their_own(tmp_path, monkeypatch)
     assert paths == [f"test_resnet-rooms-20260101-000000{end}" for end in ("", "-2", "-3")]
 
 
-def test_a_launchers_process_is_told_how_to_start(tmp_path, monkeypatch):
-    monkeypatch.setattr("mlr.training.run.rank_zero_only.rank", 1)
-    monkeypatch.delenv("MLR_RUN_FOLDER", raising=False)
-    with pytest.raises(ValueError, match="without torchrun"):
-        Run.create(replace(TINY, out=tmp_path / "run"))
-
-
 @pytest.mark.parametrize("balancer", ["random", "relobralo"])
 def test_the_seed_reaches_balancers_that_draw(balancer):
     assert replace(TINY, balancer=balancer, seed=5).make_balancer().seed == 5
