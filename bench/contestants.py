@@ -213,7 +213,7 @@ def _copy(case: Case) -> Call:
     return subtract
 
 
-# --- the engines ------------------------------------------------------------------------------------------------------
+# --- the backends -----------------------------------------------------------------------------------------------------
 
 
 def _operator(case: Case, operator: Callable[..., tuple[Tensor, Tensor, Tensor]]) -> Call:
@@ -227,8 +227,8 @@ def _operator(case: Case, operator: Callable[..., tuple[Tensor, Tensor, Tensor]]
     return call
 
 
-def _natural_engine(name: str) -> None:
-    """Refuse to time one engine under another's name."""
+def _natural_backend(name: str) -> None:
+    """Refuse to time one backend under another's name."""
     forced = os.environ.get("MLR_BACKEND")
     if forced and forced != name:
         raise Absent(f"MLR_BACKEND={forced} is set")
@@ -241,24 +241,24 @@ def _reference(case: Case) -> Call:
 def _cpp(case: Case) -> Call:
     if case.device != "cpu":
         raise Absent("it runs on the CPU")
-    if machine.cpp_capability() is None:
-        raise Absent("the C++ engine is not built here")
-    _natural_engine("cpp")
+    if machine.cpp_instruction_set() is None:
+        raise Absent("the C++ backend is not built here")
+    _natural_backend("cpp")
     return _operator(case, torch.ops.mlr.multi_loss)
 
 
-def _cpp_level(case: Case, level: str) -> Call:
-    """The C++ engine with another instruction set's kernels than the widest."""
+def _cpp_with(case: Case, instruction_set: str) -> Call:
+    """The C++ backend with another instruction set's kernels than the widest."""
     call = _cpp(case)
     from mlr import _C  # type: ignore[attr-defined, unused-ignore]
 
-    if level not in _C.capabilities():
+    if instruction_set not in _C.capabilities():
         raise Absent(f"this processor has {', '.join(_C.capabilities())}")
-    if level == machine.cpp_capability():
-        raise Absent(f"cpp runs with {level} already")
+    if instruction_set == machine.cpp_instruction_set():
+        raise Absent(f"cpp runs with {instruction_set} already")
 
     def at_level(inputs: Inputs) -> Values:
-        _C.set_capability(level)
+        _C.set_capability(instruction_set)
         try:
             return call(inputs)
         finally:
@@ -270,15 +270,15 @@ def _cpp_level(case: Case, level: str) -> Call:
 def _triton(case: Case) -> Call:
     if case.device != "cuda":
         raise Absent("it runs on a GPU, and this case is on the CPU")
-    _natural_engine("triton")
+    _natural_backend("triton")
     return _operator(case, torch.ops.mlr.multi_loss)
 
 
 def _module(case: Case) -> Call:
     """The loss as a training loop calls it: forward, autograd, backward."""
-    if case.device == "cpu" and machine.cpp_capability() is None:
-        raise Absent("no engine but the reference is here")
-    _natural_engine("cpp" if case.device == "cpu" else "triton")
+    if case.device == "cpu" and machine.cpp_instruction_set() is None:
+        raise Absent("no backend but the reference is here")
+    _natural_backend("cpp" if case.device == "cpu" else "triton")
     criterion = mlr.MultiLoss(mlr.LossSpace(case.losses))
 
     def gradient(inputs: Inputs) -> Values:
@@ -333,10 +333,10 @@ CONTESTANTS: dict[str, Contestant] = {
             compiles=True,
         ),
         Contestant("reference", "mlr's definition of the losses, autograd", _reference, slow=True),
-        Contestant("cpp", "mlr's C++ engine, the operator alone", _cpp),
-        Contestant("cpp-avx2", "the same with AVX2 + FMA", lambda case: _cpp_level(case, "avx2"), slow=True),
-        Contestant("cpp-default", "the same without them", lambda case: _cpp_level(case, "default"), slow=True),
-        Contestant("triton", "mlr's Triton engine, the operator alone", _triton),
+        Contestant("cpp", "mlr's C++ backend, the operator alone", _cpp),
+        Contestant("cpp-avx2", "the same with AVX2 + FMA", lambda case: _cpp_with(case, "avx2"), slow=True),
+        Contestant("cpp-default", "the same without them", lambda case: _cpp_with(case, "default"), slow=True),
+        Contestant("triton", "mlr's Triton backend, the operator alone", _triton),
         Contestant("module", "mlr.MultiLoss forward + backward, as a training loop calls it", _module),
     )
 }

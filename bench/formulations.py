@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The 78 losses as people write them in PyTorch: the formulations that the engines are measured against.
+"""The 78 losses as people write them in PyTorch: the formulations that the backends are measured against.
 
 Both are differentiable functions ``(pred, target, terms) -> values [B, n]`` over the bicubic pyramid, and both compute
-only the kinds and scales that are asked for. They share nothing with the engines, so a parity check against them means
+only the kinds and scales that are asked for. They share nothing with the backends, so a parity check against them means
 something.
 """
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Instructions a call of the C++ engine takes, counted by callgrind: a regression guard that does not time.
+"""Instructions a call of the C++ backend takes, counted by callgrind: a regression guard that does not time.
 
 One process under valgrind computes every case twice and counts the second call, Python's part included. The count
-repeats to a few parts in ten thousand on any machine, however busy. Valgrind knows no AVX-512, so the engine runs the
+repeats to a few parts in ten thousand on any machine, however busy. Valgrind knows no AVX-512, so the backend runs the
 widest set it does know there; the result says which.
 
     python bench/instructions.py
@@ -39,8 +39,8 @@ def why_not() -> str:
 
     if shutil.which("valgrind") is None:
         return "valgrind is not installed"
-    if machine.cpp_capability() is None:
-        return "the C++ engine is not built here"
+    if machine.cpp_instruction_set() is None:
+        return "the C++ backend is not built here"
     return ""
 
 
@@ -93,7 +93,7 @@ def _worker(cases: list[Case]) -> None:
             torch._C._valgrind_toggle()
             call(inputs)
             torch._C._valgrind_toggle_and_dump_stats()
-    print(json.dumps({"capability": machine.cpp_capability()}))
+    print(json.dumps({"capability": machine.cpp_instruction_set()}))
 
 
 if __name__ == "__main__":

@@ -68,8 +68,8 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--decoder-channels", type=int, default=1024, help="of the network in --step (1024)")
     parser.add_argument("--memory", action=argparse.BooleanOptionalAction, help="peak memory (not if quick)")
     parser.add_argument("--compile", action="store_true", help="torch.compile takes part: minutes of compilation")
-    parser.add_argument("--instructions", action="store_true", help="count the C++ engine's by callgrind: two minutes")
-    parser.add_argument("--targets", action="store_true", help="only what the table of the C++ engine's targets needs")
+    parser.add_argument("--instructions", action="store_true", help="count the C++ backend's by callgrind: two minutes")
+    parser.add_argument("--targets", action="store_true", help="only what the table of the C++ backend's targets needs")
     parser.add_argument("--out", type=Path, default=None, help="JSON file for the results; replaced if it is there")
     args = parser.parse_args(argv)
     try:
@@ -210,7 +210,7 @@ def _instructions(args: argparse.Namespace, device: str, progress: Any) -> dict[
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure, print, and write the results; 1 where one of the engines was refused."""
+    """Measure, print, and write the results; 1 where one of the backends was refused."""
     args = arguments(argv)
     args.argv = list(sys.argv[1:] if argv is None else argv)
     console, refused = Console(), False
@@ -231,7 +231,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not args.out:
         console.print("add --out FILE.json to keep these results")
     if refused:
-        console.print("[bold red]an engine of ours was refused: its times are not shown[/]")
+        console.print("[bold red]a backend of ours was refused: its times are not shown[/]")
     return int(refused)
 
 

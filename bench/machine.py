@@ -63,8 +63,8 @@ def commit() -> str:
 
 
 @cache
-def cpp_capability() -> str | None:
-    """Instruction set the C++ engine runs with; None where it is not built."""
+def cpp_instruction_set() -> str | None:
+    """Instruction set the C++ backend runs with; None where it is not built."""
     try:
         from mlr import _C  # type: ignore[attr-defined, unused-ignore]
     except ImportError:
@@ -85,7 +85,7 @@ def metadata(device: str) -> dict[str, Any]:
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "cpp": cpp_capability(),
+        "cpp": cpp_instruction_set(),
         "device": device,
     }
     if device == "cuda":

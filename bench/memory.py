@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Peak memory of a loss on the CPU beyond the prediction, the target and the gradient.
 
-PyTorch keeps no such count on the CPU, and an engine's own arena would escape it, so the operating system is asked: a
+PyTorch keeps no such count on the CPU, and a backend's own arena would escape it, so the operating system is asked: a
 fresh process makes the inputs, resets its high-water mark of resident memory, computes once, and reads the mark.
 """
 

@@ -19,7 +19,7 @@ from typing import Any
 import machine
 import store
 import tables
-from tables import YARDSTICK, Table, describe, engine, number, pick, ratio, time_of
+from tables import YARDSTICK, Table, backend_of, describe, number, pick, ratio, time_of
 
 START, END = "<!-- bench:start -->", "<!-- bench:end -->"
 README, PAGE, FIGURES = Path("README.md"), Path("docs/performance.md"), Path("docs/images")
@@ -59,7 +59,7 @@ SWEEPS = {
 
 
 def chip(meta: dict[str, Any]) -> str:
-    """Processor of a result file in a few words: a GPU, or a CPU with the instruction set that the engine used."""
+    """Processor of a result file in a few words: a GPU, or a CPU with the instruction set that the backend used."""
     threads = f"{meta['threads']} thread{'s' * (meta['threads'] > 1)}"
     return meta.get("gpu") or ", ".join(filter(None, (meta["cpu"], meta.get("cpp"), threads)))
 
@@ -103,7 +103,7 @@ def _main_summary(results: dict[str, dict[str, Any]]) -> Table:
             plain = min(("eager", "doubling"), key=lambda n: time_of(case, n, key) or float("inf"))
             where = f"{chip(data['meta'])}, {case['batch']} x {case['height']} x {case['width']}"
             where += ", inside a CUDA graph" if key == "graph_ms" else ""
-            others = [_cell(case, name, key) for name in (engine(case), YARDSTICK, plain, "compile", "authors")]
+            others = [_cell(case, name, key) for name in (backend_of(case), YARDSTICK, plain, "compile", "authors")]
             rows.append((where, f"**{_cell(case, 'module', key)}**", *others))
     return Table("", header, tuple(rows))
 
@@ -139,7 +139,7 @@ def _machine_section(stem: str, data: dict[str, Any]) -> Iterator[str]:
     yield f"## {chip(meta)}\n"
     facts = {
         "commit": meta["commit"], "date": meta["date"], "processor": f"{meta['cpu']}, {meta['cores']} cores",
-        "C++ engine": meta.get("cpp"), "GPU": meta.get("gpu"), "PyTorch": meta["torch"], "Triton": meta.get("triton"),
+        "C++ backend": meta.get("cpp"), "GPU": meta.get("gpu"), "PyTorch": meta["torch"], "Triton": meta.get("triton"),
         "memory copies at": f"{data['copy_gbs']:.0f} GB/s", "load at the start": meta.get("load_at_start"),
         "command": f"`python {meta['command']}`", "minutes": meta["minutes"],
     }  # fmt: skip
@@ -188,7 +188,7 @@ def _slower(data: dict[str, Any]) -> Iterator[str]:
     for case in data["cases"]:
         key = "graph_ms" if case["device"] == "cuda" else "median_ms"
         rivals = ["eager", "doubling", "compile", "authors", *([YARDSTICK] if case["count"] == 1 else [])]
-        for ours in (engine(case), "module"):
+        for ours in (backend_of(case), "module"):
             slower = {rival: ratio(case, ours, rival, key) for rival in rivals}
             for rival, times in slower.items():
                 if times is not None and times > 1:

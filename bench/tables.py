@@ -11,7 +11,7 @@ from contestants import OURS
 from rich import box
 from rich.table import Table as RichTable
 
-#: What every engine is compared with: the plain loss that people use today.
+#: What every backend is compared with: the plain loss that people use today.
 YARDSTICK = "l1"
 
 
@@ -66,8 +66,8 @@ def ratio(case: dict[str, Any], over: str, under: str, key: str = "median_ms") -
     return None if a is None or b is None else a / b
 
 
-def engine(case: dict[str, Any]) -> str:
-    """The engine of the case's device."""
+def backend_of(case: dict[str, Any]) -> str:
+    """The backend of the case's device."""
     return "cpp" if case["device"] == "cpu" else "triton"
 
 
@@ -86,7 +86,7 @@ def pick(data: dict[str, Any], sweep: str, **fields: Any) -> list[dict[str, Any]
 
 
 def refused(data: dict[str, Any]) -> bool:
-    """Whether one of our engines failed a parity check."""
+    """Whether one of our backends failed a parity check."""
     return any(case["results"].get(name, {}).get("status") == "refused" for case in data["cases"] for name in OURS)
 
 
@@ -146,7 +146,7 @@ def _label(case: dict[str, Any], sweep: str) -> str:
 
 
 def sweep_table(data: dict[str, Any], sweep: str, title: str) -> Table | None:
-    """Median milliseconds of everybody along a sweep, with the engine's ratio to the plain loss; None if not run."""
+    """Median milliseconds of everybody along a sweep, with the backend's ratio to the plain loss; None if not run."""
     cases = pick(data, sweep)
     if cases and sweep == "batch":  # the main cases are points of this line too
         cases = sorted(cases + pick(data, "main"), key=lambda c: c["batch"])
@@ -155,7 +155,7 @@ def sweep_table(data: dict[str, Any], sweep: str, title: str) -> Table | None:
     names = [n for n in cases[0]["results"] if any(time_of(c, n) is not None for c in cases)]
     if sweep == "batch":
         names = [n for n in names if all(n in c["results"] for c in cases)]
-    ours = engine(cases[0])
+    ours = backend_of(cases[0])
     key = "graph_ms" if cases[0]["device"] == "cuda" else "median_ms"
     rows = []
     for case in cases:
@@ -205,7 +205,7 @@ def memory_table(data: dict[str, Any]) -> Table | None:
 
 
 def instruction_table(data: dict[str, Any]) -> Table | None:
-    """Instructions a call of the C++ engine."""
+    """Instructions a call of the C++ backend."""
     counts = data.get("instructions") or {}
     if "rows" not in counts:
         return None
@@ -225,14 +225,14 @@ def instruction_table(data: dict[str, Any]) -> Table | None:
 
 
 def targets(data: dict[str, Any]) -> Table | None:
-    """What the C++ engine set out to reach, for 8 and 1 maps of 288 x 384 with all losses and their gradient, and what
+    """What the C++ backend set out to reach, for 8 and 1 maps of 288 x 384 with all losses and their gradient, and what
     it reaches here."""
     whole = [c for c in pick(data, "main") if (c["count"], c["height"], c["width"]) == (78, 288, 384)]
     batches = [c for c in whole if c["results"].get("cpp", {}).get("status") == "ok"]
     if not batches:
         return None
     eight = batches[0]
-    level = data["meta"]["cpp"]
+    instruction_set = data["meta"]["cpp"]
     rows: list[tuple[str, ...]] = []
 
     def row(what: str, goal: str, median: float | None, best: float | None = None) -> None:
@@ -248,7 +248,7 @@ def targets(data: dict[str, Any]) -> Table | None:
         row(what, goal, *both)
 
     for name, goal in (("avx512", "<= 3.0"), ("avx2", "<= 6.0")):
-        ours = "cpp" if name == level else f"cpp-{name}"
+        ours = "cpp" if name == instruction_set else f"cpp-{name}"
         for at in batches:
             compare(f"78 losses / plain L1, {name}, B = {at['batch']}", goal, at, ours, YARDSTICK)
     compare("torch.compile of eager / ours", ">= 120", eight, "compile", "cpp")
@@ -269,7 +269,7 @@ def targets(data: dict[str, Any]) -> Table | None:
     row("largest relative error of a term", "<= 2e-6", eight["results"]["cpp"]["error_terms"])
     for at in batches:
         row(f"relative L2 error of the gradient, B = {at['batch']}", "<= 1e-6", at["results"]["cpp"]["error_gradient"])
-    return Table("Targets of the C++ engine", ("", "to reach", "median", "minimum", "met"), tuple(rows))
+    return Table("Targets of the C++ backend", ("", "to reach", "median", "minimum", "met"), tuple(rows))
 
 
 def summaries(data: dict[str, Any]) -> Sequence[Table]:

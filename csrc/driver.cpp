@@ -62,8 +62,11 @@ class Arena {
   size_t size_ = 0;
 };
 
+// A pixel that is alone equals every mean: M and Mn are 0, of a bad pixel NaN.
+bool is_one_pixel(const Image& im, int k) { return im.count[k][D] == 1; }
+
 // An image and its sums, in a workspace of plan.image_bytes.
-Image make_image(const Plan& plan, const Batch& batch, int64_t b, char* work) {
+Image make_image(const Plan& plan, const Batch& batch, int64_t b, const Kernels& kernels, char* work) {
   Image im{};
   im.plan = &plan;
   im.pred = batch.pred + b * batch.pred_image_stride * int64_t(element_bytes(plan.element));
@@ -75,66 +78,87 @@ Image make_image(const Plan& plan, const Batch& batch, int64_t b, char* work) {
   for (const size_t zone : plan.red_zones) ASAN_POISON_MEMORY_REGION(work + zone, kRedZone);
   im.cell_sums = im.map<double>(plan.cell_sums);
   for (int k = 0; k < kScales; k++) im.strip_sums[k] = im.map<StripSums>(plan.scale[k].sums);
+  im.mask = batch.mask ? batch.mask + b * batch.mask_image_stride : nullptr;
+  im.mask_stride = batch.mask_row_stride;
+  for (int k = 0; k < kScales; k++)
+    for (int64_t& count : im.count[k]) count = int64_t(plan.scale[k].h) * plan.scale[k].w;
+  if (im.mask) kernels.mask(im, work + plan.image_bytes);
+  for (int k = 0; k < kScales; k++) {
+    for (int kind = 0; kind < kKinds; kind++)
+      if (im.count[k][kind]) im.kinds[k] |= plan.scale[k].kinds & bit(kind);
+    if (is_one_pixel(im, k)) im.kinds[k] &= ~kMeanKinds;
+  }
   if (batch.weights) {
     const float* w = batch.weights + b * int64_t(plan.terms.size());
     for (size_t j = 0; j < plan.terms.size(); j++) {
       const int k = int(plan.terms[j]) / kKinds, kind = int(plan.terms[j]) % kKinds;
-      im.weight[k][kind] = w[j] / (float(plan.scale[k].h) * float(plan.scale[k].w));
+      if (im.kinds[k] & bit(kind)) im.weight[k][kind] = w[j] / float(im.count[k][kind]);
     }
   }
   return im;
 }
 
+double sum_of_error(const Image& im, int k) {
+  double sum = 0;
+  for (int c = 0; c < im.plan->cells; c++) sum += im.cell_sums[k * im.plan->cells + c];
+  return sum;
+}
+
 void finish_means(Image& im) {
-  const Plan& plan = *im.plan;
   for (int k = 0; k < kScales; k++) {
-    const Scale& s = plan.scale[k];
-    if (!(s.kinds & bit(M))) continue;
-    double sum = 0;
-    for (int c = 0; c < plan.cells; c++) sum += im.cell_sums[k * plan.cells + c];
-    im.mean[k] = float(sum / (double(s.h) * s.w));
+    if (!(im.kinds[k] & bit(M))) continue;
+    im.mean[k] = float(sum_of_error(im, k) / double(im.count[k][M]));
   }
 }
 
 void finish_signs(Image& im, int k) {
   const Scale& s = im.plan->scale[k];
-  if (!(s.kinds & bit(M))) return;
+  if (!(im.kinds[k] & bit(M))) return;
   double sum = 0;
   for (int i = 0; i < s.strips; i++) sum += im.strip_sums[k][i].sign;
-  im.mean_sign[k] = float(sum * 0x1p100 / (double(s.h) * s.w));  // kernels count signs in units of 2^-100
+  im.mean_sign[k] = float(sum * 0x1p100 / double(im.count[k][M]));  // kernels count signs in units of 2^-100
 }
 
-void finish_terms(const Image& im, float* terms) {
+void finish_terms(const Image& im, const Batch& batch, int64_t b) {
   const Plan& plan = *im.plan;
+  float* const terms = batch.terms + b * int64_t(plan.terms.size());
+  int64_t* const counts = batch.counts ? batch.counts + b * int64_t(plan.terms.size()) : nullptr;
   for (size_t j = 0; j < plan.terms.size(); j++) {
     const int k = int(plan.terms[j]) / kKinds, kind = int(plan.terms[j]) % kKinds;
     const Scale& s = plan.scale[k];
+    if (counts) counts[j] = im.count[k][kind];
+    if (bit(kind) & kMeanKinds && is_one_pixel(im, k)) {
+      const double pixel = sum_of_error(im, k);
+      terms[j] = float(pixel - pixel);
+      continue;
+    }
     double sum = 0;
-    for (int i = 0; i < s.strips; i++) sum += im.strip_sums[k][i].kind[kind];
-    terms[j] = float(sum / (double(s.h) * s.w));
+    if (im.kinds[k] & bit(kind))
+      for (int i = 0; i < s.strips; i++) sum += im.strip_sums[k][i].kind[kind];
+    terms[j] = im.count[k][kind] ? float(sum / double(im.count[k][kind])) : 0.0f;
   }
 }
 
-bool needs_windows(const Scale& s) { return s.kinds & (bit(M) | kWindowKinds); }
-bool needs_gradient(const Plan& plan, const Scale& s) {
-  return s.kinds & (bit(D) | kStencilKinds) || (plan.gradient && s.exists);
+bool needs_windows(const Image& im, int k) { return im.kinds[k] & kMeanKinds; }
+bool needs_gradient(const Image& im, int k) {
+  return im.kinds[k] & (bit(D) | kStencilKinds) || (im.plan->gradient && im.plan->scale[k].exists);
 }
 
 // One thread does a whole image.
 void run_image(const Plan& plan, const Batch& batch, int64_t b, const Kernels& kernels) {
   char* work = Arena::of_this_thread().get(thread_bytes(plan, kernels));
   char* scratch = work + plan.image_bytes;
-  Image im = make_image(plan, batch, b, work);
+  Image im = make_image(plan, batch, b, kernels, work);
   for (int c = 0; c < plan.cells; c++) kernels.pyramid(im, c, scratch);
   kernels.collapsed(im);
   finish_means(im);
   for (int k = kScales - 1; k >= 0; k--) {
     const Scale& s = plan.scale[k];
-    if (needs_windows(s)) kernels.windows(im, k, 0, s.strips, scratch);
+    if (needs_windows(im, k)) kernels.windows(im, k, 0, s.strips, scratch);
     finish_signs(im, k);
-    if (needs_gradient(plan, s)) kernels.gradient(im, k, 0, s.strips, scratch);
+    if (needs_gradient(im, k)) kernels.gradient(im, k, 0, s.strips, scratch);
   }
-  finish_terms(im, batch.terms + b * int64_t(plan.terms.size()));
+  finish_terms(im, batch, b);
 }
 
 // Neighbouring strips of a scale: together they share the rows around them.
@@ -160,7 +184,7 @@ void run_shared(const Plan& plan, const Batch& batch, int64_t b, const Kernels& 
   // this thread is one of the pool's: its scratch lies behind the image
   Arena* const owner = &Arena::of_this_thread();
   char* const work = owner->get(thread_bytes(plan, kernels));
-  Image im = make_image(plan, batch, b, work);
+  Image im = make_image(plan, batch, b, kernels, work);
   const auto scratch = [&] {
     Arena& arena = Arena::of_this_thread();
     return &arena == owner ? work + plan.image_bytes : arena.get(scratch_bytes);
@@ -184,9 +208,9 @@ void run_shared(const Plan& plan, const Batch& batch, int64_t b, const Kernels& 
     share_out(int(tasks.size()), threads, parallel_for,
               [&](int i) { kernel(im, tasks[i].scale, tasks[i].first, tasks[i].last, scratch()); });
   };
-  over_strips([&](int k) { return needs_windows(plan.scale[k]); }, kernels.windows);
+  over_strips([&](int k) { return needs_windows(im, k); }, kernels.windows);
   for (int k = 0; k < kScales; k++) finish_signs(im, k);
-  const auto with_gradient = [&](int k) { return needs_gradient(plan, plan.scale[k]); };
+  const auto with_gradient = [&](int k) { return needs_gradient(im, k); };
   if (plan.area && plan.gradient) {  // each scale's gradient passes through the next finer one
     for (int c = kScales - 1; c > 0; c--)
       over_strips([&](int k) { return k == c && with_gradient(k); }, kernels.gradient);
@@ -194,14 +218,14 @@ void run_shared(const Plan& plan, const Batch& batch, int64_t b, const Kernels& 
     over_strips([&](int k) { return k > 0 && with_gradient(k); }, kernels.gradient);
   }
   over_strips([&](int k) { return k == 0 && with_gradient(k); }, kernels.gradient);
-  finish_terms(im, batch.terms + b * int64_t(plan.terms.size()));
+  finish_terms(im, batch, b);
 }
 
 }  // namespace
 
-Plan make_plan(int h, int w, bool area, bool gradient, Element element, const std::vector<int64_t>& terms) {
+Plan make_plan(int h, int w, bool area, bool gradient, bool masked, Element element, const std::vector<int64_t>& terms) {
   Plan plan;
-  plan.h = h, plan.w = w, plan.area = area, plan.gradient = gradient, plan.element = element, plan.terms = terms;
+  plan.h = h, plan.w = w, plan.area = area, plan.gradient = gradient, plan.masked = masked, plan.element = element, plan.terms = terms;
   for (const int64_t t : terms) plan.scale[t / kKinds].kinds |= bit(int(t % kKinds));
   plan.cells = (h + kCell - 1) / kCell;
 
@@ -236,7 +260,9 @@ Plan make_plan(int h, int w, bool area, bool gradient, Element element, const st
     if (gradient && k > 0) s.grad = allocate(map * sizeof(float)) + kPad * sizeof(float);
     if (gradient)
       for (int i = 0; i < kWindows; i++)
-        if (s.kinds & bit(M5 + i)) s.sign[i] = allocate(map + 4 * 16) + kPad;
+        if (s.kinds & bit(M5 + i)) s.sign[i] = allocate(masked ? map * sizeof(float) : map + 4 * 16) + kPad;
+    s.words = (s.w + 63) / 64;
+    if (masked) s.valid = allocate(size_t(s.h) * s.words * sizeof(uint64_t));
     s.sums = allocate(size_t(s.strips) * sizeof(StripSums));
   }
   // rows of a cell that some scale reads

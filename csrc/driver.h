@@ -13,7 +13,10 @@ struct Batch {
   const char *pred, *target;
   int64_t pred_image_stride, pred_row_stride, target_image_stride, target_row_stride;  // in elements
   const float* weights;                                                                // [images, n], or null
+  const uint8_t* mask;                                                                 // bool, or null
+  int64_t mask_image_stride, mask_row_stride;
   float* terms;                                                                        // [images, n]
+  int64_t* counts;                                                                     // [images, n], or null
   char* grad;                                                                          // contiguous, or null
 };
 

@@ -7,9 +7,10 @@ struct GradientScratch {
   float *base, *out;         // kBlock rows each
   float *g_rc, *g_cc, *g_c;  // one row each
   float* zeros;              // one row
+  BlockPositions positions;  // under a mask
   char* windows;
 
-  GradientScratch(const Scale& s, char* scratch) {
+  GradientScratch(const Scale& s, bool masked, char* scratch) {
     float* p = reinterpret_cast<float*>(scratch);
     auto rows = [&](int n) {
       float* r = p + kPad;
@@ -18,10 +19,14 @@ struct GradientScratch {
     };
     base = rows(kBlock), out = rows(kBlock);
     g_rc = rows(1), g_cc = rows(1), g_c = rows(1), zeros = rows(1);
-    windows = reinterpret_cast<char*>(p + kPad);
+    char* rest = reinterpret_cast<char*>(p + kPad);
+    if (masked) positions = BlockPositions(s, rest);
+    windows = rest;
   }
-  static size_t bytes(const Scale& s) {
-    return (size_t(2 * kBlock + 4) * s.pitch + kPad) * sizeof(float) + WindowAdjoint::scratch(s);
+  static size_t bytes(const Scale& s, bool masked) {
+    const size_t windows = WindowAdjoint::scratch(s), masked_windows = masked ? MaskedAdjoint::scratch(s) : 0;
+    return (size_t(2 * kBlock + 4) * s.pitch + kPad) * sizeof(float) +
+           (masked ? BlockPositions::bytes(s) : 0) + (windows > masked_windows ? windows : masked_windows);
   }
 };
 
@@ -48,23 +53,26 @@ inline void write_rows(const Image& im, int y0, int y1, const float* rows, int p
   }
 }
 
-inline void gradient(const Image& im, int k, int first, int last, char* scratch) {
+template <bool kMasked>
+void gradient(const Image& im, int k, int first, int last, char* scratch) {
   const Plan& plan = *im.plan;
   const Scale& s = plan.scale[k];
-  const GradientScratch g(s, scratch);
-  const StencilBlock block = choose_stencil(s.kinds, plan.gradient);
-  const WindowAdjointStep window_adjoint = plan.gradient ? choose_window_adjoint(s.kinds) : nullptr;
+  const GradientScratch g(s, kMasked, scratch);
+  const unsigned kinds = im.kinds[k];
+  const StencilBlock block = choose_stencil<kMasked>(kinds, plan.gradient);
+  using Adjoint = std::conditional_t<kMasked, MaskedAdjoint, WindowAdjoint>;
+  const auto window_adjoint = plan.gradient ? Adjoint::choose(kinds) : nullptr;
   const bool pyramid = plan.gradient && has_pyramid_adjoint(plan, k);
   const bool based = window_adjoint || pyramid;
   const int begin = first * s.strip_rows;
 
-  WindowAdjoint adjoint;
-  if (window_adjoint) start_window_adjoint(adjoint, im, k, begin, g.windows);
+  Adjoint adjoint;
+  if (window_adjoint) adjoint.start(im, k, begin, g.windows);
   for (float* row : {g.zeros, g.g_rc, g.g_cc, g.g_c}) __builtin_memset(row - kPad, 0, s.pitch * sizeof(float));
 
   alignas(64) double sums[kKinds][Vec::N];
   Stencil st{};
-  st.kinds = s.kinds;
+  st.kinds = kinds;
   st.h = s.h, st.w = s.w, st.pitch = s.pitch;
   st.error = im.error(k), st.target = s.target ? im.target_map(k) : nullptr;
   for (int i = 0; i < kKinds; i++) st.weight[i] = Vec(im.weight[k][i] * (bit(i) & kNormalKinds ? 1.0f : kPerUnit));
@@ -74,7 +82,10 @@ inline void gradient(const Image& im, int k, int first, int last, char* scratch)
   st.base = g.zeros, st.base_pitch = 0;
   st.out = g.out, st.out_pitch = s.pitch;
   // the cotangents of the two rows above, where an earlier strip has not just left them
-  if (begin > 0 && plan.gradient) block(st, begin - 2, begin, false);
+  if (begin > 0 && plan.gradient) {
+    if constexpr (kMasked) st.positions = g.positions.fill(im, k, begin - 2, begin);
+    block(st, begin - 2, begin, false);
+  }
   const bool direct = k == 0 && plan.element == Element::kFloat32;  // the stencil writes the user's rows itself
 
   for (int strip = first; strip < last; strip++) {
@@ -95,12 +106,18 @@ inline void gradient(const Image& im, int k, int first, int last, char* scratch)
       }
       if (plan.gradient && k > 0) st.out = im.grad_map(k) + int64_t(y0) * s.pitch;
       if (plan.gradient && direct) st.out = reinterpret_cast<float*>(im.grad) + int64_t(y0) * s.w, st.out_pitch = s.w;
+      if constexpr (kMasked) st.positions = g.positions.fill(im, k, y0, y1);
       block(st, y0, y1, true);
+      if (plan.gradient && k > 0 && plan.area && im.holes[k - 1]) share_gradient(im, k, y0, y1, st.out);
       if (plan.gradient && k == 1 && !plan.area) pad_half_gradient(plan.scale[0], s, st.out, y1 - y0);
       if (plan.gradient && k == 0 && !direct) write_rows(im, y0, y1, g.out, s.pitch);
     }
     StripSums& out = im.strip_sums[k][strip];
     for (int kind = 0; kind < kKinds; kind++)
-      if (bit(kind) & (s.kinds & (bit(D) | kStencilKinds))) out.kind[kind] = sum_doubles(sums[kind]);
+      if (bit(kind) & (kinds & (bit(D) | kStencilKinds))) out.kind[kind] = sum_doubles(sums[kind]);
   }
+}
+
+inline void gradient(const Image& im, int k, int first, int last, char* scratch) {
+  im.holes[k] ? gradient<true>(im, k, first, last, scratch) : gradient<false>(im, k, first, last, scratch);
 }

@@ -16,6 +16,7 @@ constexpr int kWindow[kWindows] = {5, 17, 65};
 
 constexpr unsigned bit(int kind) { return 1u << kind; }
 constexpr unsigned kWindowKinds = bit(M5) | bit(M17) | bit(M65);
+constexpr unsigned kMeanKinds = bit(M) | kWindowKinds;
 constexpr unsigned kNormalKinds = bit(N) | bit(NR) | bit(NC);
 constexpr unsigned kStencilKinds = bit(R) | bit(C) | bit(RR) | bit(RC) | bit(CC) | kNormalKinds;
 
@@ -42,14 +43,16 @@ struct Scale {
   bool target = false;             // its target map is needed
   int strip_rows = 0, strips = 0;  // the unit of work and of summation: fixed by the size alone, so that neither the
                                    // number of threads nor the batch can change a sum
-  size_t error = 0, target_map = 0, grad = 0, sums = 0,
-         sign[kWindows] = {};  // offsets in bytes in an image's workspace
+  int words = 0;                   // 64-bit words of a row of the mask
+  // offsets in bytes in an image's workspace; a window has one map: signs as bytes, or under a mask its cotangents
+  size_t error = 0, target_map = 0, grad = 0, sums = 0, valid = 0, sign[kWindows] = {};
 };
 
 struct Plan {
   int h = 0, w = 0;
   bool area = false;
   bool gradient = false;
+  bool masked = false;
   Element element = Element::kFloat32;
   std::vector<int64_t> terms;
   Scale scale[kScales];
@@ -73,11 +76,21 @@ struct Image {
   int64_t pred_stride, target_stride;  // of rows, in elements
   char* grad;                          // contiguous, or null
   char* work;                          // plan->image_bytes
+  const uint8_t* mask;                 // bool, its first pixel; null if every pixel is valid
+  int64_t mask_stride;                 // of rows
   double* cell_sums;                   // [kScales][cells]: sums of E, per cell
   StripSums* strip_sums[kScales];
-  float weight[kScales][kKinds];  // weight / (h w) of the scale, 0 where not selected
+  unsigned kinds[kScales];         // kinds to compute: selected, with a valid position, not 0 by definition
+  bool holes[kScales];             // some pixel of the scale is invalid
+  int64_t count[kScales][kKinds];  // valid positions of the selected kinds and of D; h w without a mask
+  float weight[kScales][kKinds];  // weight / count, 0 where not selected
   float mean[kScales];            // mean of E
   float mean_sign[kScales];       // mean of sign(E - mean E)
+
+  // whether the sum of E of a scale is wanted: for its mean, or as the only pixel's value
+  bool sums_error(int k) const {
+    return kinds[k] & bit(M) || (count[k][D] == 1 && plan->scale[k].kinds & kMeanKinds);
+  }
 
   template <class T>
   T* map(size_t offset) const {
@@ -87,13 +100,17 @@ struct Image {
   float* target_map(int k) const { return map<float>(plan->scale[k].target_map); }
   float* grad_map(int k) const { return map<float>(plan->scale[k].grad); }
   int8_t* sign_map(int k, int window) const { return map<int8_t>(plan->scale[k].sign[window]); }
+  float* cotangent_map(int k, int window) const { return map<float>(plan->scale[k].sign[window]); }
+  uint64_t* valid_row(int k, int y) const { return map<uint64_t>(plan->scale[k].valid) + int64_t(y) * plan->scale[k].words; }
 };
 
-Plan make_plan(int h, int w, bool area, bool gradient, Element element, const std::vector<int64_t>& terms);
+Plan make_plan(int h, int w, bool area, bool gradient, bool masked, Element element, const std::vector<int64_t>& terms);
 
 // The kernels of one instruction set.
 struct Kernels {
   const char* name;
+  // the mask of every scale and the counts, of an image that has a mask
+  void (*mask)(Image&, char* scratch);
   // E and the target of one cell of rows of scale 0, and the rows of all scales that belong to it
   void (*pyramid)(const Image&, int cell, char* scratch);
   // what needs the whole of scale 0: the one pixel of scales that the map is too small for

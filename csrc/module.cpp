@@ -30,8 +30,8 @@ static py::dict build_info() {
 }
 
 static size_t workspace_bytes(int h, int w, const std::vector<int64_t>& terms, const std::string& downsample,
-                              bool gradient) {
-  const mlr::Plan plan = mlr::make_plan(h, w, downsample == "area", gradient, mlr::Element::kFloat32, terms);
+                              bool gradient, bool mask) {
+  const mlr::Plan plan = mlr::make_plan(h, w, downsample == "area", gradient, mask, mlr::Element::kFloat32, terms);
   return mlr::thread_bytes(plan, mlr::current_kernels());
 }
 
@@ -44,7 +44,7 @@ PYBIND11_MODULE(_C, m) {
   m.def("set_capability", &mlr::set_capability, py::arg("name"),
         "Run another instruction set's kernels; '' restores the natural choice.");
   m.def("workspace_bytes", &workspace_bytes, py::arg("height"), py::arg("width"), py::arg("terms"),
-        py::arg("downsample") = "bicubic", py::arg("gradient") = true, "Memory one thread needs beside the tensors.");
+        py::arg("downsample") = "bicubic", py::arg("gradient") = true, py::arg("mask") = false, "Memory one thread needs beside the tensors.");
   m.def("build_info", &build_info, "Compiler, PyTorch version and sanitizer of the build.");
   m.attr("KINDS") = py::make_tuple("D", "M", "M5", "M17", "M65", "r", "c", "rr", "rc", "cc", "N", "Nr", "Nc");
 }

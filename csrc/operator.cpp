@@ -42,7 +42,7 @@ Tensor with_dense_rows(const Tensor& t) {
 
 std::tuple<Tensor, Tensor, Tensor> multi_loss(const Tensor& pred_in, const Tensor& target_in,
                                               std::optional<Tensor> weights_in, const std::vector<int64_t>& indices,
-                                              std::string downsample, std::optional<Tensor> mask) {
+                                              std::string downsample, std::optional<Tensor> mask_in) {
   STD_TORCH_CHECK((pred_in.dim() == 3 || (pred_in.dim() == 4 && pred_in.size(1) == 1)) && pred_in.numel() > 0,
                   "mlr::multi_loss: pred must be [B, 1, H, W] or [B, H, W] with B, H, W >= 1, got ", text(pred_in));
   const int64_t dim = pred_in.dim(), images = pred_in.size(0), h = pred_in.size(dim - 2), w = pred_in.size(dim - 1);
@@ -66,6 +66,16 @@ std::tuple<Tensor, Tensor, Tensor> multi_loss(const Tensor& pred_in, const Tenso
     STD_TORCH_CHECK(weights_in->dim() == 2 && weights_in->size(0) == images && weights_in->size(1) == n,
                     "mlr::multi_loss: weights must be [", images, ", ", n, "], got ", text(*weights_in));
 
+  if (mask_in) {
+    STD_TORCH_CHECK(mask_in->scalar_type() == ScalarType::Bool && mask_in->is_cpu(),
+                    "mlr::multi_loss: mask must be bool and on the device of pred");
+    const int64_t d = mask_in->dim();
+    STD_TORCH_CHECK((d == 3 || (d == 4 && mask_in->size(1) == 1)) && mask_in->size(0) == images &&
+                        mask_in->size(d - 2) == h && mask_in->size(d - 1) == w,
+                    "mlr::multi_loss: mask must be [B, 1, H, W] or [B, H, W] in the size of pred, ", text(pred_in),
+                    ", got ", text(*mask_in));
+  }
+
   mlr::Element element;
   switch (pred_in.scalar_type()) {
     case ScalarType::Float:
@@ -78,12 +88,10 @@ std::tuple<Tensor, Tensor, Tensor> multi_loss(const Tensor& pred_in, const Tenso
       element = mlr::Element::kBFloat16;
       break;
     case ScalarType::Double:
-      return reference(pred_in, target_in, weights_in, indices, downsample, mask);
+      return reference(pred_in, target_in, weights_in, indices, downsample, mask_in);
     default:
       STD_TORCH_CHECK(false, "mlr::multi_loss: pred must be float32, float16, bfloat16 or float64");
   }
-
-  if (mask) return reference(pred_in, target_in, weights_in, indices, downsample, mask);
 
   const Tensor pred = with_dense_rows(pred_in), target = with_dense_rows(target_in);
   std::optional<Tensor> weights;
@@ -96,6 +104,10 @@ std::tuple<Tensor, Tensor, Tensor> multi_loss(const Tensor& pred_in, const Tenso
   const std::vector<int64_t> none = {0}, shape(pred_in.sizes().begin(), pred_in.sizes().end());
   const Tensor grad = torch::stable::new_empty(pred_in, weights ? shape : none);
 
+  std::optional<Tensor> mask;
+  if (mask_in) mask = with_dense_rows(*mask_in);
+  const Tensor counts = torch::stable::new_empty(pred_in, mask ? std::vector<int64_t>{images, n} : none, ScalarType::Long);
+
   mlr::Batch batch{};
   batch.images = images;
   batch.pred = static_cast<const char*>(pred.const_data_ptr());
@@ -106,13 +118,20 @@ std::tuple<Tensor, Tensor, Tensor> multi_loss(const Tensor& pred_in, const Tenso
   batch.terms = static_cast<float*>(values.mutable_data_ptr());
   batch.grad = weights ? static_cast<char*>(grad.mutable_data_ptr()) : nullptr;
 
-  const mlr::Plan plan = mlr::make_plan(int(h), int(w), downsample == "area", weights.has_value(), element, indices);
+  if (mask) {
+    batch.mask = static_cast<const uint8_t*>(mask->const_data_ptr());
+    batch.mask_image_stride = mask->stride(0), batch.mask_row_stride = mask->stride(mask->dim() - 2);
+    batch.counts = static_cast<int64_t*>(counts.mutable_data_ptr());
+  }
+
+  const mlr::Plan plan = mlr::make_plan(int(h), int(w), downsample == "area", weights.has_value(), mask.has_value(),
+                                        element, indices);
   const int threads = int(torch::stable::get_num_threads());
   const mlr::ParallelFor parallel_for = [](int64_t count, const std::function<void(int64_t, int64_t)>& body) {
     torch::stable::parallel_for(0, count, 1, body);
   };
   mlr::run_batch(plan, batch, mlr::current_kernels(), threads, parallel_for);
-  return {values, grad, torch::stable::new_empty(pred_in, none, ScalarType::Long)};
+  return {values, grad, counts};
 }
 
 }  // namespace

@@ -9,15 +9,20 @@
 
 constexpr float kOuterTap = -3.0f / 32, kInnerTap = 19.0f / 32;
 
-// E and the target of row y of scale 0 into rows of float maps; returns the sum of E by lanes.
-template <class T>
+// E and the target of row y of scale 0 into rows of float maps, 0 at invalid pixels; returns the sum of E by lanes.
+template <class T, bool kMasked>
 MLR_INLINE Vec prepare_row(const Image& im, int y, float* error, float* target) {
   const Plan& plan = *im.plan;
   const auto* p = reinterpret_cast<const typename T::Storage*>(im.pred) + y * im.pred_stride;
   const auto* t = reinterpret_cast<const typename T::Storage*>(im.target) + y * im.target_stride;
   const int w = plan.w, pitch = plan.scale[0].pitch;
+  const uint64_t* const valid = kMasked ? im.valid_row(0, y) : nullptr;
   Vec sum = Vec::zero();
   auto keep = [&](int x, Vec pv, Vec tv) __attribute__((always_inline)) {
+    if constexpr (kMasked) {
+      const LaneMask lanes = LaneMask::load(valid, x);
+      pv = pv & lanes, tv = tv & lanes;
+    }
     const Vec e = (pv - tv) + Vec::zero();  // + 0 turns -0 (pred -0, target 0) into 0: windows.h reads the sign bit
     e.store(error + x);
     if (target) tv.store(target + x);
@@ -35,6 +40,17 @@ MLR_INLINE Vec prepare_row(const Image& im, int y, float* error, float* target) 
   replicate_border(error, w, pitch);
   if (target) replicate_border(target, w, pitch);
   return sum;
+}
+
+template <class T>
+MLR_INLINE Vec prepare_row(const Image& im, int y, float* error, float* target) {
+  return im.holes[0] ? prepare_row<T, true>(im, y, error, target) : prepare_row<T, false>(im, y, error, target);
+}
+
+// Sets the invalid pixels of a row of scale k to 0.
+MLR_INLINE void clear_invalid(const Image& im, int k, int y, float* row) {
+  const uint64_t* const valid = im.valid_row(k, y);
+  for (int x = 0; x < im.plan->scale[k].w; x += Vec::N) (Vec::load(row + x) & LaneMask::load(valid, x)).store(row + x);
 }
 
 MLR_INLINE Vec taps(Vec a, Vec b, Vec c, Vec d) { return fma(b + c, Vec(kInnerTap), (a + d) * Vec(kOuterTap)); }
@@ -114,6 +130,45 @@ MLR_INLINE void area_rows(const Scale& above, const Scale& s, int first, int las
   }
 }
 
+// A row of an area scale as its children see it: all children / valid children of a pixel, 0 where none is.
+struct AreaRow {
+  const uint64_t *a, *b, *valid;
+  bool wide;
+  MLR_INLINE AreaRow(const Image& im, int k, int i) {
+    const Scale& above = im.plan->scale[k - 1];
+    wide = above.w > 1;
+    a = im.valid_row(k - 1, above.h > 1 ? 2 * i : 0);
+    b = above.h > 1 ? a + above.words : a;
+    valid = im.valid_row(k, i);
+  }
+  // pixels x .. x + N - 1
+  MLR_INLINE Vec share(int x) const {
+    const Vec one(1.0f);
+    const auto pair = [&](int at) { return (one & LaneMask::load(a, at)) + (one & LaneMask::load(b, at)); };
+    Vec count;
+    if (wide) {
+      Vec even, odd;
+      deinterleave(pair(2 * x), pair(2 * x + Vec::N), even, odd);
+      count = even + odd;
+    } else {
+      count = pair(x) + pair(x);
+    }
+    return Vec(4.0f) / count & LaneMask::load(valid, x);
+  }
+};
+
+// The same means over the valid pixels alone.
+inline void masked_area_rows(const Image& im, int k, int first, int last, const float* in, float* out) {
+  const Scale &above = im.plan->scale[k - 1], &s = im.plan->scale[k];
+  area_rows(above, s, first, last, in, out);
+  for (int i = first; i < last; i++) {
+    const AreaRow row(im, k, i);
+    float* const o = out + int64_t(i) * s.pitch;
+    for (int x = 0; x < s.w; x += Vec::N) (Vec::load(o + x) * row.share(x)).store(o + x);
+    replicate_border(o, s.w, s.pitch);
+  }
+}
+
 // The two maps of a scale: E, and the target where a normal needs it.
 struct Maps {
   float* map[2];
@@ -147,6 +202,7 @@ struct BicubicCell {
         quarter_row(rows, out, s.w);
       else
         coarse_row(rows, k, out, s.w);
+      if (im.holes[k]) clear_invalid(im, k, i, out);
       replicate_border(out, s.w, s.pitch);
     }
   }
@@ -202,10 +258,12 @@ void pyramid_cell(const Image& im, int cell, char* scratch) {
     const Maps out(im, k);
     if (plan.area) {
       const Maps in(im, k - 1);
-      for (int m = 0; m < out.count; m++) area_rows(plan.scale[k - 1], s, first, last, in.map[m], out.map[m]);
+      for (int m = 0; m < out.count; m++)
+        im.holes[k - 1] ? masked_area_rows(im, k, first, last, in.map[m], out.map[m])
+                        : area_rows(plan.scale[k - 1], s, first, last, in.map[m], out.map[m]);
     }
     double sum_k = 0;
-    if (s.kinds & bit(M))
+    if (im.sums_error(k))
       for (int i = first; i < last; i++) sum_k += sum_row(out.map[0] + int64_t(i) * s.pitch, s.w);
     im.cell_sums[k * plan.cells + cell] = sum_k;
     if (first < last && last == s.h)
@@ -256,6 +314,7 @@ inline void collapsed(const Image& im) {
           if (rows.weight[i] != 0 && columns.weight[j] != 0)
             sum += rows.weight[i] * columns.weight[j] *
                    in[int64_t(rows.position[i]) * plan.scale[0].pitch + columns.position[j]];
+      if (im.holes[k]) sum = 0;  // of a single pixel: it is invalid
       out[0] = sum;
       replicate_border(out, 1, s.pitch);
       replicate_last_row(out, 1, s.pitch);

@@ -162,6 +162,16 @@ MLR_INLINE void area_adjoint_row(const Scale& fine, const Scale& s, const float*
   }
 }
 
+// Prepares rows of the gradient of an area scale whose children are not all valid: a valid child gets
+// gradient / valid children.
+inline void share_gradient(const Image& im, int k, int y0, int y1, float* grad) {
+  const Scale& s = im.plan->scale[k];
+  for (int y = y0; y < y1; y++, grad += s.pitch) {
+    const AreaRow row(im, k, y);
+    for (int x = 0; x < s.w; x += Vec::N) (Vec::load(grad + x) * row.share(x)).store(grad + x);
+  }
+}
+
 // What the gradients of coarser scales give to row y of scale k: all of them to scale 0 (bicubic), each to the next
 // finer one (area).
 inline bool has_pyramid_adjoint(const Plan& plan, int k) {
@@ -173,8 +183,10 @@ inline bool has_pyramid_adjoint(const Plan& plan, int k) {
 
 inline void add_pyramid_adjoint(const Image& im, int k, int y, float* out) {
   const Scale* const scale = im.plan->scale;
-  if (im.plan->area)
+  if (im.plan->area) {
     area_adjoint_row(scale[k], scale[k + 1], im.grad_map(k + 1), y, out);
-  else
+    if (im.holes[k]) clear_invalid(im, k, y, out);
+  } else {
     bicubic_adjoint_row(im, y, out);
+  }
 }

@@ -43,6 +43,48 @@ MLR_INLINE NormalValue normal_distance(Vec e1, Vec e2, Vec b1, Vec b2, Vec a1, V
   return r;
 }
 
+// Where kinds have their valid positions, for the rows of a block.
+struct BlockPositions {
+  Positions* rows = nullptr;  // [kBlock][words]
+  uint64_t* dense = nullptr;  // bits of columns where every row has every position
+  int words = 0;
+
+  BlockPositions() = default;
+  BlockPositions(const Scale& s, char*& scratch) : words(s.words) {
+    rows = reinterpret_cast<Positions*>(scratch);
+    dense = reinterpret_cast<uint64_t*>(rows + kBlock * words);
+    scratch += bytes(s);
+  }
+  static size_t bytes(const Scale& s) { return s.words * (kBlock * sizeof(Positions) + sizeof(uint64_t)); }
+
+  const BlockPositions* fill(const Image& im, int k, int y0, int y1) const {
+    const int h = im.plan->scale[k].h;
+    for (int i = 0; i < words; i++) dense[i] = ~uint64_t(0);
+    for (int y = y0; y < y1; y++) {
+      const uint64_t* row[3];
+      for (int i = 0; i < 3; i++) row[i] = im.valid_row(k, clamp(y + i, 0, h - 1));
+      for (int i = 0; i < words; i++) {
+        const Positions& p = rows[(y - y0) * words + i] = Positions(row[0], row[1], row[2], i, words);
+        dense[i] &= p.rr & p.rc & p.cc;  // all that is read
+      }
+    }
+    return this;
+  }
+  // whether the columns x .. x + N - 1 have no hole
+  bool is_dense(int x) const {
+    constexpr uint64_t all = (uint64_t(1) << Vec::N) - 1;
+    return (dense[x / 64] >> (x % 64) & all) == all;
+  }
+};
+
+// A normal's distance and cotangents where it has a valid position, else 0.
+template <bool kGradient>
+MLR_INLINE NormalValue keep_valid(NormalValue n, LaneMask valid) {
+  n.half = n.half & valid;
+  if constexpr (kGradient) n.t = n.t & valid;
+  return n;
+}
+
 enum Group : unsigned { kFirst = 1, kSecond = 2, kNormal = 4, kSecondNormals = 8, kGroups = 16 };
 inline unsigned groups(unsigned kinds) {
   return (kinds & (bit(R) | bit(C)) ? kFirst : 0u) | (kinds & (bit(RR) | bit(RC) | bit(CC)) ? kSecond : 0u) |
@@ -69,9 +111,16 @@ struct Stencil {
   Vec mean, constant;        // mean E; what M adds to every pixel, -weight mean sign(E - mean E)
   float *g_rc, *g_cc, *g_c;  // cotangents of the last row of the block above
   double (*sums)[Vec::N];    // [kKinds]
+  const BlockPositions* positions;  // of the block's rows, under a mask
 };
 
-template <unsigned kMask, bool kGradient>
+template <bool kMasked>
+MLR_INLINE Vec keep(Vec v, LaneMask valid) {
+  if constexpr (kMasked) return v & valid;
+  return v;
+}
+
+template <unsigned kMask, bool kGradient, bool kMasked>
 void stencil_block(const Stencil& s, int y0, int y1, bool count) {
   constexpr bool first = kMask & kFirst, second = kMask & kSecond, n1 = kMask & kNormal, n2 = kMask & kSecondNormals;
   constexpr bool slopes = first || n1, curves = second || n2, any = slopes || curves, with_target = n1 || n2;
@@ -111,6 +160,11 @@ void stencil_block(const Stencil& s, int y0, int y1, bool count) {
     }
     const float* base = s.base + x;
     float* out = s.out + x;
+    // kHoles: some position of these columns is invalid
+    const auto march = [&](auto holes) __attribute__((always_inline)) {
+    constexpr bool kHoles = decltype(holes)::value;
+    const Positions* p = kHoles ? s.positions->rows + x / 64 : nullptr;
+    const int bit_of = x % 64;
     for (int i = 0; i < rows; i++) {
       // the next columns: a march down so many rows is no pattern that the processor would foresee
       if constexpr (any) __builtin_prefetch(e + 2 * pitch + kLine);
@@ -137,6 +191,14 @@ void stencil_block(const Stencil& s, int y0, int y1, bool count) {
             tcc = tc1 - tc0;
           }
         }
+        LaneMask has_r{}, has_c{}, has_rr{}, has_rc{}, has_cc{};
+        if constexpr (kHoles) {
+          has_r = LaneMask::load(&p->r, bit_of), has_c = LaneMask::load(&p->c, bit_of);
+          if constexpr (curves) {
+            has_rr = LaneMask::load(&p->rr, bit_of), has_rc = LaneMask::load(&p->rc, bit_of);
+            has_cc = LaneMask::load(&p->cc, bit_of);
+          }
+        }
         // Losses, and the cotangent of each derivative. The normals go first: what is quickly done fills the time that
         // their roots and divisions take.
         NormalValue n, nr, nc;
@@ -146,24 +208,33 @@ void stencil_block(const Stencil& s, int y0, int y1, bool count) {
           nr = normal_distance<kGradient>(rr, rc, trr, trc, trr + rr, prc, wt[NR]);
           nc = normal_distance<kGradient>(cc, rc, tcc, trc, tcc + cc, prc, wt[NC]);
         }
+        if constexpr (n1 && kHoles) n = keep_valid<kGradient>(n, has_r & has_c);
+        if constexpr (n2 && kHoles) {
+          nr = keep_valid<kGradient>(nr, has_rr & has_rc);
+          nc = keep_valid<kGradient>(nc, has_rc & has_cc);
+        }
+        const Vec vr = keep<kHoles>(r0, has_r), vc = keep<kHoles>(c0, has_c);
+        Vec vrr, vrc, vcc;
+        if constexpr (curves)
+          vrr = keep<kHoles>(rr, has_rr), vrc = keep<kHoles>(rc, has_rc), vcc = keep<kHoles>(cc, has_cc);
         if constexpr (first) {
-          sum.r = sum.r + abs(r0);
-          sum.c = sum.c + abs(c0);
+          sum.r = sum.r + abs(vr);
+          sum.c = sum.c + abs(vc);
         }
         if constexpr (second) {
-          sum.rr = sum.rr + abs(rr);
-          sum.rc = sum.rc + abs(rc);
-          sum.cc = sum.cc + abs(cc);
+          sum.rr = sum.rr + abs(vrr);
+          sum.rc = sum.rc + abs(vrc);
+          sum.cc = sum.cc + abs(vcc);
         }
         Vec gr = Vec::zero(), gc = gr, grr = gr, grc = gr, gcc = gr;
         if constexpr (first && kGradient) {
-          gr = unit_sign(r0) * wt[R];
-          gc = unit_sign(c0) * wt[C];
+          gr = unit_sign(vr) * wt[R];
+          gc = unit_sign(vc) * wt[C];
         }
         if constexpr (second && kGradient) {
-          grr = unit_sign(rr) * wt[RR];
-          grc = unit_sign(rc) * wt[RC];
-          gcc = unit_sign(cc) * wt[CC];
+          grr = unit_sign(vrr) * wt[RR];
+          grc = unit_sign(vrc) * wt[RC];
+          gcc = unit_sign(vcc) * wt[CC];
         }
         if constexpr (n1) {
           sum.n = sum.n + n.half;
@@ -200,14 +271,16 @@ void stencil_block(const Stencil& s, int y0, int y1, bool count) {
       }
       // D, M and the gradient so far: quickly done, and so they come last
       Vec g;
-      if constexpr (kGradient) g = Vec::load(base) + s.constant;
+      LaneMask valid{};
+      if constexpr (kHoles && kGradient) valid = LaneMask::load(&p->valid, bit_of);
+      if constexpr (kGradient) g = Vec::load(base) + keep<kHoles>(s.constant, valid);
       if (use_d) {
         const Vec e0 = Vec::load(e);
         sum.d = sum.d + abs(e0);
         if constexpr (kGradient) g = fma(unit_sign(e0), wt[D], g);
       }
       if constexpr (kGradient) {
-        if (use_m) g = fma(unit_sign(Vec::load(e) - s.mean), wt[M], g);
+        if (use_m) g = fma(unit_sign(keep<kHoles>(Vec::load(e) - s.mean, valid)), wt[M], g);
         if constexpr (any) g = g + across + down;
         if (left >= Vec::N)
           g.store(out);
@@ -217,6 +290,16 @@ void stencil_block(const Stencil& s, int y0, int y1, bool count) {
         out += s.out_pitch;
       }
       e += pitch;
+      if constexpr (kHoles) p += s.positions->words;
+    }
+    };
+    if constexpr (kMasked) {
+      if (s.positions->is_dense(x))
+        march(std::false_type());
+      else
+        march(std::true_type());
+    } else {
+      march(std::false_type());
     }
     if constexpr (any && kGradient) {
       g_c.store(s.g_c + x);
@@ -247,11 +330,13 @@ void stencil_block(const Stencil& s, int y0, int y1, bool count) {
 }
 
 using StencilBlock = void (*)(const Stencil&, int, int, bool);
-template <size_t... i>
+template <bool kMasked, size_t... i>
 constexpr StencilBlock choose_from(std::index_sequence<i...>, unsigned mask, bool gradient) {
-  constexpr StencilBlock table[2][kGroups] = {{stencil_block<i, false>...}, {stencil_block<i, true>...}};
+  constexpr StencilBlock table[2][kGroups] = {{stencil_block<i, false, kMasked>...},
+                                                   {stencil_block<i, true, kMasked>...}};
   return table[gradient][mask];
 }
-inline StencilBlock choose_stencil(unsigned kinds, bool gradient) {
-  return choose_from(std::make_index_sequence<kGroups>(), groups(kinds), gradient);
+template <bool kMasked>
+StencilBlock choose_stencil(unsigned kinds, bool gradient) {
+  return choose_from<kMasked>(std::make_index_sequence<kGroups>(), groups(kinds), gradient);
 }

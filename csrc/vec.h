@@ -72,6 +72,25 @@ MLR_INLINE Vec half_to_float(const uint16_t* p) {
 MLR_INLINE void float_to_half(uint16_t* p, Vec a) {
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtps_ph(a.v, _MM_FROUND_TO_NEAREST_INT));
 }
+MLR_INLINE Vec load_counts(const uint16_t* p) {
+  return _mm512_cvtepi32_ps(_mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))));
+}
+struct LaneMask {
+  __mmask16 m;
+  // lanes of pixels x .. x + N - 1 from a row of bits; x is a multiple of N
+  static MLR_INLINE LaneMask load(const uint64_t* row, int x) {
+    uint16_t bits;
+    __builtin_memcpy(&bits, reinterpret_cast<const char*>(row) + x / 8, sizeof bits);
+    return {bits};
+  }
+};
+MLR_INLINE LaneMask operator&(LaneMask a, LaneMask b) { return {__mmask16(a.m & b.m)}; }
+MLR_INLINE Vec operator&(Vec a, LaneMask m) { return _mm512_maskz_mov_ps(m.m, a.v); }
+// bit i tells whether byte i of 64 is not 0
+MLR_INLINE uint64_t bits_of_bytes(const uint8_t* p) {
+  const __m512i bytes = _mm512_loadu_si512(p);
+  return _mm512_test_epi8_mask(bytes, bytes);
+}
 
 #elif MLR_SIMD == 256
 
@@ -141,6 +160,26 @@ MLR_INLINE Vec half_to_float(const uint16_t* p) {
 }
 MLR_INLINE void float_to_half(uint16_t* p, Vec a) {
   _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_cvtps_ph(a.v, _MM_FROUND_TO_NEAREST_INT));
+}
+MLR_INLINE Vec load_counts(const uint16_t* p) {
+  return _mm256_cvtepi32_ps(_mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
+}
+struct LaneMask {
+  __m256 m;
+  static MLR_INLINE LaneMask load(const uint64_t* row, int x) {
+    const __m256i bit = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
+    const __m256i all = _mm256_set1_epi8(reinterpret_cast<const char*>(row)[x / 8]);
+    return {_mm256_castsi256_ps(_mm256_cmpeq_epi32(_mm256_and_si256(all, bit), bit))};
+  }
+};
+MLR_INLINE LaneMask operator&(LaneMask a, LaneMask b) { return {_mm256_and_ps(a.m, b.m)}; }
+MLR_INLINE Vec operator&(Vec a, LaneMask m) { return _mm256_and_ps(a.v, m.m); }
+MLR_INLINE uint64_t bits_of_bytes(const uint8_t* p) {
+  const auto half = [](const uint8_t* q) {
+    const __m256i bytes = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(q));
+    return uint32_t(~_mm256_movemask_epi8(_mm256_cmpeq_epi8(bytes, _mm256_setzero_si256())));
+  };
+  return half(p) | uint64_t(half(p + 32)) << 32;
 }
 
 #else  // four lanes in the compiler's own vectors
@@ -242,6 +281,27 @@ MLR_INLINE void float_to_half(uint16_t* p, Vec a) {
   vst1_u16(p, vreinterpret_u16_f16(vcvt_f16_f32((float32x4_t)a.v)));
 }
 #endif
+MLR_INLINE Vec load_counts(const uint16_t* p) { return Vec::Floats{float(p[0]), float(p[1]), float(p[2]), float(p[3])}; }
+struct LaneMask {
+  Vec::Ints m;
+  static MLR_INLINE LaneMask load(const uint64_t* row, int x) {
+    const Vec::Ints bit = {1, 2, 4, 8};
+    return {((Vec::Ints{} + int32_t(row[x / 64] >> (x % 64))) & bit) == bit};
+  }
+};
+MLR_INLINE LaneMask operator&(LaneMask a, LaneMask b) { return {a.m & b.m}; }
+MLR_INLINE Vec operator&(Vec a, LaneMask m) { return (Vec::Floats)((Vec::Ints)a.v & m.m); }
+MLR_INLINE uint64_t bits_of_bytes(const uint8_t* p) {
+  uint64_t bits = 0;
+  for (int i = 0; i < 64; i += 8) {
+    uint64_t bytes;
+    __builtin_memcpy(&bytes, p + i, sizeof bytes);
+    // the top bit of each byte that is not 0; the product gathers them in the highest byte
+    bytes = (((bytes & ~0x8080808080808080u) + ~0x8080808080808080u) | bytes) & 0x8080808080808080u;
+    bits |= ((bytes >> 7) * 0x0102040810204080u >> 56) << i;
+  }
+  return bits;
+}
 
 #endif
 

@@ -20,6 +20,12 @@ struct AdjointWindow {
 
 // The three windows of one scale; one that is not selected has no signs.
 struct WindowAdjoint {
+  // Writes row y of the gradient of the windows. Rows must come in order: each is one step of the column sums.
+  using Step = void (*)(WindowAdjoint&, int y, float* row);
+  static Step choose(unsigned kinds);
+  // the state before row y0
+  void start(const Image& im, int k, int y0, char* scratch);
+
   AdjointWindow win[kWindows];
   int h, w, pitch;
 
@@ -40,18 +46,18 @@ MLR_INLINE void add_bytes(int8_t* __restrict__ c, const int8_t* __restrict__ a, 
     for (int x = 0; x < n; x++) c[x] = int8_t(c[x] - b[x]);
 }
 
-inline void start_window_adjoint(WindowAdjoint& a, const Image& im, int k, int y0, char* scratch) {
+inline void WindowAdjoint::start(const Image& im, int k, int y0, char* scratch) {
   const Scale& s = im.plan->scale[k];
-  a.h = s.h, a.w = s.w, a.pitch = s.pitch;
+  h = s.h, w = s.w, pitch = s.pitch;
   int16_t* edges = reinterpret_cast<int16_t*>(scratch);
   int8_t* bytes = reinterpret_cast<int8_t*>(edges + kWindows * s.pitch);
   __builtin_memset(scratch, 0, WindowAdjoint::scratch(s));
   for (int i = 0; i < kWindows; i++) {
-    AdjointWindow& v = a.win[i];
+    AdjointWindow& v = win[i];
     v.radius = kWindow[i] / 2, v.area = kWindow[i] * kWindow[i];
     v.edge = edges + int64_t(i) * s.pitch + kPad;
     v.columns = bytes + int64_t(i) * WindowAdjoint::columns_pitch(s) + kPad;
-    v.signs = s.kinds & bit(M5 + i) ? im.sign_map(k, i) : nullptr;
+    v.signs = im.kinds[k] & bit(M5 + i) ? im.sign_map(k, i) : nullptr;
     v.scaled = -im.weight[k][M5 + i] / float(v.area);
     if (!v.signs) continue;
     // column sums of the row before y0, so that every row makes one step
@@ -177,10 +183,8 @@ void window_adjoint_step(WindowAdjoint& a, int y, float* out) {
   if constexpr (k65) add_edge_row<32>(a.win[2], y, a.h, a.w, a.pitch, out);
 }
 
-using WindowAdjointStep = void (*)(WindowAdjoint&, int, float*);
-// Rows must come in order: each is one step of the column sums.
-inline WindowAdjointStep choose_window_adjoint(unsigned kinds) {
-  static constexpr WindowAdjointStep table[8] = {nullptr,
+inline WindowAdjoint::Step WindowAdjoint::choose(unsigned kinds) {
+  static constexpr Step table[8] = {nullptr,
                                                  window_adjoint_step<true, false, false>,
                                                  window_adjoint_step<false, true, false>,
                                                  window_adjoint_step<true, true, false>,

@@ -128,7 +128,10 @@ struct Window {
   int kind, n, radius;
   float* ring;     // n + 1 rows
   float* columns;  // the running sums of one row
-  int8_t* signs;   // the map, or null where no gradient is wanted
+  int8_t* signs;   // the map, or null where no gradient is wanted or there is a mask
+  // under a mask:
+  WindowCounts counts;  // valid pixels of every window of the row
+  float* cotangents;    // n^2 sign / count, or null
   Totals total;    // sum |E - box E|
   MLR_INLINE Window() {}
 
@@ -190,6 +193,42 @@ MLR_INLINE Vec finish_row(const Window& win, const float* error, int8_t* signs, 
   return total;
 }
 
+// The same under a mask: the means run over the valid pixels of a window, the cotangent of its pixels is
+// sign(E - box E) / count times the n^2 that a window without holes has, so that it is a whole number there.
+template <bool kGradient, bool kStep>
+MLR_INLINE Vec finish_masked_row(const Window& win, const uint64_t* valid, const float* error, float* cotangents, int w,
+                                 int pitch, int y, int h) {
+  float* const v = win.columns;
+  const float* const enter = win.row(clamp(y + win.radius, 0, h - 1), pitch);
+  const float* const leave = win.row(clamp(y - win.radius - 1, 0, h - 1), pitch);
+  const uint16_t* const counts = win.counts.columns;
+  const Vec area(float(win.n) * float(win.n)), one(1.0f);
+  auto difference = [&](int x) __attribute__((always_inline)) {
+    Vec sum = Vec::load(v + x);
+    if constexpr (kStep) {
+      sum = sum + (Vec::load(enter + x) - Vec::load(leave + x));
+      sum.store(v + x);
+    }
+    const Vec share = one / load_counts(counts + x) & LaneMask::load(valid, x);
+    const Vec d = fnma(sum, share, Vec::load(error + x));
+    if constexpr (kGradient) (unit_sign(d) * Vec(kPerUnit) * (share * area)).store(cotangents + x);
+    return d;
+  };
+  Vec total = Vec::zero();
+  by_fours(w, difference, [&](int, const Vec* d) __attribute__((always_inline)) {
+    total = total + ((abs(d[0]) + abs(d[1])) + (abs(d[2]) + abs(d[3])));
+  });
+  return total;
+}
+
+template <bool kGradient>
+MLR_INLINE Vec finish_masked_row(const Window& win, const uint64_t* valid, const float* error, float* cotangents, int w,
+                                 int pitch, int y, int h, bool restart) {
+  if (!restart) return finish_masked_row<kGradient, true>(win, valid, error, cotangents, w, pitch, y, h);
+  sum_window(win, w, pitch, y, h);
+  return finish_masked_row<kGradient, false>(win, valid, error, cotangents, w, pitch, y, h);
+}
+
 template <bool kSigns>
 MLR_INLINE Vec finish_row(const Window& win, const float* error, int8_t* signs, int w, int pitch, int y, int h,
                           bool restart) {
@@ -199,10 +238,15 @@ MLR_INLINE Vec finish_row(const Window& win, const float* error, int8_t* signs, 
 }
 
 // adds |E - mean E| and sign(E - mean E) of one row, the latter in units of kUnit
-MLR_INLINE void mean_row(const float* error, int w, float mean, Vec& total, Vec& signs) {
+template <bool kMasked>
+MLR_INLINE void mean_row(const float* error, const uint64_t* valid, int w, float mean, Vec& total, Vec& signs) {
   const Vec m(mean);
   Vec row = Vec::zero(), row_signs = row;
-  auto difference = [&](int x) __attribute__((always_inline)) { return Vec::load(error + x) - m; };
+  auto difference = [&](int x) __attribute__((always_inline)) {
+    const Vec d = Vec::load(error + x) - m;
+    if constexpr (kMasked) return d & LaneMask::load(valid, x);
+    return d;
+  };
   by_fours(w, difference, [&](int, const Vec* d) __attribute__((always_inline)) {
     row = row + ((abs(d[0]) + abs(d[1])) + (abs(d[2]) + abs(d[3])));
     row_signs = row_signs + ((unit_sign(d[0]) + unit_sign(d[1])) + (unit_sign(d[2]) + unit_sign(d[3])));
@@ -211,42 +255,54 @@ MLR_INLINE void mean_row(const float* error, int w, float mean, Vec& total, Vec&
   signs = signs + row_signs;
 }
 
-inline size_t windows_scratch(const Scale& s) {
-  size_t rows = 0;
-  for (int i = 0; i < kWindows; i++)
-    if (s.kinds & bit(M5 + i)) rows += kWindow[i] + 2;
-  return rows * s.pitch * sizeof(float);
+inline size_t windows_scratch(const Scale& s, bool masked) {
+  size_t rows = 0, counts = RowCounts::bytes(s);
+  for (int i = 0; i < kWindows; i++) {
+    if (!(s.kinds & bit(M5 + i))) continue;
+    rows += kWindow[i] + 2;
+    counts += WindowCounts::bytes(s, kWindow[i]);
+  }
+  return rows * s.pitch * sizeof(float) + (masked ? counts : 0);
 }
 
-inline void windows(const Image& im, int k, int first, int last, char* scratch) {
+template <bool kMasked>
+void windows(const Image& im, int k, int first, int last, char* scratch) {
   const Scale& s = im.plan->scale[k];
   const int h = s.h, w = s.w, pitch = s.pitch;
   const int begin = first * s.strip_rows, end = clamp(last * s.strip_rows, 0, h);
   const float* const error = im.error(k);
+  const unsigned kinds = im.kinds[k];
 
-  const RowSums sums_of_row = choose_row_sums(s.kinds);
+  const RowSums sums_of_row = choose_row_sums(kinds);
   Window win[kWindows];
   float* free = reinterpret_cast<float*>(scratch);
   int count = 0;
   Window* of_kind[kWindows] = {};
   for (int i = 0; i < kWindows; i++) {
-    if (!(s.kinds & bit(M5 + i))) continue;
+    if (!(kinds & bit(M5 + i))) continue;
     Window& v = win[count++];
     of_kind[i] = &v;
     v.kind = M5 + i;
     v.n = kWindow[i];
     v.radius = kWindow[i] / 2;
-    v.signs = im.plan->gradient ? im.sign_map(k, i) : nullptr;
+    v.signs = im.plan->gradient && !kMasked ? im.sign_map(k, i) : nullptr;
+    v.cotangents = im.plan->gradient && kMasked ? im.cotangent_map(k, i) : nullptr;
     v.ring = free;
     v.columns = free + int64_t(v.n + 1) * pitch + kPad;
     free += int64_t(v.n + 2) * pitch;
+  }
+  RowCounts row_counts;
+  if constexpr (kMasked) {
+    char* counts = reinterpret_cast<char*>(free);
+    for (int i = 0; i < count; i++) win[i].counts = WindowCounts(s, win[i].n, counts);
+    row_counts = RowCounts(s, counts);
   }
   Totals m, m_sign;  // |E - mean E| and its sign
   // Row t of E and of its horizontal sums arrives; each window then finishes its centre row t - radius.
   const int lag = count ? win[count - 1].radius : 0;
   for (int t = clamp(begin - lag, 0, h); t < end + lag; t++) {
-    if (s.kinds & bit(M) && t >= begin && t < end) {
-      mean_row(error + int64_t(t) * pitch, w, im.mean[k], m.block, m_sign.block);
+    if (kinds & bit(M) && t >= begin && t < end) {
+      mean_row<kMasked>(error + int64_t(t) * pitch, kMasked ? im.valid_row(k, t) : nullptr, w, im.mean[k], m.block, m_sign.block);
       StripSums& out = im.strip_sums[k][t / s.strip_rows];
       const bool strip_ends = (t + 1) % s.strip_rows == 0 || t + 1 == h;
       m.end_of_row(t, strip_ends, out.kind[M]);
@@ -256,6 +312,10 @@ inline void windows(const Image& im, int k, int first, int last, char* scratch) 
       float* rows[kWindows];
       for (int i = 0; i < kWindows; i++) rows[i] = of_kind[i] ? of_kind[i]->row(t, pitch) : nullptr;
       sums_of_row(error + int64_t(t) * pitch, w, rows[0], rows[1], rows[2]);
+      if constexpr (kMasked) {
+        row_counts.count(im.valid_row(k, t), s);
+        for (int i = 0; i < count; i++) win[i].counts.arrived(row_counts, t, s);
+      }
     }
     for (int i = 0; i < count; i++) {
       Window& v = win[i];
@@ -263,10 +323,20 @@ inline void windows(const Image& im, int k, int first, int last, char* scratch) 
       if (y < begin || y >= end) continue;
       const bool restart = y % s.strip_rows == 0;
       const float* const e = error + int64_t(y) * pitch;
+      if constexpr (kMasked) {
+        v.counts.step(y, s, restart);
+        const uint64_t* const valid = im.valid_row(k, y);
+        v.total.block = v.total.block + (v.cotangents ? finish_masked_row<true>(v, valid, e, v.cotangents + int64_t(y) * pitch, w, pitch, y, h, restart)
+                                   : finish_masked_row<false>(v, valid, e, nullptr, w, pitch, y, h, restart));
+      } else
       v.total.block =
           v.total.block + (v.signs ? finish_row<true>(v, e, v.signs + int64_t(y) * pitch, w, pitch, y, h, restart)
                                    : finish_row<false>(v, e, nullptr, w, pitch, y, h, restart));
       v.total.end_of_row(y, (y + 1) % s.strip_rows == 0 || y + 1 == h, im.strip_sums[k][y / s.strip_rows].kind[v.kind]);
     }
   }
+}
+
+inline void windows(const Image& im, int k, int first, int last, char* scratch) {
+  im.holes[k] ? windows<true>(im, k, first, last, scratch) : windows<false>(im, k, first, last, scratch);
 }

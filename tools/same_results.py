@@ -38,9 +38,9 @@ import mlr.cli
 SIZES = [(1, 1), (1, 40), (17, 31), (45, 61), (96, 128)]
 SPACES = ["all", "depth+gradient", "*/3-5", "D/0", "M17/3+Nr/0+cc/2"]
 DTYPES = [torch.float32, torch.float16, torch.bfloat16, torch.float64]
-FRAME = Path(__file__).resolve().parents[1] / "tests" / "data" / "xtion_bookshelf"
+FRAME = Path(__file__).resolve().parents[1] / "examples" / "xtion_bookshelf"
 #: Names that columns and keys had at older commits, and what they are called now.
-OLD_NAMES = {"ard": "abs_rel", "srd": "sq_rel", "rmse_si": "rmse_silog", "eccv2020": "paper"}
+OLD_NAMES = {"ard": "abs_rel", "srd": "sq_rel", "rmse_si": "silog", "eccv2020": "paper"}
 TRAINING = {
     "backbone": "test_resnet", "decoder-channels": 32, "pretrained": "false", "size": "64x96", "train-length": 8,
     "val-length": 4, "epochs": 2, "batch-size": 2, "workers": 0, "device": "cpu", "threads": 1, "seed": 3,

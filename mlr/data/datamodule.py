@@ -25,58 +25,81 @@ from mlr.data.depth_files import DataError, units_per_metre
 from mlr.data.fill import HOLES, fill_sample
 from mlr.data.sample import Sample
 from mlr.data.transforms import POLICIES, finish, resize_only
+from mlr.utils import renamed
 
 if TYPE_CHECKING:
-    from mlr.training.settings import TrainingConfig
+    from mlr.training.settings import TrainingSettings
 
-#: So many broken frames in a row are no broken frames but a broken set.
+#: After this many unusable frames in a row the data set itself is taken to be broken.
 BROKEN_IN_A_ROW = 20
 
 
 class Transformed(Dataset):
-    """A data set, filled, under a transform whose random numbers follow from (seed, epoch, index).
+    """A data set, filled or masked, under a transform whose random numbers follow from (seed, epoch, index).
 
     Args:
         dataset: the frames.
         transform: from sample to sample.
         seed: of the random numbers.
         holes: one of :data:`mlr.data.fill.HOLES`.
+        stand_in: whether the next frame stands in for one without any known depth (training). Otherwise the frame
+            comes as it is, without a valid pixel, and metrics leave it out (validation).
+
+    Attributes:
+        without_depth: [frames] bool, the frames seen so far that have no known depth. It lies in shared memory, so
+            that loader processes and the main process count together.
     """
 
-    def __init__(self, dataset: DepthDataset, transform: Any, seed: int, holes: str = "error") -> None:
-        self.dataset, self.transform, self.seed, self.holes = dataset, transform, seed, holes
+    def __init__(
+        self, dataset: DepthDataset, transform: Any, seed: int, holes: str = "error", stand_in: bool = True
+    ) -> None:
+        self.dataset, self.transform, self.seed, self.holes, self.stand_in = dataset, transform, seed, holes, stand_in
+        self.without_depth = torch.zeros(len(dataset), dtype=torch.bool).share_memory_()
 
     def filled(self, index: int) -> Sample:
         """A frame without holes, or, where they are masked, with its own.
 
-        Where broken files are known to be in the published set, the next frame stands in for a broken one, or for one
-        without any depth, and a warning names it.
+        The next frame stands in for one that cannot be used: for a broken one where broken files are known to be in
+        the published set (a warning names it), and, where holes are masked, for one without any known depth (counted).
         """
-        if not self.dataset.tolerant:
-            return self._fill(self.dataset[index])
+        masked = self.holes == "mask"
         for place in range(index, index + BROKEN_IN_A_ROW):
+            place %= len(self.dataset)
             try:
-                sample = self.dataset[place % len(self.dataset)]
-                if not (sample["depth"] > 0).any():
+                sample = self.dataset[place]
+                known = bool((sample["depth"] > 0).any() and sample["valid"].any())
+                if not known and not masked and self.dataset.tolerant:
                     raise DataError(f"{sample['id']}: no pixel has a depth")
             except DataError as error:
+                if not self.dataset.tolerant:
+                    raise
                 warnings.warn(f"the next frame stands in for a broken one: {error}", stacklevel=2)
                 continue
-            return self._fill(sample)
-        raise DataError(f"{self.dataset!r}: {BROKEN_IN_A_ROW} frames in a row are broken; see mlr check-data")
+            if not masked:
+                return fill_sample(sample, self.holes)
+            if not known:
+                self._count(place, sample["id"])
+            if known or not self.stand_in:
+                return sample
+        raise DataError(
+            f"{self.dataset!r}: {BROKEN_IN_A_ROW} frames in a row are broken or without depth; see mlr check-data"
+        )
 
-    def _fill(self, sample: Sample) -> Sample:
-        return sample if self.holes == "mask" else fill_sample(sample, self.holes)
+    def _count(self, index: int, name: str) -> None:
+        if not self.without_depth.any():
+            warnings.warn(f"{name}: no pixel has a known depth; such frames are left out and counted", stacklevel=3)
+        self.without_depth[index] = True
 
     def __len__(self) -> int:
         return len(self.dataset)
 
     def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
+        # EpochSampler gives the epoch with the index: the augmentation is a function of both
         epoch, index = key
         sample = self.filled(index)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(hash((self.seed, epoch, index)) & 0xFFFF_FFFF)  # the hash of integers is fixed
-            return finish(self.transform(sample))
+            return finish(self.transform(sample), self.holes == "mask" and not self.dataset.dense)
 
 
 class EpochSampler(Sampler[tuple[int, int]]):
@@ -150,7 +173,7 @@ class DepthData(L.LightningDataModule):
         batch_size: int = 8,
         workers: int = -1,
         seed: int = 0,
-        augment: str = "eccv2020",
+        augment: str = "paper",
         holes: str = "mask",
         depth_unit: str | None = None,
         train_length: int = 800,
@@ -159,13 +182,15 @@ class DepthData(L.LightningDataModule):
     ) -> None:
         super().__init__()
         self.data, self.root, self.size, self.batch_size, self.seed = data, root, size, batch_size, seed
-        self.augment, self.holes, self.depth_unit, self.options = augment, holes, depth_unit, options
+        self.augment = renamed.AUGMENTATIONS.get(augment, augment)
+        self.holes, self.depth_unit, self.options = holes, depth_unit, options
         self.lengths = {"train": train_length, "val": val_length}
         self.workers = min(max((os.cpu_count() or 2) - 1, 1), 8) if workers < 0 else workers
         self.datasets: dict[str, DepthDataset] = {}
+        self.served: dict[str, Transformed] = {}
 
     @classmethod
-    def from_config(cls, config: TrainingConfig) -> DepthData:
+    def from_config(cls, config: TrainingSettings) -> DepthData:
         """The data that the settings of a run name."""
         return cls(
             data=config.data,
@@ -210,6 +235,21 @@ class DepthData(L.LightningDataModule):
         shares = [dataset.filled(i * len(dataset) // count)["valid"].float().mean() for i in range(count)]
         return float(torch.stack(shares).mean())
 
+    def left_out(self) -> str:
+        """One line about the frames without any known depth that were left out so far; empty if there were none."""
+        parts = []
+        for split, served in self.served.items():
+            indices = served.without_depth.nonzero().flatten().tolist()
+            if indices:
+                few = ", ".join(served.dataset.name(i) for i in indices[:3]) + (", ..." if len(indices) > 3 else "")
+                parts.append(f"{len(indices)} of {len(served)} frames in {split} ({few})")
+        return f"no pixel has a known depth, left out: {'; '.join(parts)}" if parts else ""
+
+    def teardown(self, stage: str) -> None:
+        """Say at the end what was left out."""
+        if stage == "fit" and self.left_out():
+            warnings.warn(self.left_out(), stacklevel=2)
+
     def require_devices(self, devices: int) -> None:
         """Refuse more devices than frames, of which each must have one.
 
@@ -245,8 +285,9 @@ class DepthData(L.LightningDataModule):
         sampler = EpochSampler(len(dataset), training, self.seed)
         if self.trainer is not None:  # workers load first batches before the trainer names the epoch
             sampler.set_epoch(self.trainer.fit_loop.epoch_progress.current.processed)  # type: ignore[attr-defined]
+        self.served[split] = Transformed(dataset, transform, self.seed, self.holes, stand_in=training)
         return DataLoader(
-            Transformed(dataset, transform, self.seed, self.holes),
+            self.served[split],
             batch_size=self.batch_size,
             sampler=sampler,
             num_workers=self.workers,

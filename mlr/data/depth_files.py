@@ -13,8 +13,10 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, ImageFile, ImageOps
 
+from mlr.utils import renamed
+
 #: Named units of integer depth files: how many steps make a metre.
-UNITS: dict[str, float] = {"m": 1.0, "mm": 1000.0, "kitti": 256.0, "eccv2020": 6553.5}
+UNITS: dict[str, float] = {"m": 1.0, "mm": 1000.0, "kitti": 256.0, "nyu-10m": 6553.5}
 
 #: Depths beyond this are no metres, whatever the sensor.
 MAX_DEPTH = 100.0
@@ -28,11 +30,12 @@ def units_per_metre(unit: str | float) -> float:
     """Steps of an integer depth file in a metre.
 
     Args:
-        unit: "mm", "m", "kitti" (256), "eccv2020" (65535 / 10 m) or a number.
+        unit: "mm", "m", "kitti" (256), "nyu-10m" (6553.5: 16 bits for 10 m) or a number.
 
     Raises:
         ValueError: for anything else.
     """
+    unit = renamed.UNITS.get(str(unit), unit)
     if unit in UNITS:
         return UNITS[str(unit)]
     try:
@@ -155,7 +158,7 @@ def check_depth(depth: np.ndarray, name: str) -> np.ndarray:
         return depth
     middle = float(np.median(known))
     if middle > MAX_DEPTH:
-        guess = "mm" if middle < 1e5 else "eccv2020"
+        guess = "mm" if middle < 1e5 else "nyu-10m"
         raise DataError(
             f"{name}: half of the depths are beyond {middle:,.0f} m, so they are not metres: check --depth-unit "
             f"({guess} would make that {middle / UNITS[guess]:.2f} m). It is for files of integers; files of floats "

@@ -28,7 +28,8 @@ def fill_error(depth: np.ndarray, image: np.ndarray, name: str) -> np.ndarray:
     raise DataError(
         f"{name}: {100 * missing:.1f} % of the pixels have no depth, and --holes error allows none. Choose "
         "--holes mask to train on the known pixels, --holes colorize to fill along the image or --holes nearest to "
-        "take the nearest depth (scores always count measured pixels), or fill the whole set once with mlr prepare"
+        "take the nearest depth (scores count measured pixels in every case), or fill the whole set once with mlr "
+        "prepare"
     )
 
 

@@ -23,6 +23,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -34,16 +35,31 @@ from mlr.losses.operator import check_operands
 BACKENDS: tuple[str, ...] = ("reference", "cpp", "triton")
 
 
+#: setup.py leaves here why it did not build the C++ engine.
+_REASON = Path(__file__).parents[1] / "_no_cpp_engine.txt"
+
+#: What to do once the reason is gone.
+_REINSTALL = """\
+The engine needs torch and a C++ compiler (Debian: apt install g++). With both, install mlr-depth again:
+  in a checkout with .venv:  make setup
+  in another checkout:       pip install --force-reinstall --no-deps .
+  from the index:            pip install --force-reinstall --no-deps --no-cache-dir --no-binary mlr-depth mlr-depth"""
+
+
 def _load_cpp() -> tuple[Any, str]:
     """Import the C++ engine, which registers itself for CPU tensors; else say why there is none."""
     try:
         from mlr import _C
     except ImportError as error:
-        built = importlib.util.find_spec("mlr._C") is not None
-        why = f"it does not load here ({error})" if built else "it was not built (no C++ compiler at installation?)"
+        if importlib.util.find_spec("mlr._C") is not None:
+            why = f"it does not load here ({error})"
+        elif _REASON.is_file():
+            why = f"it was not built: {_REASON.read_text().strip()}"
+        else:
+            why = "it was not built: this is a source tree without an installation"
         warnings.warn(
             f"mlr: the C++ engine is missing: {why}. Losses on the CPU run in plain PyTorch, which is right but two "
-            "orders of magnitude slower. Install g++ and run `make setup` (or pip install --no-build-isolation -e .)",
+            f"orders of magnitude slower. {_REINSTALL}",
             RuntimeWarning,
             stacklevel=2,
         )

@@ -19,6 +19,7 @@ from rich.console import Console
 from mlr.balancing import RebalanceRecord
 from mlr.models.checkpoints import save_checkpoint
 from mlr.utils.files import atomic_save
+from mlr.utils.renamed import current_metrics
 
 
 class RebalanceListener(Callback):
@@ -75,16 +76,20 @@ def read_balancing(file: Path) -> Iterator[dict[str, str]]:
             yield from csv.DictReader(table)
 
 
+def read_metrics(file: Path) -> Iterator[dict[str, str]]:
+    """Rows of metrics.csv, under the metrics' names of today; none if there is no table."""
+    if file.is_file():
+        with file.open(newline="") as table:
+            yield from map(current_metrics, csv.DictReader(table))
+
+
 def metrics_logger(folder: Path, steps: int) -> CSVLogger:
     """Losses and scores as metrics.csv; a continued run keeps the rows of its first ``steps`` steps.
 
     Lightning's logger starts by deleting the table that it finds.
     """
     file = folder / "metrics.csv"
-    rows: list[dict[str, str]] = []
-    if file.is_file():
-        with file.open(newline="") as table:
-            rows = [row for row in csv.DictReader(table) if int(row["step"]) < steps]
+    rows = [row for row in read_metrics(file) if int(row["step"]) < steps]
     logger = CSVLogger(folder, name="", version="")
     writer = logger.experiment
     if rows:
@@ -141,7 +146,7 @@ class EpochReport(RebalanceListener):
             trainer,
             f"epoch {done:>2}/{total}  loss {float(m['train/loss_epoch']):.4f}  "
             f"delta1 {float(m['val/delta1']):.3f}  rmse {float(m['val/rmse']):.3f} m  "
-            f"ard {float(m['val/ard']):.3f}{eta}",
+            f"abs_rel {float(m['val/abs_rel']):.3f}{eta}",
         )
         if unknown := int(m.get("train/images_without_depth", 0)):
             self._print(trainer, f"  {unknown} images without a known depth were left out")

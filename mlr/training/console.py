@@ -11,7 +11,7 @@ from rich.table import Table
 
 from mlr.data import DepthData
 from mlr.losses import backend_report
-from mlr.training.settings import TrainingConfig
+from mlr.training.settings import TrainingSettings
 
 
 def say(console: Console, what: str, text: str) -> None:
@@ -19,7 +19,7 @@ def say(console: Console, what: str, text: str) -> None:
     console.print(f"{what:<9} {text}", highlight=False, soft_wrap=True)
 
 
-def introduce(console: Console, config: TrainingConfig, data: DepthData) -> None:
+def introduce(console: Console, config: TrainingSettings, data: DepthData) -> None:
     """Say what is about to happen, and why where it was not asked for."""
     say(console, "data", data.describe())
     if config.data == "rooms":
@@ -28,10 +28,10 @@ def introduce(console: Console, config: TrainingConfig, data: DepthData) -> None
     say(console, "holes", _holes(config, data))
     say(console, "losses", f"{len(config.space)} of 78 ({config.losses}), {config.balancer}")
     for line in backend_report().splitlines():
-        say(console, "engine", line)
+        say(console, "backend", line)
 
 
-def _holes(config: TrainingConfig, data: DepthData) -> str:
+def _holes(config: TrainingSettings, data: DepthData) -> str:
     """How depth with holes is treated, and how much of it there is."""
     if data.datasets["train"].dense:
         return "none: the depth of every pixel is known"
@@ -48,7 +48,7 @@ def _holes(config: TrainingConfig, data: DepthData) -> str:
 def score_line(console: Console, what: str, scores: dict[str, float]) -> None:
     """Print three of the scores on a line."""
     console.print(
-        f"{what:<16} delta1 {scores['delta1']:.3f}  rmse {scores['rmse']:.3f} m  ard {scores['ard']:.3f}",
+        f"{what:<16} delta1 {scores['delta1']:.3f}  rmse {scores['rmse']:.3f} m  abs_rel {scores['abs_rel']:.3f}",
         highlight=False,
     )
 

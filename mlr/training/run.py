@@ -2,7 +2,7 @@
 """The folder of a training run: never an earlier run's, with a record of what was run and what came out.
 
 config.yaml        the settings; `train.py --config` takes it back
-run.json           versions, loss engine, weights the network started from, data, scores
+run.json           versions, loss backend, weights the network started from, data, scores
 metrics.csv        losses and scores of every epoch
 balancing.csv      mean, weight and contribution of every loss at every rebalancing
 best.pt, last.pt   the model by best delta_1 and after the last epoch (`DepthModel.from_checkpoint`)
@@ -30,8 +30,9 @@ from lightning.pytorch.utilities import rank_zero_only
 from mlr._version import __version__
 from mlr.losses import backend_report
 from mlr.training.processes import RANK_ZERO_FOLDER
-from mlr.training.settings import TrainingConfig
+from mlr.training.settings import TrainingSettings
 from mlr.utils.files import atomic_write
+from mlr.utils.renamed import current_metrics
 
 
 class Run:
@@ -41,7 +42,7 @@ class Run:
         self.path = path
 
     @classmethod
-    def create(cls, config: TrainingConfig, space: int = 0) -> Run:
+    def create(cls, config: TrainingSettings, space: int = 0) -> Run:
         """Make the folder of a new run and write its settings.
 
         Args:
@@ -123,7 +124,7 @@ class Run:
         return f"no epoch was finished: there is nothing to continue in {self.path}"
 
     @rank_zero_only
-    def write_config(self, config: TrainingConfig) -> None:
+    def write_config(self, config: TrainingSettings) -> None:
         """Write the settings; the folder is none of them, so that they serve another run."""
         with atomic_write(self.config_file) as partial:
             partial.write_text(yaml.safe_dump(config.as_dict() | {"out": None}, sort_keys=False))
@@ -142,14 +143,14 @@ class Run:
             raise ValueError(f"{self.config_file} is damaged: it holds no settings")
         return settings
 
-    def training_config(self) -> TrainingConfig:
-        """The same as :class:`TrainingConfig`.
+    def training_settings(self) -> TrainingSettings:
+        """The same as :class:`TrainingSettings`.
 
         Raises:
             ValueError: the file holds something else, or another version's settings.
         """
         try:
-            return TrainingConfig(**self.config())
+            return TrainingSettings(**self.config())
         except TypeError as error:
             raise ValueError(
                 f"{self.config_file} does not hold the settings of mlr {__version__}: {error}; it is damaged or of "
@@ -196,13 +197,16 @@ class Run:
 
     def recorded(self) -> dict[str, Any]:
         """The entries of run.json."""
-        return json.loads(self.record_file.read_text()) if self.record_file.is_file() else {}
+        if not self.record_file.is_file():
+            return {}
+        entries = json.loads(self.record_file.read_text())
+        return {name: current_metrics(value) if isinstance(value, dict) else value for name, value in entries.items()}
 
     def record_environment(self) -> None:
         """Record the programs and the machine that a result depends on."""
         self.record(
             versions={"mlr": __version__, "torch": torch.__version__, "python": platform.python_version()},
-            loss_engine=backend_report().splitlines(),
+            loss_backend=backend_report().splitlines(),
             machine={
                 "cpu": platform.processor() or platform.machine(),
                 "threads": torch.get_num_threads(),

@@ -14,12 +14,13 @@ import torch
 from mlr.balancing import LossBalancer, lambda_staircase, make_balancer
 from mlr.losses.reference import DOWNSAMPLE
 from mlr.losses.space import LossSpace
+from mlr.utils import renamed
 from mlr.utils.flags import flag
 from mlr.utils.sizes import MIN_SIDE, parse_size
 
 
 @dataclass(frozen=True)
-class TrainingConfig:
+class TrainingSettings:
     """Train a monocular depth network with the 78 losses of the paper and their rebalancing.
 
     Args:
@@ -33,7 +34,7 @@ class TrainingConfig:
             image (0.1 s a frame: better once, by mlr prepare), "nearest" takes the nearest depth, "error" stops and
             names the frame.
         size: HxW in pixels that the network and the losses work at.
-        augment: "eccv2020" is the paper's policy (flip, rotation, colour), "hu2019" that of Hu et al. (with a crop,
+        augment: "paper" is the paper's policy (flip, rotation, colour), "hu2019" that of Hu et al. (with a crop,
             colour not cut off at black and white), "none" only resizes.
         train_length: scenes in an epoch of "rooms".
         val_length: scenes to validate on of "rooms".
@@ -72,7 +73,7 @@ class TrainingConfig:
     depth_unit: str | None = None
     holes: Literal["mask", "colorize", "nearest", "error"] = "mask"
     size: str = "288x384"
-    augment: Literal["eccv2020", "hu2019", "none"] = "eccv2020"
+    augment: Literal["paper", "hu2019", "none", "eccv2020"] = "paper"
     train_length: int = 800
     val_length: int = 100
     workers: int = -1
@@ -100,6 +101,12 @@ class TrainingConfig:
     threads: int = 0
     out: Path | None = None
 
+    def __post_init__(self) -> None:
+        # older runs and command lines have older names
+        object.__setattr__(self, "augment", renamed.AUGMENTATIONS.get(self.augment, self.augment))
+        if self.depth_unit is not None:
+            object.__setattr__(self, "depth_unit", renamed.UNITS.get(self.depth_unit, self.depth_unit))
+
     @property
     def height_width(self) -> tuple[int, int]:
         """The size as numbers."""
@@ -126,7 +133,7 @@ class TrainingConfig:
             options["seed"] = self.seed
         return make_balancer(self.balancer, self.space.names, **options)
 
-    def validate(self, resuming: bool = False) -> TrainingConfig:
+    def validate(self, resuming: bool = False) -> TrainingSettings:
         """Check every setting that can be checked without loading anything.
 
         Args:

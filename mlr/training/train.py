@@ -29,7 +29,7 @@ from mlr.training.console import introduce, quiet, say, score_line, summary
 from mlr.training.module import DepthTraining
 from mlr.training.processes import TIMEOUT, check_start, processes
 from mlr.training.run import Run
-from mlr.training.settings import TrainingConfig
+from mlr.training.settings import TrainingSettings
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def constant_prediction(data: DepthData, images: int = 64) -> dict[str, float]:
     return {name: float(scores[name]) for name in METRICS}
 
 
-def train(config: TrainingConfig, resume: Path | None = None, console: Console | None = None) -> TrainingResult:
+def train(config: TrainingSettings, resume: Path | None = None, console: Console | None = None) -> TrainingResult:
     """Train a network as the settings say, validate it every epoch, and leave a run folder with figures.
 
     Args:
@@ -185,7 +185,7 @@ def _validate(trainer: L.Trainer, task: DepthTraining, data: DepthData) -> dict[
     return {name.removeprefix("val/"): value for name, value in scores.items()}
 
 
-def _earlier(path: Path, config: TrainingConfig) -> tuple[Run, int]:
+def _earlier(path: Path, config: TrainingSettings) -> tuple[Run, int]:
     """The run to continue, and the optimizer steps that it has taken.
 
     Raises:

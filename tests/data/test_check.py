@@ -14,7 +14,7 @@ from mlr.cli import main
 from mlr.data.tools.check import EDGES, examine
 from mlr.data.tools.prepare import prepare
 
-FRAME = Path(__file__).parent / "xtion_bookshelf"
+FRAME = Path(__file__).resolve().parents[2] / "examples" / "xtion_bookshelf"
 
 
 def shots(root: Path, train: range = range(6), val: range = range(6, 9), unit: float = 1000) -> str:
@@ -56,7 +56,7 @@ def test_workers_find_the_same(tmp_path):
     assert alone == two
 
 
-@pytest.mark.parametrize(("unit", "steps"), [("mm", 1000), ("eccv2020", 6553.5)])
+@pytest.mark.parametrize(("unit", "steps"), [("mm", 1000), ("nyu-10m", 6553.5)])
 def test_the_unit_of_integer_depth_is_guessed_and_said(tmp_path, unit, steps):
     files.write_folder(tmp_path / "train", range(2, 6), steps)
     image, depth = files.frame(1)

@@ -179,7 +179,7 @@ def guess_unit(dataset: DepthDataset) -> str:
         return "m"
     if missing > 0.5 and largest <= 80 * UNITS["kitti"]:
         return "kitti"  # LiDAR: a few per cent of the pixels
-    return "mm" if largest <= 20_000 else "eccv2020"
+    return "mm" if largest <= 20_000 else "nyu-10m"
 
 
 def _look(dataset: DepthDataset, sample: int | None, workers: int, split: str) -> list[FrameReport]:
