@@ -178,7 +178,7 @@ def test_a_signal_stops_training_and_says_what_it_leaves(number, code, epoch, tm
         sys.exit(train_command(flags(TINY, out=tmp_path / "run")))
     signal.signal(signal.SIGINT, handler)
     assert stop.value.code == code
-    assert ("continues after the last finished epoch" if epoch else "nothing to continue") in capsys.readouterr().err
+    assert ("continues after the last finished epoch" if epoch else "begins again") in capsys.readouterr().err
 
 
 def test_an_earlier_run_is_never_overwritten(finished, capsys):
