@@ -38,9 +38,9 @@ import mlr.cli
 SIZES = [(1, 1), (1, 40), (17, 31), (45, 61), (96, 128)]
 SPACES = ["all", "depth+gradient", "*/3-5", "D/0", "M17/3+Nr/0+cc/2"]
 DTYPES = [torch.float32, torch.float16, torch.bfloat16, torch.float64]
-FRAME = Path(__file__).resolve().parents[1] / "tests" / "data" / "xtion_bookshelf"
+FRAME = Path(__file__).resolve().parents[1] / "examples" / "xtion_bookshelf"
 #: Names that columns and keys had at older commits, and what they are called now.
-OLD_NAMES = {"ard": "abs_rel", "srd": "sq_rel", "rmse_si": "rmse_silog", "eccv2020": "paper"}
+OLD_NAMES = {"ard": "abs_rel", "srd": "sq_rel", "rmse_si": "silog", "eccv2020": "paper"}
 TRAINING = {
     "backbone": "test_resnet", "decoder-channels": 32, "pretrained": "false", "size": "64x96", "train-length": 8,
     "val-length": 4, "epochs": 2, "batch-size": 2, "workers": 0, "device": "cpu", "threads": 1, "seed": 3,
@@ -84,7 +84,7 @@ def one_loss(size: tuple[int, int], dtype: torch.dtype, downsample: str, selecti
     out = mlr.MultiLoss(space, downsample)(pred, target, weights)
     (grad_module,) = torch.autograd.grad(out[0], pred)
     alone = mlr.multi_loss_terms(pred, target, space, downsample)
-    results = (total, values, grad, grad_values, *out, grad_module, alone)
+    results = (total, values, grad, grad_values, *out[:2], grad_module, alone)
     return digest("".join(map(tensor_digest, results)).encode())
 
 

@@ -16,10 +16,11 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, ImageFile, ImageOps
 
+from mlr.utils import renamed
 from mlr.utils.files import not_regular
 
 #: Named units of integer depth files: how many steps make a metre.
-UNITS: dict[str, float] = {"m": 1.0, "mm": 1000.0, "kitti": 256.0, "eccv2020": 6553.5}
+UNITS: dict[str, float] = {"m": 1.0, "mm": 1000.0, "kitti": 256.0, "nyu-10m": 6553.5}
 
 #: Depth beyond this is taken for a wrong unit, unless the option max_depth says that it is true.
 MAX_DEPTH = 100.0
@@ -35,7 +36,7 @@ DEPTH_FORMATS = ("PNG", "TIFF", "PPM")
 ORIENTATION = 0x0112
 
 #: Integers of a unit that is defined on 16 bits.
-SIXTEEN_BIT_UNITS = ("kitti", "eccv2020")
+SIXTEEN_BIT_UNITS = ("kitti", "nyu-10m")
 
 
 class DataError(ValueError):
@@ -50,11 +51,12 @@ def units_per_metre(unit: str | float) -> float:
     """Steps of an integer depth file in a metre.
 
     Args:
-        unit: "mm", "m", "kitti" (256), "eccv2020" (65535 / 10 m) or a number.
+        unit: "mm", "m", "kitti" (256), "nyu-10m" (6553.5: 16 bits for 10 m) or a number.
 
     Raises:
         ValueError: for anything else.
     """
+    unit = renamed.UNITS.get(str(unit), unit)
     if unit in UNITS:
         return UNITS[str(unit)]
     try:
@@ -262,7 +264,7 @@ def _to_metres(raw: np.ndarray, unit: str | float | None, name: str, bits: int) 
             "--depth-unit in training and evaluation, --options unit=... to mlr prepare and check-data, one of "
             f"{', '.join(UNITS)} or the number of units in a metre"
         )
-    if unit in SIXTEEN_BIT_UNITS and largest > 65535:
+    if renamed.UNITS.get(str(unit), unit) in SIXTEEN_BIT_UNITS and largest > 65535:
         raise DataError(
             f"{name} holds values up to {largest}, and the unit {unit!r} is defined on 16 bits: it is another"
         )
@@ -275,7 +277,7 @@ def likely_unit(largest: float) -> str | None:
         return "m"
     if largest <= 20_000:
         return "mm"
-    return "eccv2020" if largest <= 65535 else "mm" if largest <= MAX_DEPTH * UNITS["mm"] else None
+    return "nyu-10m" if largest <= 65535 else "mm" if largest <= MAX_DEPTH * UNITS["mm"] else None
 
 
 def check_depth(depth: np.ndarray, name: str, max_depth: float = MAX_DEPTH) -> np.ndarray:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Augmentation policies by name, of torchvision's v2 transforms: geometry moves image, depth and validity together.
 
-``eccv2020`` is the policy of the paper's authors, after Hu et al. (2019): resize, flip, rotation by up to 5 degrees,
+``paper`` is the policy of the paper's authors, after Hu et al. (2019): resize, flip, rotation by up to 5 degrees,
 colour noise along ImageNet's principal components, jitter of brightness, contrast and saturation by 0.4. Two faults of
 the original are mended: depth is rotated as float metres (not as 16-bit pixels, which garbles it), and the corners that
 a rotation uncovers are filled with what lies next to them and marked as not measured (not with white and a wrong mean
@@ -146,7 +146,7 @@ def _to_size(size: tuple[int, int]) -> list[torch.nn.Module]:
     return [Resize(size), v2.ToDtype({tv_tensors.Image: torch.float32, "others": None}, scale=True)]
 
 
-def eccv2020(size: tuple[int, int]) -> v2.Transform:
+def paper(size: tuple[int, int]) -> v2.Transform:
     """The paper's policy."""
     return v2.Compose(
         [
@@ -181,7 +181,7 @@ def resize_only(size: tuple[int, int]) -> v2.Transform:
 
 
 #: What --augment offers.
-POLICIES = {"eccv2020": eccv2020, "hu2019": hu2019, "none": resize_only}
+POLICIES = {"paper": paper, "hu2019": hu2019, "none": resize_only}
 
 
 def resize_sample(sample: Sample, size: tuple[int, int]) -> Sample:

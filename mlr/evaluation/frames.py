@@ -24,7 +24,7 @@ from mlr.evaluation.scoring import Scores
 ANY_FRAMES = ("folder", "packed", "rooms")
 #: (data set, protocol) -> options that choose the depth that the protocol scores, where the set ships several.
 DEPTH_OPTIONS = {
-    ("nyu", "eccv2020"): {"depth": "depths"},
+    ("nyu", "paper"): {"depth": "depths"},
     ("nyu", "nyu-toolbox"): {"depth": "depths"},
     ("nyu", "bts"): {"depth": "rawDepths"},
     **{("make3d", name): {"channel": "3"} for name in ("make3d-c1", "make3d-c2", "make3d-md2")},

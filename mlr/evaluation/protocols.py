@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mlr.utils import renamed
 from mlr.utils.suggest import suggest
 
 Box = tuple[int, int, int, int]
@@ -95,7 +96,7 @@ class Protocol:
 
         Example:
             >>> pred, truth = torch.rand(1, 1, 288, 384) + 1, torch.rand(1, 1, 480, 640) + 1
-            >>> get_protocol("eccv2020").prepare(pred, truth)[0].shape
+            >>> get_protocol("paper").prepare(pred, truth)[0].shape
             torch.Size([1, 1, 440, 592])
         """
         pred, target = _maps(pred, "pred").float(), _maps(target, "target").float()
@@ -232,7 +233,7 @@ PROTOCOLS: dict[str, Protocol] = {
             resize="bilinear",  # of pixels' centres, as the network's input is
         ),
         Protocol(
-            "eccv2020",
+            "paper",
             1,
             "NYUv2 as the paper's authors and DORN score it: every pixel of the 440 x 592 crop, no cap",
             "NYUv2 labelled, hole-filled",
@@ -333,6 +334,7 @@ def get_protocol(protocol: str | Protocol) -> Protocol:
     """
     if isinstance(protocol, Protocol):
         return protocol
+    protocol = renamed.PROTOCOLS.get(protocol, protocol)
     if protocol not in PROTOCOLS:
         hint = suggest(str(protocol), PROTOCOLS)
         raise ValueError(f"unknown protocol {protocol!r}{hint} There are {', '.join(PROTOCOLS)}")

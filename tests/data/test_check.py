@@ -16,7 +16,7 @@ from mlr.data.tools.check import examine
 from mlr.data.tools.frame_report import EDGES
 from mlr.data.tools.prepare import prepare
 
-FRAME = Path(__file__).parent / "xtion_bookshelf"
+FRAME = Path(__file__).resolve().parents[2] / "examples" / "xtion_bookshelf"
 
 
 def shots(root: Path, train: range = range(6), val: range = range(6, 9), unit: float = 1000) -> str:
@@ -58,7 +58,7 @@ def test_workers_find_the_same(tmp_path):
     assert alone == two
 
 
-@pytest.mark.parametrize(("unit", "steps"), [("mm", 1000), ("eccv2020", 6553.5)])
+@pytest.mark.parametrize(("unit", "steps"), [("mm", 1000), ("nyu-10m", 6553.5)])
 def test_the_unit_of_integer_depth_is_guessed_and_said(tmp_path, unit, steps):
     files.write_folder(tmp_path / "train", range(2, 6), steps)
     image, depth = files.frame(1)
@@ -105,7 +105,7 @@ def test_a_unit_is_guessed_for_each_split(tmp_path):
         files.write(tmp_path / f"train/depth/9{number}.png", files.encoded(files.integers(depth * 3, 6553.5)))
     files.write_folder(tmp_path / "val", range(6, 9))
     report = check(f"folder:{tmp_path}")
-    assert any("train like 'eccv2020', val like 'mm'" in line for line in report.errors)
+    assert any("train like 'nyu-10m', val like 'mm'" in line for line in report.errors)
     assert report.unit is None
 
 

@@ -26,7 +26,7 @@ from mlr.data.synthetic.rooms import DEPTH_RANGE, Scene, camera_rays, render, tr
 from mlr.data.synthetic.shapes import Box, Cylinder, Sphere
 from mlr.data.transforms import POLICIES, FillUncovered, finish
 
-FRAME = Path(__file__).parent / "xtion_bookshelf"
+FRAME = Path(__file__).resolve().parents[2] / "examples" / "xtion_bookshelf"
 LITTLE = ["--backbone=test_resnet", "--decoder-channels=32", "--pretrained=false", "--size=48x64", "--workers=0"]
 LITTLE += ["--batch-size=2", "--epochs=1", "--device=cpu"]
 
@@ -198,7 +198,7 @@ def test_float_depth_needs_no_unit(tmp_path):
     [
         (np.full((40, 50), 2500, np.uint16), None, "no unit was declared: give --depth-unit .* --options unit=... to"),
         (np.full((40, 50), 2500, np.uint16), "m", "mm would make that 2.50 m"),
-        (np.full((40, 50), 3, np.uint16), "eccv2020", "the unit is wrong"),
+        (np.full((40, 50), 3, np.uint16), "nyu-10m", "the unit is wrong"),
         (np.full((40, 60), 2500, np.uint16), "mm", "40 x 60"),
         (np.full((40, 50, 3), 25, np.uint8), "mm", "no depth map"),
         (np.full((40, 50), 2500, np.uint16), "cubits", "unknown depth unit"),
@@ -331,7 +331,7 @@ def test_policies_keep_range_shape_and_type(policy):
 
 
 def test_geometry_moves_image_and_depth_together():
-    geometry = [t for t in POLICIES["eccv2020"]((60, 80)).transforms if not isinstance(t, v2.ColorJitter)][:-1]
+    geometry = [t for t in POLICIES["paper"]((60, 80)).transforms if not isinstance(t, v2.ColorJitter)][:-1]
     uncovered = 0
     for seed in range(10):
         torch.manual_seed(seed)

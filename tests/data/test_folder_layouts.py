@@ -207,7 +207,7 @@ def test_grey_levels_of_a_palette_are_read_and_colours_refused(tmp_path):
         decode_depth(tmp_path / "colours.png", 100)
 
 
-@pytest.mark.parametrize("unit", ["kitti", "eccv2020"])
+@pytest.mark.parametrize("unit", ["kitti", "nyu-10m", "eccv2020"])
 def test_integers_beyond_the_bits_of_their_unit_are_refused(tmp_path, unit):
     np.save(tmp_path / "d.npy", np.full(files.SIZE, 70_000, np.int32))
     with pytest.raises(DataError, match="is defined on 16 bits"):
@@ -223,9 +223,10 @@ def test_depth_beyond_a_hundred_metres_is_usable_by_saying_so(tmp_path):
         open_dataset("folder", tmp_path)[0]
     for value in ("500", 500.0):
         assert open_dataset("folder", tmp_path, max_depth=value)[0]["depth"].max() > 300
-    data = DepthData("folder", tmp_path, (32, 64), 1, 0, options="max_depth=500")
-    data.setup("fit")
-    assert next(iter(data.train_dataloader()))["depth"].max() > 300
+    for said in ({"options": "max_depth=500"}, {"max_depth": 500}):
+        data = DepthData("folder", tmp_path, (32, 64), 1, 0, **said)
+        data.setup("fit")
+        assert next(iter(data.train_dataloader()))["depth"].max() > 300
     prepare([f"folder:{tmp_path}"], tmp_path / "x.h5", options="max_depth=500", workers=0, quiet=True)
     assert open_dataset("packed", tmp_path / "x.h5", "all")[0]["depth"].max() > 300
     for wrong in (0, -1, float("nan"), "inf"):

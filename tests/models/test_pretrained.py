@@ -4,7 +4,6 @@
 import http.server
 import socket
 import threading
-import time
 import warnings
 from pathlib import Path
 
@@ -195,6 +194,5 @@ def test_a_silent_host_is_given_up():
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
-        start = time.monotonic()
-        assert unreachable(f"http://127.0.0.1:{silent.getsockname()[1]}", 0.3)
-        assert time.monotonic() - start < 10  # not the minutes of a TCP time-out
+        # the system's own time-out is minutes long and has another text
+        assert unreachable(f"http://127.0.0.1:{silent.getsockname()[1]}", 0.3) in ("timed out", "no answer in time")

@@ -62,7 +62,7 @@ class NYUZip(DepthDataset):
         """Image and depth of a frame."""
         rgb, depth = self.pairs[index]
         image = read_image(self._member(rgb), f"{self.path}:{rgb}", upright=False)
-        return image, decode_depth(self._member(depth), "eccv2020", f"{self.path}:{depth}", bits=16)
+        return image, decode_depth(self._member(depth), "nyu-10m", f"{self.path}:{depth}", bits=16)
 
     def _member(self, name: str) -> io.BytesIO:
         return io.BytesIO(_unpacked(self._zip(), self.path, name))
