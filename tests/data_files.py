@@ -6,6 +6,7 @@ from __future__ import annotations
 import io
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -133,3 +134,29 @@ def write_nyu_parquet(root: Path, split: str, numbers: range, rows_in_group: int
     )
     (root / "data").mkdir(parents=True, exist_ok=True)
     parquet.write_table(table, root / "data" / f"{split}-00000-of-00001.parquet", row_group_size=rows_in_group)
+
+
+# --- looking at what was read
+
+
+def arrays(sample: Any) -> tuple[np.ndarray, np.ndarray]:
+    return sample["image"].permute(1, 2, 0).numpy(), sample["depth"][0].numpy()
+
+
+def assert_frame(sample: Any, number: int, step: float = 0.0, jpeg: bool = False, size: tuple[int, int] = SIZE) -> None:
+    """The frame that was written, to half a step of its integers, and valid exactly where it has depth."""
+    image, depth = arrays(sample)
+    wanted_image, wanted = frame(number, size)
+    assert depth.dtype == np.float32
+    if jpeg:
+        assert np.abs(image.astype(float) - wanted_image).mean() < 4
+    else:
+        np.testing.assert_array_equal(image, wanted_image)
+    known = depth > 0
+    np.testing.assert_allclose(depth[known], wanted[known], atol=step / 2 + 1e-5)
+    np.testing.assert_array_equal(sample["valid"][0].numpy() > 0, known)
+
+
+def cut(path: Path, keep: float = 0.5) -> None:
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * keep)])

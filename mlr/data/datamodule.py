@@ -7,6 +7,7 @@ resumed run the same as an uninterrupted one.
 
 from __future__ import annotations
 
+import inspect
 import os
 import warnings
 from collections.abc import Iterator
@@ -194,8 +195,7 @@ class DepthData(L.LightningDataModule):
     @classmethod
     def from_config(cls, config: TrainingSettings) -> DepthData:
         """The data that the settings of a run name."""
-        same = ("data", "root", "batch_size", "workers", "seed", "augment", "holes", "depth_unit", "max_depth")
-        same += ("train_length", "val_length")
+        same = set(inspect.signature(cls).parameters) - {"size", "options"}
         given = {name: getattr(config, name) for name in same if hasattr(config, name)}
         return cls(size=config.height_width, options=config.data_options, **given)
 
