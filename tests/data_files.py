@@ -136,6 +136,46 @@ def write_nyu_parquet(root: Path, split: str, numbers: range, rows_in_group: int
     parquet.write_table(table, root / "data" / f"{split}-00000-of-00001.parquet", row_group_size=rows_in_group)
 
 
+SUN_FRAMES = ("kv2/kinect2data/000002_2014-05-26-resize", "kv1/NYUdata/NYU0034", "xtion/sun3ddata/a/b/0000078")
+
+
+def write_sunrgbd(root: Path) -> None:
+    """Three frames; the toolbox reads depth as bitor(bitshift(d, -3), bitshift(d, 16 - 3)) / 1000."""
+    for number, name in enumerate(SUN_FRAMES):
+        image, depth = frame(number)
+        depth[:4] = 0
+        write(root / "SUNRGBD" / name / "image" / f"{number:07d}.jpg", encoded(image, "JPEG"))
+        for kind, millimetres in (("depth_bfx", integers(depth, 1000)), ("depth", integers(depth * 2, 1000))):
+            stored = (millimetres << 3) | (millimetres >> 13)
+            write(root / "SUNRGBD" / name / kind / f"{number:07d}_abs.png", encoded(stored))
+    paths = [f"/n/fs/sun3d/data/SUNRGBD/{name}" for name in (*SUN_FRAMES, "kv2/gone")]
+    split = root / "SUNRGBDtoolbox/traintestSUNRGBD/allsplit.mat"
+    split.parent.mkdir(parents=True)
+    cells = np.array([paths[0], paths[1] + "/", paths[3]], dtype=object)
+    savemat(split, {"alltrain": cells[None], "alltest": np.array([paths[2]], dtype=object)[None]})
+
+
+SCENES = ("17DRP5sb8fy", "1LXtFkjw3qL", "2azQ1b91cZZ")
+
+
+def write_matterport3d(root: Path, layout: str = "v1/scans/{scene}/{scene}/{kind}") -> None:
+    """A scene of each split with two views; one image of the first has no depth."""
+    for number, scene in enumerate(SCENES):
+        for view in range(2):
+            image, depth = frame(2 * number + view)
+            depth[:4] = 0
+            folder, panorama = (
+                (root / layout.format(scene=scene, kind=f"undistorted_{k}_images") for k in ("color", "depth")),
+                "0b22fa63d0f54a529c525afbf2e8bb25",
+            )
+            colours, depths = folder
+            write(colours / f"{panorama}_i{view}_5.jpg", encoded(image, "JPEG"))
+            write(depths / f"{panorama}_d{view}_5.png", encoded(integers(depth, 4000)))
+    write(colours.parents[0] / "other" / "x.jpg", b"")
+    for name, scenes in (("train", (*SCENES[:1], "nowhere")), ("val", SCENES[1:2]), ("test", SCENES[2:])):
+        write(root / "tasks/benchmark" / f"scenes_{name}.txt", "\n".join(scenes) + "\n")
+
+
 # --- looking at what was read
 
 
