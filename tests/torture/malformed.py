@@ -295,7 +295,11 @@ SPLITS = {
 
 
 def _text(dataset: str, name: str, content: bytes) -> Case:
-    writers: dict[str, Callable[[Path], Any]] = {"kitti": files.write_kitti, "nyu-sync": files.write_nyu_sync}
+    writers: dict[str, Callable[[Path], Any]] = {
+        "kitti": files.write_kitti,
+        "nyu-sync": files.write_nyu_sync,
+        "matterport3d": files.write_matterport3d,
+    }
 
     def write(root: Path) -> Path:
         writers.get(dataset, lambda root: files.write_folder(root, range(3)))(root)
@@ -304,6 +308,24 @@ def _text(dataset: str, name: str, content: bytes) -> Case:
 
     return Case(dataset, f"{name} is {content[:12]!r}", write)
 
+
+def _sun_split(cells: Any) -> Callable[[Path], Path]:
+    def write(root: Path) -> Path:
+        files.write_sunrgbd(root)
+        path = root / "SUNRGBDtoolbox/traintestSUNRGBD/allsplit.mat"
+        savemat(path, {"alltrain": cells, "alltest": cells})
+        return root
+
+    return write
+
+
+SUN_SPLITS = {
+    "numbers": np.array([[1.0, 2.0]]),
+    "nothing": np.zeros((0, 0)),
+    "empty cells": np.array([[np.zeros((0, 0))]], dtype=object),
+    "one text": "/n/fs/sun3d/data/SUNRGBD/kv2",
+    "paths out of the root": np.array([["/n/SUNRGBD/../../secret"]], dtype=object),
+}
 
 LISTS = (b"", b"\xff\xfe\x00\x01", b"a", b"../../../etc/passwd /etc/passwd", b"a b c d", b"\x00" * 50, b"a,b\n\x00,")
 
@@ -325,6 +347,8 @@ CASES: list[Case] = [
     Case("make3d", "declares 40,000 x 40,000", _huge_mat),
     *(_text("kitti", "eigen_train_files_with_gt.txt", content) for content in LISTS),
     *(_text("nyu-sync", "nyudepthv2_train_files_with_gt.txt", content) for content in LISTS),
+    *(Case("sunrgbd", f"split of {fault}", _sun_split(cells)) for fault, cells in SUN_SPLITS.items()),
+    *(_text("matterport3d", "tasks/benchmark/scenes_train.txt", content) for content in LISTS),
     *(_text("folder", name, content) for name in ("pairs.csv", "train.csv") for content in LISTS),
     Case("nyu-h5", "a pipe", _piped(files.write_nyu_h5, "train/kitchen_1/00001.h5")),
     Case("nyu-sync", "a pipe", _piped(files.write_nyu_sync, "sync/kitchen_0028a/rgb_00000.jpg")),
@@ -351,6 +375,14 @@ WHOLE: dict[str, tuple[Callable[[Path], Any], str, tuple[str, ...]]] = {
         ("official_splits/test/bathroom/sync_depth_00045.png", "official_splits/test/bathroom/rgb_00045.jpg"),
     ),
     "make3d": (files.write_make3d, "val", (f"Gridlaserdata/depth_sph_corr-{files.MAKE3D_NAMES[0]}.mat",)),
+    "sunrgbd": (
+        files.write_sunrgbd,
+        "train",
+        (
+            "SUNRGBDtoolbox/traintestSUNRGBD/allsplit.mat",
+            f"SUNRGBD/{files.SUN_FRAMES[0]}/depth_bfx/0000000_abs.png",
+        ),
+    ),
     "folder": (lambda root: files.write_folder(root, range(2)), "train", ("rgb/001.png", "depth/001.png")),
     "nyu": (nyu("", changed(lambda x: x)), "train", ("nyu_depth_v2_labeled.mat", "splits.mat")),
     "packed": (packed(lambda file, root: None), "train", ("x.h5",)),

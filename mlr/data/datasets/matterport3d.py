@@ -3,9 +3,9 @@
 
 ``undistorted_color_images/<panorama>_i<camera>_<yaw>.jpg`` belongs to
 ``undistorted_depth_images/<panorama>_d<camera>_<yaw>.png``: 1024 x 1280 pixels, 16 bits in steps of 0.25 mm, 0 where
-depth is unknown. Archives are unpacked in several ways (``v1/scans/<scene>/<scene>/``, ``<scene>/``, or by kind), so the
-folders are looked for anywhere below the root. ``scenes_train.txt`` and ``scenes_test.txt`` of the authors' repository
-name the scenes of a split, one a line.
+depth is unknown. Archives are unpacked in several ways (``v1/scans/<scene>/<scene>/``, ``<scene>/``, or by kind), so
+the folders are looked for anywhere below the root. ``scenes_train.txt`` and ``scenes_test.txt`` of the authors'
+repository name the scenes of a split, one a line.
 """
 
 from __future__ import annotations

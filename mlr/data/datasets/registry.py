@@ -72,7 +72,7 @@ def open_dataset(name: str, root: str | Path | None = None, split: str = "train"
         root: folder or file of the data set; "rooms" needs none.
         split: "train", "val" (the test images, where a benchmark calls them so) or "all".
         options: of the reader, as values or as text, e.g. ``kb_crop=True`` or ``channel="2"``. Every data set takes
-            ``max_depth``: medians of a frame up to so many metres are believed (100 by default).
+            ``max_depth``: largest median depth of a frame that is believed, metres (100 by default).
 
     Raises:
         ValueError: the name, the split or an option is unknown.

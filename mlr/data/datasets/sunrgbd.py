@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """SUN RGB-D (Song et al. 2015) in its official layout and split.
 
-``SUNRGBD/<sensor>/.../<frame>/`` holds one picture in ``image/`` and one depth map each in ``depth/`` (as the sensor gave
-it) and ``depth_bfx/`` (holes filled from neighbouring frames). Depth has 16 bits that are rotated left by three, in
+``SUNRGBD/<sensor>/.../<frame>/`` holds one picture in ``image/`` and one depth map each in ``depth/`` (as the sensor
+gave it) and ``depth_bfx/`` (holes filled from neighbouring frames). Depth has 16 bits, rotated left by three, in
 millimetres, 0 where it is unknown. ``SUNRGBDtoolbox/traintestSUNRGBD/allsplit.mat`` (MATLAB 5) names the frames of both
 splits, 5,285 and 5,050, by their paths on the authors' machine.
 """

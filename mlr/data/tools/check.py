@@ -67,7 +67,7 @@ def check_data(
         dataset: the data set as NAME:PATH, e.g. folder:shots; names are those of --data.
         splits: which to look at, train, val or both.
         options: of the reader, e.g. unit=mm or kb_crop=true.
-        sample: look at so many frames of a split, evenly spread, instead of all.
+        sample: number of frames of a split to look at, evenly spread, instead of all.
         workers: processes; -1 = one a core, 0 = this one.
         json: print the report as JSON instead of a table.
 
