@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
-CSRC   := $(wildcard csrc/*.cpp csrc/*.h csrc/*.inc)
+CSRC   := $(wildcard csrc/*.cpp csrc/*.h)
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 # TORCH=cpu, TORCH=cu128, ...: the build of PyTorch to install, by the name of its index; by default PyPI's
