@@ -137,6 +137,9 @@ def prepare(
         "holes": holes, "size": size or "", "sources": ", ".join(datasets), "options": options,
         "skipped": json.dumps(skipped), "missing": json.dumps(missing),
     }  # fmt: skip
+    options_given = parse_options(options)
+    if "max_depth" in options_given:  # or the file's own frames would be refused
+        record["max_depth"] = options_given["max_depth"]
     count = join([part.path for part in parts], out, record)
     shutil.rmtree(folder)
     left_out = f", {len(skipped)} broken ones left out" if skipped else ""
@@ -248,8 +251,8 @@ def _in_order_of_completion(waiting: list[Part], processes: int, strict: bool) -
             running |= {executor.submit(pack, part, strict) for part in islice(queue, len(finished))}
     except BrokenProcessPool as error:
         raise OSError(
-            "the system ended a worker, probably for want of memory: run the same command again with fewer --workers, "
-            "it continues from here"
+            "the system ended a worker, probably because memory ran out: run the same command again with fewer "
+            "--workers, it continues from here"
         ) from error
     finally:
         executor.shutdown(cancel_futures=True)
