@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from rich.console import Console
-from rich.markup import escape
 
 from mlr._version import __version__
 from mlr.cli.parser import Parser, function_parser
 from mlr.training.settings import TrainingSettings
+from mlr.utils.console import plain
 from mlr.utils.flags import flag
 from mlr.utils.suggest import suggest
 
@@ -66,7 +66,7 @@ def train_command(argv: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         return _explain(error)
     except KeyboardInterrupt as error:
-        Console(stderr=True).print(str(error) or "stopped before training began", highlight=False, soft_wrap=True)
+        plain(Console(stderr=True), str(error) or "stopped before training began")
         return 130
     return 0
 
@@ -90,7 +90,7 @@ def _continued(parser: Parser, values: dict, typed: set[str], resume: Path) -> d
 
 
 def _explain(error: Exception) -> int:
-    Console(stderr=True).print(f"[bold red]error:[/bold red] {escape(str(error))}", highlight=False, soft_wrap=True)
+    plain(Console(stderr=True), str(error), label=("error:", "bold red"))
     return 1
 
 
@@ -120,7 +120,7 @@ COMMANDS: dict[str, Command] = {
         "score a network or predictions of another",
         ("predictions_or_checkpoint",),
     ),
-    "report": Command("mlr.training.report:report", "draw the figures of a run anew and sum it up on a page", ("run",)),
+    "report": Command("mlr.training.report:report", "draw a run's figures again and sum it up on a page", ("run",)),
     "predict": Command("mlr.prediction.command:predict", "depth files of images and videos", ("checkpoint", "inputs")),
     "export": Command("mlr.prediction.export:export", "a network as ONNX or torch.export file", ("checkpoint",)),
 }
@@ -140,7 +140,7 @@ def run_command(function: Callable[..., int], prog: str, positional: Sequence[st
     except (ValueError, OSError, ImportError) as error:
         return _explain(error)
     except KeyboardInterrupt:
-        Console(stderr=True).print("stopped", highlight=False)
+        plain(Console(stderr=True), "stopped")
         return 130
 
 

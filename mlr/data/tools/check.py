@@ -17,11 +17,13 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
+from rich.text import Text
 
 from mlr.data.datasets.base import DepthDataset, check_pair
 from mlr.data.datasets.registry import dataset_options, open_dataset, parse_options
 from mlr.data.depth_files import MAX_DEPTH, UNITS, DataError
 from mlr.data.tools.prepare import parse_dataset, parse_splits
+from mlr.utils.console import plain, shown
 
 #: Edges of the depth histogram, metres.
 EDGES = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0, 10.0, 20.0, 40.0, 80.0, math.inf)
@@ -327,7 +329,7 @@ def _bin(low: float, high: float) -> str:
 
 def show(report: Report, console: Console) -> None:
     """Print a report as tables."""
-    table = Table(title=report.dataset, show_header=False, title_justify="left")
+    table = Table(title=Text(shown(report.dataset)), show_header=False, title_justify="left")
     for split, count in report.frames.items():
         table.add_row(f"{split} frames", f"{count:,}")
     sizes = list(report.sizes.items())
@@ -344,7 +346,6 @@ def show(report: Report, console: Console) -> None:
     console.print(table)
     for colour, kind, lines in (("yellow", "warning", report.warnings), ("red", "error", report.errors)):
         for line in lines:
-            console.print(f"[{colour}]{kind}:[/{colour}] ", end="")
-            console.print(line, markup=False, highlight=False, soft_wrap=True)
+            plain(console, line, label=(f"{kind}:", colour))
     if not report.errors:
         console.print("[green]usable[/green]" + (" with warnings" if report.warnings else ""))
