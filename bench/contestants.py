@@ -252,17 +252,17 @@ def _cpp_with(case: Case, instruction_set: str) -> Call:
     call = _cpp(case)
     from mlr import _C  # type: ignore[attr-defined, unused-ignore]
 
-    if instruction_set not in _C.capabilities():
-        raise Absent(f"this processor has {', '.join(_C.capabilities())}")
+    if instruction_set not in _C.instruction_sets():
+        raise Absent(f"this processor has {', '.join(_C.instruction_sets())}")
     if instruction_set == machine.cpp_instruction_set():
         raise Absent(f"cpp runs with {instruction_set} already")
 
     def at_level(inputs: Inputs) -> Values:
-        _C.set_capability(instruction_set)
+        _C.set_instruction_set(instruction_set)
         try:
             return call(inputs)
         finally:
-            _C.set_capability("")
+            _C.set_instruction_set("")
 
     return at_level
 
