@@ -13,7 +13,8 @@ from rich.console import Console
 
 from mlr._version import __version__
 from mlr.cli.parser import Parser, function_parser
-from mlr.training.settings import TrainingSettings
+from mlr.cli.settings_file import read_settings
+from mlr.training.settings import GROUPS, TrainingSettings
 from mlr.utils.console import plain
 from mlr.utils.flags import flag
 from mlr.utils.suggest import suggest
@@ -29,19 +30,38 @@ EXAMPLES = """examples:
 """
 
 
-def training_parser() -> Parser:
-    """The flags of ``train.py``: the settings of a run, ``--config`` and ``--resume``."""
+def training_parser(source: Path | None = None) -> Parser:
+    """The flags of ``train.py``: the settings of a run, ``--config`` and ``--resume``.
+
+    Args:
+        source: the file that the flags are from, for errors, which are then raised as ValueError.
+    """
     parser = Parser(
+        source=source,
         prog="train.py",
         description="Train a monocular depth network with the 78 losses of the paper and their rebalancing.",
         epilog=EXAMPLES,
         exit_on_error=True,
         version=__version__,
     )
-    parser.add_argument("--config", action="config", help="YAML file of settings; flags after it take precedence.")
+    parser.add_argument("--config", type=str, help="YAML file of settings; flags after it take precedence.")
+    parser.settings_flag = "--config"
     parser.add_argument("--resume", type=Path | None, default=None, help="Folder of an earlier run to continue.")
-    parser.add_class_arguments(TrainingSettings)
+    for group in GROUPS.values():
+        parser.add_class_arguments(group)
     return parser
+
+
+def saved_settings(file: Path) -> TrainingSettings:
+    """The settings of a run, from its config.yaml.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is damaged, or of another version.
+    """
+    typed = [f"{flag(name)}={value}" for name, value in read_settings(file).items()]
+    args = training_parser(source=file).parse_args(typed)
+    return TrainingSettings(**{name: args[name] for name in TrainingSettings.names()})
 
 
 def train_command(argv: Sequence[str] | None = None) -> int:
@@ -57,7 +77,7 @@ def train_command(argv: Sequence[str] | None = None) -> int:
     try:
         if resume is not None:
             typed = set(vars(parser.parse_args(argv, defaults=False)))
-            values = _continued(parser, values, typed, resume)
+            values = _continued(values, typed, resume)
         config = TrainingSettings(**values)
         # here, not above: timm, lightning and matplotlib take seconds, and --help needs none of them
         from mlr.training.train import train
@@ -71,12 +91,11 @@ def train_command(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _continued(parser: Parser, values: dict, typed: set[str], resume: Path) -> dict:
+def _continued(values: dict, typed: set[str], resume: Path) -> dict:
     """Settings of the run to continue, with those flags that were typed and may differ."""
     from mlr.training.run import Run
 
-    loaded = parser.parse_object(Run.open(resume).config())
-    saved = vars(TrainingSettings(**{name: loaded[name] for name in TrainingSettings.names()}))
+    saved = vars(Run.open(resume).training_settings())
     for name in TrainingSettings.names():
         if name in typed and name in RESUMABLE:
             continue

@@ -192,20 +192,9 @@ class DepthData(L.LightningDataModule):
     @classmethod
     def from_config(cls, config: TrainingSettings) -> DepthData:
         """The data that the settings of a run name."""
-        return cls(
-            data=config.data,
-            root=config.root,
-            size=config.height_width,
-            batch_size=config.batch_size,
-            workers=config.workers,
-            seed=config.seed,
-            augment=config.augment,
-            holes=config.holes,
-            depth_unit=config.depth_unit,
-            options=config.data_options,
-            train_length=config.train_length,
-            val_length=config.val_length,
-        )
+        names = ("data", "root", "batch_size", "workers", "seed", "augment", "holes", "depth_unit")
+        settings = {name: getattr(config, name) for name in (*names, "train_length", "val_length")}
+        return cls(size=config.height_width, options=config.data_options, **settings)
 
     def setup(self, stage: str) -> None:
         """Open the data set and look at its first frames, so that what is wrong with it shows before training."""
