@@ -25,7 +25,8 @@ RESUMABLE = {"epochs", "workers", "device", "threads"}
 EXAMPLES = """examples:
   python train.py                                      built-in scenes, the paper's network and recipe
   python train.py --data nyu --root /data/nyu          NYU Depth v2, labelled set
-  python train.py --data folder --root shots --holes nearest --losses depth+gradient
+  python train.py --data folder --root shots --losses depth+gradient
+  python train.py --data kitti --root /data/kitti --downsample area
   python train.py --resume runs/pnasnet-nyu-20260101-120000
 """
 

@@ -16,7 +16,7 @@ from jsonargparse import ArgumentParser, DefaultHelpFormatter
 
 from mlr._version import __version__
 from mlr.utils.console import shown
-from mlr.utils.flags import flag
+from mlr.utils.flags import flag, spelled
 from mlr.utils.suggest import did_you_mean, nearest
 
 
@@ -83,7 +83,7 @@ class Parser(ArgumentParser):
         for word in self._with_settings(list(sys.argv[1:] if args is None else args)):
             if word.startswith("--") and len(word) > 2:
                 name, equals, value = word.partition("=")
-                name = name.replace("-", "_").replace("__", "--", 1)
+                name = "--" + spelled(name[2:].replace("-", "_"), {option.lstrip("-") for option in known})
                 if name not in known:
                     hint = did_you_mean([flag(near[2:]) for near in nearest(name, known, 3)])
                     self.exit(2, f"error: unknown flag {word.partition('=')[0]}{hint} See --help.\n")
