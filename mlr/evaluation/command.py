@@ -20,6 +20,7 @@ from mlr.evaluation.predictor import Network, Predictor
 from mlr.evaluation.protocols import Protocol
 from mlr.evaluation.results import dumps, require_new_folder, save, show
 from mlr.models.depth_model import TrainedModel, open_model
+from mlr.utils.console import plain
 from mlr.utils.sizes import MIN_SIDE, parse_size
 
 
@@ -91,7 +92,7 @@ def evaluate(
     datasets, refused = open_frames(protocols, data, root, options, depth_unit)
     frames = next(iter(datasets.values()))
     if note := frames.note():
-        console.print(note, style="yellow", highlight=False, soft_wrap=True)
+        plain(console, note, "yellow")
 
     predictor: Predictor
     described: dict[str, Any]
@@ -104,7 +105,7 @@ def evaluate(
         cropped = bool(check_options(data, options).get("kb_crop"))
         trained, input_size = _open_network(path, protocols, size, device)
         if data == "kitti" and (note := _other_part(trained.checkpoint.config, cropped)):
-            console.print(note, style="yellow", highlight=False, soft_wrap=True)
+            plain(console, note, "yellow")
         predictor = Network(trained.model, input_size, averaged, half, cropped)
         described = {
             "checkpoint": str(trained.path),
@@ -140,7 +141,7 @@ def evaluate(
         show(record, Console())
     if out:
         save(out, record, result)
-        console.print(f"scores are in {out}", highlight=False, soft_wrap=True)
+        plain(console, f"scores are in {out}")
     return 1 if result.refused and protocol != "all" else 0
 
 
