@@ -14,7 +14,7 @@ from rich.console import Console
 from mlr._version import __version__
 from mlr.data.datasets.registry import check_options, dataset_options, parse_options
 from mlr.data.depth_files import units_per_metre
-from mlr.evaluation.frames import choose_protocols, open_frames, score_frames
+from mlr.evaluation.frames import all_names, choose_protocols, open_frames, score_frames
 from mlr.evaluation.prediction_files import PredictionFiles
 from mlr.evaluation.predictor import Network, Predictor
 from mlr.evaluation.protocols import Protocol
@@ -35,11 +35,12 @@ def evaluate(
     no_flip: bool = False,
     half: bool = False,
     device: Literal["auto", "cpu", "gpu"] = "auto",
+    split: Literal["train", "val", "all"] = "val",
     match: Literal["name", "order"] = "name",
     depth_unit: str | None = None,
     json: bool = False,
 ) -> int:
-    """Score a trained network, or a folder of predictions, on the validation or test frames of a data set.
+    """Score a trained network, or a folder of predictions, on the frames of a data set.
 
     Frames are read at their own size, without training transforms, and scored as each protocol says. Means come with
     95 % bootstrap intervals over the frames. docs/evaluation.md describes the protocols.
@@ -58,7 +59,9 @@ def evaluate(
         no_flip: do not, whatever the protocol says.
         half: run the network in half precision.
         device: "auto", "cpu" or "gpu".
-        match: how prediction files belong to frames: by "name", or in the "order" of their numbers and names.
+        split: frames to score: "train", "val" (validation or test frames) or "all".
+        match: how prediction files belong to frames: by "name", or in the natural "order" of their names where names
+            do not tell.
         depth_unit: unit of integer files that do not declare their own (mm, m, 256 or any number of units per metre):
             predictions, and the depth of --data folder.
         json: print what scores.json holds instead of a table.
@@ -88,23 +91,25 @@ def evaluate(
         require_new_folder(out)
     protocols, left_out = choose_protocols(protocol, data)
     options = parse_options(data_options)
-    datasets, refused = open_frames(protocols, data, root, options, depth_unit)
+    datasets, refused = open_frames(protocols, data, root, options, depth_unit, split)
     frames = next(iter(datasets.values()))
     if note := frames.note():
-        console.print(note, style="yellow", highlight=False, soft_wrap=True)
+        console.print(note, style="yellow", highlight=False, soft_wrap=True, markup=False)
 
     predictor: Predictor
     described: dict[str, Any]
     if from_files:
         names = [frames.name(index) for index in range(len(frames))]
-        predictor = PredictionFiles(path, names, match, depth_unit)
+        predictor = PredictionFiles(path, names, match, depth_unit, lambda: all_names(data, root, options))
+        for note in predictor.notes:
+            console.print(note, style="yellow", highlight=False, soft_wrap=True, markup=False)
         described = {"predictions": str(path)}
     else:
         averaged = flip if flip or no_flip else None
         cropped = bool(check_options(data, options).get("kb_crop"))
         trained, input_size = _open_network(path, protocols, size, device)
         if data == "kitti" and (note := _other_part(trained.checkpoint.config, cropped)):
-            console.print(note, style="yellow", highlight=False, soft_wrap=True)
+            console.print(note, style="yellow", highlight=False, soft_wrap=True, markup=False)
         predictor = Network(trained.model, input_size, averaged, half, cropped)
         described = {
             "checkpoint": str(trained.path),
@@ -120,7 +125,7 @@ def evaluate(
             "name": data,
             "root": root and str(root),
             "options": data_options,
-            "split": "val",
+            "split": split,
             "frames": result.frames,
             "sizes": dict(result.sizes),
             "missing": frames.missing,
@@ -140,7 +145,7 @@ def evaluate(
         show(record, Console())
     if out:
         save(out, record, result)
-        console.print(f"scores are in {out}", highlight=False, soft_wrap=True)
+        console.print(f"scores are in {out}", highlight=False, soft_wrap=True, markup=False)
     return 1 if result.refused and protocol != "all" else 0
 
 

@@ -83,9 +83,14 @@ def _elsewhere(protocol: Protocol) -> str:
 
 
 def open_frames(
-    protocols: list[Protocol], data: str, root: Path | None, options: dict[str, str], depth_unit: str | None = None
+    protocols: list[Protocol],
+    data: str,
+    root: Path | None,
+    options: dict[str, str],
+    depth_unit: str | None = None,
+    split: str = "val",
 ) -> tuple[dict[str, DepthDataset], dict[str, str]]:
-    """Open the validation split with the depth that each protocol scores.
+    """Open a split with the depth that each protocol scores.
 
     Args:
         protocols: what will be scored.
@@ -93,6 +98,7 @@ def open_frames(
         root: its folder or file.
         options: of its reader.
         depth_unit: unit of integer depth of "folder" whose files do not declare it.
+        split: "train", "val" or "all".
 
     Returns:
         Protocol -> data set, the same object for protocols that score the same depth; and why others are refused.
@@ -117,7 +123,7 @@ def open_frames(
         key = _reading(data, {**options, **extra})
         try:
             if key not in opened:
-                opened[key] = _open(data, root, dict(key), depth_unit)
+                opened[key] = _open(data, root, split, dict(key), depth_unit)
         except DataError as error:
             if key == _reading(data, options):  # no fault of the depth that the protocol scores
                 raise
@@ -135,13 +141,23 @@ def _reading(data: str, options: dict[str, str]) -> tuple[tuple[str, Any], ...]:
     return tuple(sorted((k, v) for k, v in check_options(data, options).items() if v != known[k].default))
 
 
-def _open(data: str, root: Path | None, options: dict[str, Any], depth_unit: str | None) -> DepthDataset:
-    dataset = open_dataset(data, root, "val", **options)
+def all_names(data: str, root: Path | None, options: dict[str, str]) -> list[str]:
+    """Ids of the frames of all splits, in the data set's order.
+
+    Raises:
+        ValueError, DataError: the data set cannot be opened.
+    """
+    dataset = open_dataset(data, root, "all", **options)
+    return [dataset.name(index) for index in range(len(dataset))]
+
+
+def _open(data: str, root: Path | None, split: str, options: dict[str, Any], depth_unit: str | None) -> DepthDataset:
+    dataset = open_dataset(data, root, split, **options)
     if depth_unit is not None and "unit" in dataset_options(data) and "unit" not in options:
         try:
             dataset.read(0)
         except DataError:  # integers that declare no unit; any other fault shows again when the frame's turn comes
-            return open_dataset(data, root, "val", **options, unit=depth_unit)
+            return open_dataset(data, root, split, **options, unit=depth_unit)
     return dataset
 
 

@@ -16,7 +16,8 @@ from PIL import Image
 from mlr.cli import main
 from mlr.data import DataError
 from mlr.evaluation import Scores
-from mlr.evaluation.prediction_files import match_names, match_order, read_prediction
+from mlr.evaluation.matching import match_names, match_order
+from mlr.evaluation.prediction_files import read_prediction
 
 IDS = ["val/rgb/006.png", "val/rgb/007.png", "val/rgb/008.png"]
 
@@ -85,7 +86,7 @@ def test_files_are_taken_in_the_order_of_their_numbers(shots, tmp_path, capsys):
 def test_frames_and_files_that_do_not_fit_are_named_and_counted_before_anything_is_scored(tmp_path):
     names = ["a/0.png", "b/0.png", "b/1.png", "10.21op2-p"]
     paths = [tmp_path / name for name in ("a_0.npy", "b/0.png", "1.png", "10.21op2-p.npy")]
-    assert match_names(tmp_path, paths[::-1], names) == paths
+    assert match_names(tmp_path, paths[::-1], names).paths == paths
     with pytest.raises(ValueError, match=r"1 of 4 frames have no prediction \(b/1.png\)"):
         match_names(tmp_path, [p for p in paths if p.name != "1.png"], names)
     with pytest.raises(ValueError, match=r"1 files belong to no frame \(.*extra.npy\)"):
@@ -98,7 +99,7 @@ def test_frames_and_files_that_do_not_fit_are_named_and_counted_before_anything_
 
 def test_order_is_that_of_numbers_in_folders_too(tmp_path):
     paths = [tmp_path / name for name in ("s1/f2.png", "s1/f10.png", "s2/f1.png", "s10/f1.png")]
-    assert match_order(tmp_path, sorted(paths), list("abcd")) == paths
+    assert match_order(tmp_path, sorted(paths), list("abcd")).paths == paths
 
 
 @pytest.mark.parametrize(
