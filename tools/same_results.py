@@ -84,7 +84,7 @@ def one_loss(size: tuple[int, int], dtype: torch.dtype, downsample: str, selecti
     out = mlr.MultiLoss(space, downsample)(pred, target, weights)
     (grad_module,) = torch.autograd.grad(out[0], pred)
     alone = mlr.multi_loss_terms(pred, target, space, downsample)
-    results = (total, values, grad, grad_values, *out, grad_module, alone)
+    results = (total, values, grad, grad_values, *out[:2], grad_module, alone)
     return digest("".join(map(tensor_digest, results)).encode())
 
 
