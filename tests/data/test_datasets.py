@@ -18,7 +18,7 @@ from scipy.io import savemat
 
 from mlr.data import DataError, DepthData, check_dataset, make_sample, open_dataset
 from mlr.data.datamodule import Transformed
-from mlr.data.datasets.base import reading
+from mlr.data.hdf5_files import reading
 from mlr.data.datasets.registry import DATASETS, check_options, parse_options
 from mlr.data.fill import fill_sample
 
@@ -356,7 +356,7 @@ def test_names_and_options_are_checked():
         open_dataset("kitti", "/x", kb_crop="maybe")
     with pytest.raises(ValueError, match="must be int, got 'three'"):
         open_dataset("make3d", "/x", channel="three")
-    with pytest.raises(ValueError, match="train or val"):
+    with pytest.raises(ValueError, match="train, val or all"):
         open_dataset("rooms", split="test")
     with pytest.raises(DataError, match="needs --root"):
         open_dataset("nyu")

@@ -4,14 +4,18 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from mlr.data.datasets.base import DepthDataset
+from mlr.data.datasets.base import AllSplits, DepthDataset
 from mlr.data.depth_files import DataError
 from mlr.utils.suggest import suggest
+
+#: Splits of every data set.
+SPLITS = ("train", "val", "all")
 
 #: Name -> (module:reader, what it is). Modules are imported when they are used.
 DATASETS: dict[str, tuple[str, str]] = {
@@ -48,10 +52,14 @@ def dataset_class(name: str) -> Callable[..., DepthDataset]:
     return getattr(import_module(module), attribute)
 
 
+#: Options that every data set has.
+COMMON = {"max_depth": inspect.Parameter("max_depth", inspect.Parameter.KEYWORD_ONLY, annotation=float)}
+
+
 def dataset_options(name: str) -> dict[str, inspect.Parameter]:
-    """What a reader takes beside root and split, e.g. ``kb_crop`` of "kitti"."""
+    """What a reader takes beside root and split, e.g. ``kb_crop`` of "kitti", and what every data set takes."""
     parameters = inspect.signature(dataset_class(name), eval_str=True).parameters
-    return {key: value for key, value in parameters.items() if key not in ("root", "split")}
+    return {key: value for key, value in parameters.items() if key not in ("root", "split")} | COMMON
 
 
 def open_dataset(name: str, root: str | Path | None = None, split: str = "train", **options: Any) -> DepthDataset:
@@ -60,8 +68,9 @@ def open_dataset(name: str, root: str | Path | None = None, split: str = "train"
     Args:
         name: a key of :data:`DATASETS`.
         root: folder or file of the data set; "rooms" needs none.
-        split: "train" or "val" (the test images, where a benchmark calls them so).
-        options: of the reader, as values or as text, e.g. ``kb_crop=True`` or ``channel="2"``.
+        split: "train", "val" (the test images, where a benchmark calls them so) or "all".
+        options: of the reader, as values or as text, e.g. ``kb_crop=True`` or ``channel="2"``. Every data set takes
+            ``max_depth``: medians of a frame up to so many metres are believed (100 by default).
 
     Raises:
         ValueError: the name, the split or an option is unknown.
@@ -72,11 +81,38 @@ def open_dataset(name: str, root: str | Path | None = None, split: str = "train"
         7
     """
     values = check_options(name, options)
-    if split not in ("train", "val"):
-        raise ValueError(f"split must be train or val, got {split!r}")
+    if split not in SPLITS:
+        raise ValueError(f"split must be train, val or all, got {split!r}")
     if root is None and name != "rooms":
         raise DataError(f"--data {name} needs --root: {DATASETS[name][1]}")
-    return dataset_class(name)(root, split, **values)
+    max_depth = values.pop("max_depth", None)
+    if max_depth is not None and not 0 < max_depth < math.inf:
+        raise ValueError(f"option max_depth of data set {name!r} must be a positive number of metres, got {max_depth}")
+    reader = dataset_class(name)
+    native = split in getattr(reader, "splits", DepthDataset.splits)
+    dataset = reader(root, split, **values) if native else _open_all(reader, root, values)
+    if max_depth is not None:
+        for part in dataset.parts if isinstance(dataset, AllSplits) else []:
+            part.max_depth = max_depth
+        dataset.max_depth = max_depth
+    return dataset
+
+
+def _open_all(reader: Callable[..., DepthDataset], root: str | Path | None, values: dict[str, Any]) -> AllSplits:
+    """Every split that there is; a split that is not there is named.
+
+    Raises:
+        DataError: there is none.
+    """
+    parts, absent = [], []
+    for split in DepthDataset.splits:
+        try:
+            parts.append(reader(root, split, **values))
+        except DataError as error:
+            absent.append(f"split {split}: {error}")
+    if not parts:
+        raise DataError("; ".join(absent))
+    return AllSplits(parts, absent)
 
 
 def check_root(name: str, root: str | Path | None) -> None:

@@ -219,7 +219,7 @@ def look_at(dataset: DepthDataset, indices: list[int]) -> list[FrameReport]:
         name = dataset.name(index)
         try:
             image, depth = dataset.read(index)
-            check_pair(image, depth, name, dataset.coarse)
+            check_pair(image, depth, name, dataset.own_depth_grid)
             reports.append(describe(name, image, depth))
         except DataError as error:
             reports.append(FrameReport(name, error=str(error)))
