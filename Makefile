@@ -76,7 +76,8 @@ format: $(READY) ## let ruff and clang-format rewrite the formatting
 	$(BIN)/clang-format -i $(CSRC)
 
 wheel: sdist ## build dist/*.whl with the C++ engine, from the sdist
-	MLR_BUILD_CPP=1 $(BIN)/python -m pip wheel --no-deps --no-build-isolation --wheel-dir dist dist/*.tar.gz
+	@# without its cache: pip takes a wheel that it once built from an sdist of the same path
+	MLR_BUILD_CPP=1 $(BIN)/python -m pip wheel --no-deps --no-build-isolation --no-cache-dir --wheel-dir dist dist/*.tar.gz
 
 sdist: $(READY) ## build dist/*.tar.gz
 	rm -rf dist

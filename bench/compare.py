@@ -26,9 +26,9 @@ from typing import Any
 
 import machine
 import sweeps
-from contestants import CONTESTANTS, Case, depth_maps, threads
 from cuda_clock import CudaClock
 from harness import CpuClock, parity, summary
+from implementations import IMPLEMENTATIONS, Case, depth_maps, threads
 from rich.console import Console
 from tables import Table, number
 
@@ -50,18 +50,18 @@ def serve() -> None:
         request = json.loads(line)
         if "case" in request:
             case = Case(**request["case"])
-            contestant = CONTESTANTS[request["contestant"]]
+            implementation = IMPLEMENTATIONS[request["implementation"]]
             clock = CudaClock() if case.device == "cuda" else CpuClock()
             with threads(case.threads):
-                sets, call = [depth_maps(case, seed) for seed in range(case.sets)], contestant.build(case)
-                got, exact = call(sets[0]), contestant.truth(case, sets[0])
-                _, _, refusal = parity(contestant, case, got, exact)
-                answer: dict[str, Any] = {"refusal": refusal, "estimate": min(clock.visit(call, sets, 3))}
+                sets, call = [depth_maps(case, seed) for seed in range(case.sets)], implementation.build(case)
+                got, exact = call(sets[0]), implementation.truth(case, sets[0])
+                _, _, refusal = parity(implementation, case, got, exact)
+                answer: dict[str, Any] = {"refusal": refusal, "estimate": min(clock.time_calls(call, sets, 3))}
         else:
             assert call is not None
             assert sets is not None
             with threads(case.threads):
-                answer = {"samples": clock.visit(call, sets, request["count"] + 1, calls)[1:]}
+                answer = {"samples": clock.time_calls(call, sets, request["count"] + 1, calls)[1:]}
             calls += request["count"] + 1
         print(json.dumps(answer), flush=True)
 
@@ -155,9 +155,9 @@ def cases(device: str, count: int) -> list[Case]:
     return found
 
 
-def duel(sides: Sequence[Side], case: Case, contestant: str, seconds: float) -> list[dict[str, Any]]:
+def alternate(sides: Sequence[Side], case: Case, implementation: str, seconds: float) -> list[dict[str, Any]]:
     """Timings of both sides on a case, or why one is refused."""
-    ready = [side.ask(case=asdict(case), contestant=contestant) for side in sides]
+    ready = [side.ask(case=asdict(case), implementation=implementation) for side in sides]
     if any(answer["refusal"] for answer in ready):
         return [{"refused": answer["refusal"]} for answer in ready]
     samples: list[list[float]] = [[] for _ in sides]
@@ -180,10 +180,10 @@ def compare(
         RuntimeError: a side's process ended.
     """
     rows: list[tuple[str, ...]] = []
-    contestant, refused = ("cpp" if args.device == "cpu" else "triton"), False
+    implementation, refused = ("cpp" if args.device == "cpu" else "triton"), False
     for case in cases(args.device, args.threads):
         progress(str(case))
-        base, head = duel(sides, case, contestant, args.seconds)
+        base, head = alternate(sides, case, implementation, args.seconds)
         if "refused" in base:
             refused = True
             rows.append((str(case), base["refused"] or "right", head["refused"] or "right", "", "", "refused"))

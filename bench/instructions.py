@@ -20,7 +20,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from contestants import CONTESTANTS, Case, depth_maps, threads
+from implementations import IMPLEMENTATIONS, Case, depth_maps, threads
 
 #: What is counted: small maps, because an instruction takes some 50 times longer there.
 CASES: tuple[Case, ...] = (
@@ -72,7 +72,7 @@ def count(cases: tuple[Case, ...] = CASES, timeout: float = 900.0) -> dict[str, 
         }
         for case, total in zip(cases, totals, strict=True)
     ]  # fmt: skip
-    return {"capability": worker["capability"], "rows": rows}
+    return {"instruction_set": worker["instruction_set"], "rows": rows}
 
 
 def _total(path: Path) -> int:
@@ -88,12 +88,12 @@ def _worker(cases: list[Case]) -> None:
 
     with threads(1):
         for case in cases:
-            call, inputs = CONTESTANTS["cpp"].build(case), depth_maps(case, 0)
+            call, inputs = IMPLEMENTATIONS["cpp"].build(case), depth_maps(case, 0)
             call(inputs)
             torch._C._valgrind_toggle()
             call(inputs)
             torch._C._valgrind_toggle_and_dump_stats()
-    print(json.dumps({"capability": machine.cpp_instruction_set()}))
+    print(json.dumps({"instruction_set": machine.cpp_instruction_set()}))
 
 
 if __name__ == "__main__":

@@ -69,7 +69,7 @@ def cpp_instruction_set() -> str | None:
         from mlr import _C  # type: ignore[attr-defined, unused-ignore]
     except ImportError:
         return None
-    return str(_C.capability())
+    return str(_C.instruction_set())
 
 
 def metadata(device: str) -> dict[str, Any]:

@@ -53,8 +53,7 @@ MLR_INLINE uint64_t even_bits(uint64_t v) {
 
 // Keeps every other pixel of a row, in place: `words` words become half of them, rounded up.
 MLR_INLINE void keep_even_pixels(uint64_t* row, int words) {
-  for (int i = 0; i < words; i += 2)
-    row[i / 2] = even_bits(row[i]) | (i + 1 < words ? even_bits(row[i + 1]) << 32 : 0);
+  for (int i = 0; i < words; i += 2) row[i / 2] = even_bits(row[i]) | (i + 1 < words ? even_bits(row[i + 1]) << 32 : 0);
 }
 
 MLR_INLINE void pack_row(const uint8_t* bools, int w, uint64_t* row) {
@@ -69,7 +68,7 @@ MLR_INLINE void pack_row(const uint8_t* bools, int w, uint64_t* row) {
 }
 
 // A row of scale k from four rows of scale 0, scratch of a row of scale 0's words.
-inline void bicubic_mask_row(const Image& im, int k, int i, uint64_t* scratch) {
+inline void bicubic_mask_row(const ImageTask& im, int k, int i, uint64_t* scratch) {
   const Scale &s0 = im.plan->scale[0], &s = im.plan->scale[k];
   const uint64_t* rows[4];
   for (int t = 0; t < 4; t++) rows[t] = im.valid_row(0, clamp((i << k) + (1 << k) / 2 - 2 + t, 0, s0.h - 1));
@@ -94,7 +93,7 @@ inline void bicubic_mask_row(const Image& im, int k, int i, uint64_t* scratch) {
   repeat_last_bit(row, s.w);
 }
 
-inline void collapsed_mask(const Image& im, int k) {
+inline void collapsed_mask(const ImageTask& im, int k) {
   const MiddleTaps rows(im.plan->h), columns(im.plan->w);
   bool valid = true;
   for (int i = 0; i < 4; i++)
@@ -104,7 +103,7 @@ inline void collapsed_mask(const Image& im, int k) {
   *im.valid_row(k, 0) = valid ? ~uint64_t(0) : 0;
 }
 
-inline void area_mask_row(const Image& im, int k, int i, uint64_t* scratch) {
+inline void area_mask_row(const ImageTask& im, int k, int i, uint64_t* scratch) {
   const Scale &above = im.plan->scale[k - 1], &s = im.plan->scale[k];
   const uint64_t* a = im.valid_row(k - 1, above.h > 1 ? 2 * i : 0);
   const uint64_t* b = above.h > 1 ? a + above.words : a;
@@ -119,7 +118,7 @@ inline void area_mask_row(const Image& im, int k, int i, uint64_t* scratch) {
 }
 
 // Counts of the selected kinds of a scale, and whether it has an invalid pixel.
-inline void count_positions(Image& im, int k) {
+inline void count_positions(ImageTask& im, int k) {
   const Scale& s = im.plan->scale[k];
   const bool stencil = s.kinds & kStencilKinds;
   int64_t valid = 0, r = 0, c = 0, rr = 0, rc = 0, cc = 0, n = 0, nr = 0, nc = 0;
@@ -142,13 +141,13 @@ inline void count_positions(Image& im, int k) {
     }
   }
   im.holes[k] = valid != int64_t(s.h) * s.w;
-  for (int kind : {D, M, M5, M17, M65}) im.count[k][kind] = valid;
-  im.count[k][R] = r, im.count[k][C] = c;
-  im.count[k][RR] = rr, im.count[k][RC] = rc, im.count[k][CC] = cc;
-  im.count[k][N] = n, im.count[k][NR] = nr, im.count[k][NC] = nc;
+  for_each_kind(bit(Kind::D) | kMeanKinds, [&](Kind kind) { im.count[k][kind] = valid; });
+  im.count[k][Kind::R] = r, im.count[k][Kind::C] = c;
+  im.count[k][Kind::RR] = rr, im.count[k][Kind::RC] = rc, im.count[k][Kind::CC] = cc;
+  im.count[k][Kind::N] = n, im.count[k][Kind::NR] = nr, im.count[k][Kind::NC] = nc;
 }
 
-inline void mask(Image& im, char* scratch) {
+inline void mask(ImageTask& im, char* scratch) {
   const Plan& plan = *im.plan;
   bool holes = false;
   for (int y = 0; y < plan.h; y++) {

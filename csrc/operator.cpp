@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// mlr::multi_loss for CPU tensors: checks, allocation and the way into the driver. The schema is mlr/losses/operator.py's.
+// mlr::multi_loss for CPU tensors: checks, allocation and the way into the driver. The schema is that of
+// mlr/losses/operator.py.
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
@@ -11,6 +12,7 @@
 
 #include "dispatch.h"
 #include "driver.h"
+#include "weight_bands.h"
 
 namespace {
 
@@ -54,11 +56,11 @@ std::tuple<Tensor, Tensor, Tensor> multi_loss(const Tensor& pred_in, const Tenso
                   text(pred_in));
   STD_TORCH_CHECK(downsample == "bicubic" || downsample == "area",
                   "mlr::multi_loss: downsample must be bicubic or area, got '", downsample, "'");
-  uint64_t seen[2] = {};
+  bool seen[mlr::kLosses] = {};
   for (const int64_t t : indices) {
-    STD_TORCH_CHECK(t >= 0 && t < mlr::kKinds * mlr::kScales && !(seen[t / 64] >> (t % 64) & 1),
-                    "mlr::multi_loss: indices must be distinct numbers 13 * scale + kind in 0..77, got ", t);
-    seen[t / 64] |= uint64_t(1) << (t % 64);
+    STD_TORCH_CHECK(t >= 0 && t < mlr::kLosses && !seen[t], "mlr::multi_loss: indices must be distinct numbers ",
+                    mlr::kKinds, " * scale + kind in 0..", mlr::kLosses - 1, ", got ", t);
+    seen[t] = true;
   }
   STD_TORCH_CHECK(!indices.empty(), "mlr::multi_loss: indices must name at least one loss");
   const int64_t n = int64_t(indices.size());
@@ -100,13 +102,21 @@ std::tuple<Tensor, Tensor, Tensor> multi_loss(const Tensor& pred_in, const Tenso
                                             ? *weights_in
                                             : torch::stable::to(*weights_in, ScalarType::Float));
   }
+  if (weights && element != mlr::Element::kFloat32 &&
+      !mlr::all_in_range(static_cast<const float*>(weights->const_data_ptr()), images, n)) {
+    // weights of several bands: their gradients are added before they are rounded
+    const auto single = [](const Tensor& t) { return torch::stable::to(t, ScalarType::Float); };
+    const auto [values, grad, counts] = multi_loss(single(pred), single(target), weights, indices, downsample, mask_in);
+    return {values, torch::stable::to(grad, pred_in.scalar_type()), counts};
+  }
   const Tensor values = torch::stable::new_empty(pred_in, {images, n}, ScalarType::Float);
   const std::vector<int64_t> none = {0}, shape(pred_in.sizes().begin(), pred_in.sizes().end());
   const Tensor grad = torch::stable::new_empty(pred_in, weights ? shape : none);
 
   std::optional<Tensor> mask;
   if (mask_in) mask = with_dense_rows(*mask_in);
-  const Tensor counts = torch::stable::new_empty(pred_in, mask ? std::vector<int64_t>{images, n} : none, ScalarType::Long);
+  const Tensor counts =
+      torch::stable::new_empty(pred_in, mask ? std::vector<int64_t>{images, n} : none, ScalarType::Long);
 
   mlr::Batch batch{};
   batch.images = images;
@@ -124,13 +134,13 @@ std::tuple<Tensor, Tensor, Tensor> multi_loss(const Tensor& pred_in, const Tenso
     batch.counts = static_cast<int64_t*>(counts.mutable_data_ptr());
   }
 
-  const mlr::Plan plan = mlr::make_plan(int(h), int(w), downsample == "area", weights.has_value(), mask.has_value(),
-                                        element, indices);
+  const mlr::Plan plan =
+      mlr::make_plan(int(h), int(w), downsample == "area", weights.has_value(), mask.has_value(), element, indices);
   const int threads = int(torch::stable::get_num_threads());
   const mlr::ParallelFor parallel_for = [](int64_t count, const std::function<void(int64_t, int64_t)>& body) {
     torch::stable::parallel_for(0, count, 1, body);
   };
-  mlr::run_batch(plan, batch, mlr::current_kernels(), threads, parallel_for);
+  mlr::run_batch_of_any_weights(plan, batch, mlr::current_kernels(), threads, parallel_for);
   return {values, grad, counts};
 }
 

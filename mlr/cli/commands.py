@@ -58,7 +58,7 @@ def train_command(argv: Sequence[str] | None = None) -> int:
         if resume is not None:
             typed = set(vars(parser.parse_args(argv, defaults=False)))
             values = _continued(parser, values, typed, resume)
-        config = TrainingSettings(**values).validate(resuming=resume is not None)
+        config = TrainingSettings(**values)
         # here, not above: timm, lightning and matplotlib take seconds, and --help needs none of them
         from mlr.training.train import train
 

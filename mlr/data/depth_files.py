@@ -264,7 +264,7 @@ def _to_metres(raw: np.ndarray, unit: str | float | None, name: str, bits: int) 
             "--depth-unit in training and evaluation, --options unit=... to mlr prepare and check-data, one of "
             f"{', '.join(UNITS)} or the number of units in a metre"
         )
-    if unit in SIXTEEN_BIT_UNITS and largest > 65535:
+    if renamed.UNITS.get(str(unit), unit) in SIXTEEN_BIT_UNITS and largest > 65535:
         raise DataError(
             f"{name} holds values up to {largest}, and the unit {unit!r} is defined on 16 bits: it is another"
         )

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, NamedTuple, overload
 import torch
 from torch import Tensor, nn
 
-from mlr.losses import operator as engine
+from mlr.losses import operator
 from mlr.losses.masks import unknown_depth
 from mlr.losses.space import LossSpace
 from mlr.utils.named import in_order
@@ -83,7 +83,7 @@ def _operands(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Bring the maps to one type, and the weights to [B, n] of a total that is the mean over the images."""
     pred, target = _maps(pred, target)
-    dtype = engine.terms_dtype(pred.dtype)
+    dtype = operator.terms_dtype(pred.dtype)
     batch, count = pred.shape[:1].numel(), len(space)  # of a scalar 1: the engine refuses it
     if weights is None:
         weights = torch.full((count,), 1 / count, dtype=dtype, device=pred.device)
@@ -172,7 +172,7 @@ def multi_loss(
     """
     space = space or _ALL
     pred, target, weights = _operands(pred, target, weights, space)
-    total, terms, counts = engine.total_and_terms(pred, target, weights, space.indices, downsample, mask)
+    total, terms, counts = operator.total_and_terms(pred, target, weights, space.indices, downsample, mask)
     return (total, terms) if counts is None else (total, terms, counts)
 
 
@@ -207,7 +207,7 @@ def multi_loss_terms(
         tensor([[1., 0.]])
     """
     space = space or _ALL
-    terms, counts = engine.terms_and_counts(*_maps(pred, target), space.indices, downsample, mask)
+    terms, counts = operator.terms_and_counts(*_maps(pred, target), space.indices, downsample, mask)
     return terms if counts is None else (terms, counts)
 
 
@@ -235,7 +235,7 @@ class MultiLoss(nn.Module):
 
     def __init__(self, space: LossSpace | str = "all", downsample: str = "bicubic") -> None:
         super().__init__()
-        engine.check_downsample(downsample)
+        operator.check_downsample(downsample)
         self.space = space if isinstance(space, LossSpace) else LossSpace(space)
         self.downsample = downsample
         self._output = _output_type(self.space.names)
@@ -260,7 +260,7 @@ class MultiLoss(nn.Module):
         if mask is None and self._look_at_target and not torch.compiler.is_compiling():
             self._warn_of_unknown_depth(target)
         pred, target, weights = _operands(pred, target, weights, self.space)
-        return self._output(*engine.weighted_total(pred, target, weights, self.space.indices, self.downsample, mask))
+        return self._output(*operator.weighted_total(pred, target, weights, self.space.indices, self.downsample, mask))
 
     def _warn_of_unknown_depth(self, target: Tensor) -> None:
         """Look at the target once; not yet if it cannot be read now."""

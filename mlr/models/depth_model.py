@@ -218,14 +218,18 @@ class DepthModel(nn.Module):
 
     @classmethod
     def _restored(cls, checkpoint: Checkpoint, path: str | Path) -> DepthModel:
-        config = dict(checkpoint.config.get("model") or {})
+        config = checkpoint.config.get("model")
+        config = dict(config) if isinstance(config, dict) else {}
         if "backbone" not in config:
             raise CheckpointError(f"{path} does not say which network it holds: its config has no model.backbone")
         if unknown := config.keys() - {"backbone", "decoder_channels", "image_size"}:
             raise CheckpointError(f"{path} asks for options this network does not have: {', '.join(sorted(unknown))}")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the user of a trained network chose its size when training it
-            model = cls(**config, pretrained=False)
+            try:
+                model = cls(**config, pretrained=False)
+            except (ValueError, TypeError, RuntimeError, AssertionError) as error:
+                raise CheckpointError(f"{path} describes a network that cannot be built: {error}") from error
         load_exactly(model, checkpoint.model, path)
         model.weights_source = f"checkpoint: {path}"
         model.trained_size = checkpoint.size

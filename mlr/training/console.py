@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mlr.data import DepthData
-from mlr.losses import backend_report
+from mlr.losses import LossSpace, backend_report
 from mlr.training.settings import TrainingSettings
 
 
@@ -26,7 +26,7 @@ def introduce(console: Console, config: TrainingSettings, data: DepthData) -> No
         why = "built-in scenes, because no data set was named: --data nyu --root FOLDER trains on NYU Depth v2"
         say(console, "", f"({why})")
     say(console, "holes", _holes(config, data))
-    say(console, "losses", f"{len(config.space)} of 78 ({config.losses}), {config.balancer}")
+    say(console, "losses", f"{len(config.space)} of {len(LossSpace())} ({config.losses}), {config.balancer}")
     for line in backend_report().splitlines():
         say(console, "backend", line)
 

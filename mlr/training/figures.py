@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from mlr.losses.space import KINDS, SCALES
-from mlr.training.callbacks import read_balancing, read_metrics
+from mlr.training.tables import read_balancing, read_metrics
 
 #: Near is blue and far is red, as in the paper's Fig. 4.
 DEPTH_COLOURS = "jet"
@@ -29,14 +29,13 @@ UP, DOWN, SAME = "#d62728", "#1f5fd0", "#2ca02c"
 def curves(run: Path) -> Path:
     """Loss of the training and scores of the validation by epoch, from metrics.csv; returns curves.png."""
     series: dict[str, list[tuple[float, float]]] = defaultdict(list)
-    for number, row in enumerate(read_metrics(run / "metrics.csv")):
-        # the first row is the validation before training; one of epoch e describes the network after e + 1 epochs
-        epochs = float(row["epoch"]) + 1 if number else 0.0
+    for row in read_metrics(run / "metrics.csv"):
         for name, value in row.items():
             if value and name not in ("epoch", "step"):
-                series[name].append((epochs, float(value)))
+                series[name].append((int(row["epoch"]), float(value)))
     panels = {
-        "training loss": {"total": "train/loss_epoch"},
+        # the total under the weights in force falls and rises with them
+        "training loss under equal weights": {"mean of the losses": "train/equal_loss_epoch"},
         "accuracy (higher is better)": {f"delta_{k}": f"val/delta{k}" for k in (1, 2, 3)},
         "errors in metres": {"RMSE": "val/rmse", "SRD": "val/sq_rel"},
         "relative errors": {

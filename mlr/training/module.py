@@ -53,6 +53,7 @@ class DepthTraining(L.LightningModule):
         self.model, self.criterion, self.balancer = model, criterion, balancer
         self.learning_rate, self.weight_decay = learning_rate, weight_decay
         self.periods_per_epoch, self.seed, self.masked = periods_per_epoch, seed, masked
+        self.started = False
         self.metrics = DepthMetrics()
         self.loss, self.equal_loss = ImageMean(), ImageMean()
         self.unknown = SumMetric(nan_strategy="disable")  # a look for NaN at every step would wait for the device
@@ -66,6 +67,7 @@ class DepthTraining(L.LightningModule):
         """A quarter epoch in optimizer steps is known only now."""
         batches, accumulate = int(self.trainer.num_training_batches), self.trainer.accumulate_grad_batches
         self.balancer.period = -(-batches // accumulate) / self.periods_per_epoch
+        self.started = True
 
     def on_train_batch_start(self, batch: dict[str, Any], batch_idx: int) -> None:
         """Random layers, such as Swin's, draw the same in a continued run."""

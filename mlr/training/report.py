@@ -16,9 +16,9 @@ from mlr.evaluation.metrics import METRICS
 from mlr.models.checkpoints import load_checkpoint
 from mlr.models.depth_model import DepthModel
 from mlr.training import figures
-from mlr.training.callbacks import read_balancing, read_metrics
 from mlr.training.run import Run
 from mlr.training.settings import TrainingSettings
+from mlr.training.tables import read_balancing, read_metrics
 from mlr.utils.files import atomic_write
 from mlr.utils.renamed import current_metrics
 
@@ -50,7 +50,7 @@ def report(run: Path) -> int:
         OSError: the page or a figure cannot be written.
     """
     console = Console(stderr=True)
-    opened = Run.read(run)
+    opened = Run.open(run)
     config = opened.training_settings()
     if not (run / "last.pt").is_file():
         raise FileNotFoundError(f"{run} has no last.pt: the run has not finished an epoch, there is nothing to report")

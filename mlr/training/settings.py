@@ -186,6 +186,10 @@ class TrainingSettings:
         """Plain values for YAML and for checkpoints."""
         return {k: str(v) if isinstance(v, Path) else v for k, v in asdict(self).items()}
 
+    def flags(self) -> list[str]:
+        """The command line that gives these settings."""
+        return [f"{flag(name)}={value}" for name, value in self.as_dict().items() if value is not None]
+
     @classmethod
     def names(cls) -> list[str]:
         """Names of the settings."""

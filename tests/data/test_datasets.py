@@ -18,9 +18,9 @@ from scipy.io import savemat
 
 from mlr.data import DataError, DepthData, check_dataset, make_sample, open_dataset
 from mlr.data.datamodule import Transformed
-from mlr.data.hdf5_files import reading
 from mlr.data.datasets.registry import DATASETS, check_options, parse_options
 from mlr.data.fill import fill_sample
+from mlr.data.hdf5_files import reading
 
 
 def arrays(sample) -> tuple[np.ndarray, np.ndarray]:

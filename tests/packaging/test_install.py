@@ -104,7 +104,8 @@ def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_wheel_of_the_sdist_runs(sdist: Path, tmp_path: Path) -> None:
     python = environment(tmp_path / "venv")
-    built = pip("wheel", "--no-deps", "--wheel-dir", tmp_path, sdist, python=python)
+    # pip would take a wheel that it once built from an sdist of the same path
+    built = pip("wheel", "--no-deps", "--no-cache-dir", "--wheel-dir", tmp_path, sdist, python=python)
     assert built.returncode == 0, built.stdout + built.stderr
     (wheel,) = tmp_path.glob("*.whl")
     installed = pip("install", wheel, python=python)

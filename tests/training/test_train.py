@@ -178,7 +178,7 @@ def test_a_signal_stops_training_and_says_what_it_leaves(number, code, epoch, tm
         sys.exit(train_command(flags(TINY, out=tmp_path / "run")))
     signal.signal(signal.SIGINT, handler)
     assert stop.value.code == code
-    assert ("continues after the last finished epoch" if epoch else "nothing to continue") in capsys.readouterr().err
+    assert ("continues after the last finished epoch" if epoch else "begins again") in capsys.readouterr().err
 
 
 def test_an_earlier_run_is_never_overwritten(finished, capsys):
@@ -229,13 +229,6 @@ def test_runs_of_the_same_second_get_folders_of_their_own(tmp_path, monkeypatch)
     monkeypatch.setattr("mlr.training.run.datetime", SimpleNamespace(now=lambda: datetime(2026, 1, 1)))
     paths = [Run.create(TINY).path.name for _ in range(3)]
     assert paths == [f"test_resnet-rooms-20260101-000000{end}" for end in ("", "-2", "-3")]
-
-
-def test_a_launchers_process_is_told_how_to_start(tmp_path, monkeypatch):
-    monkeypatch.setattr("mlr.training.run.rank_zero_only.rank", 1)
-    monkeypatch.delenv("MLR_RUN_FOLDER", raising=False)
-    with pytest.raises(ValueError, match="without torchrun"):
-        Run.create(replace(TINY, out=tmp_path / "run"))
 
 
 @pytest.mark.parametrize("balancer", ["random", "relobralo"])

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from mlr.data.datasets.base import DepthDataset
-from mlr.data.depth_files import DataError, decode_depth, read_image
+from mlr.data.depth_files import DataError, decode_depth, read_image, refuse_irregular
 
 
 class Pair(NamedTuple):
@@ -24,6 +24,7 @@ class Pair(NamedTuple):
 def read_list(path: Path) -> Iterator[tuple[int, list[str]]]:
     """Line numbers and blank-separated fields of a list; leading slashes and CR LF are dropped."""
     try:
+        refuse_irregular(path)
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"cannot read the list {path}: {error}") from error

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from mlr.data.datasets.base import DepthDataset
-from mlr.data.depth_files import DataError, decode_depth, orientation, read_image
+from mlr.data.depth_files import DataError, decode_depth, orientation, read_image, refuse_irregular
 from mlr.utils.files import list_files, natural_key
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
@@ -153,9 +153,10 @@ def read_list(path: Path) -> Pairs:
         DataError: the list is no UTF-8 text, a line names no pair, or a file is not there.
     """
     try:
+        refuse_irregular(path)
         with path.open(newline="", encoding="utf-8-sig") as file:
             rows = list(csv.reader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except (OSError, ValueError, csv.Error) as error:
         raise DataError(
             f"cannot read the list {path}: {error}; it must be UTF-8 text of rgb_path,depth_path lines"
         ) from error

@@ -110,7 +110,7 @@ def read_grid(path: Path, channel: int) -> np.ndarray:
         raise DataError(f"{path} is not a MATLAB 5 file with Position3DGrid: {error}") from error
     if grid.ndim != 3 or grid.shape[-1] != 4:
         raise DataError(f"{path}: Position3DGrid must be [rows, columns, 4], got {list(grid.shape)}")
-    if grid.dtype.kind not in "fiu":
+    if grid.dtype.kind != "f":
         raise DataError(f"{path}: Position3DGrid holds {grid.dtype} values; expected metres")
     with np.errstate(over="ignore"):  # of a damaged file: becomes infinite, which is unknown
         grid = grid.astype(np.float32)

@@ -98,6 +98,8 @@ class Packed(DepthDataset):
         with reading(str(self.path)):
             index = {name: np.array(column, dtype=object) for name, column in read_index(self._file()).items()}
             self.max_depth = float(self._file().attrs.get("max_depth", MAX_DEPTH))
+            if not self.max_depth > 0:
+                raise DataError(f"{self.path}: the attribute max_depth must be positive, got {self.max_depth}")
         splits = index["split"]
         chosen = np.flatnonzero((splits == split) | (split == "all"))
         if not len(chosen):

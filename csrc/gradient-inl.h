@@ -25,19 +25,19 @@ struct GradientScratch {
   }
   static size_t bytes(const Scale& s, bool masked) {
     const size_t windows = WindowAdjoint::scratch(s), masked_windows = masked ? MaskedAdjoint::scratch(s) : 0;
-    return (size_t(2 * kBlock + 4) * s.pitch + kPad) * sizeof(float) +
-           (masked ? BlockPositions::bytes(s) : 0) + (windows > masked_windows ? windows : masked_windows);
+    return (size_t(2 * kBlock + 4) * s.pitch + kPad) * sizeof(float) + (masked ? BlockPositions::bytes(s) : 0) +
+           (windows > masked_windows ? windows : masked_windows);
   }
 };
 
 template <class T>
 MLR_INLINE void write_row(typename T::Storage* out, const float* row, int w) {
   int x = 0;
-  for (; x + Vec::N <= w; x += Vec::N) T::store(out + x, Vec::load(row + x));
+  for (; x + Vec::kLanes <= w; x += Vec::kLanes) T::store(out + x, Vec::load(row + x));
   if (x < w) T::store_first(out + x, Vec::load(row + x), w - x);
 }
 
-inline void write_rows(const Image& im, int y0, int y1, const float* rows, int pitch) {
+inline void write_rows(const ImageTask& im, int y0, int y1, const float* rows, int pitch) {
   const int w = im.plan->w;
   for (int y = y0; y < y1; y++, rows += pitch) {
     switch (im.plan->element) {
@@ -54,7 +54,7 @@ inline void write_rows(const Image& im, int y0, int y1, const float* rows, int p
 }
 
 template <bool kMasked>
-void gradient(const Image& im, int k, int first, int last, char* scratch) {
+void gradient(const ImageTask& im, int k, int first, int last, char* scratch) {
   const Plan& plan = *im.plan;
   const Scale& s = plan.scale[k];
   const GradientScratch g(s, kMasked, scratch);
@@ -70,15 +70,17 @@ void gradient(const Image& im, int k, int first, int last, char* scratch) {
   if (window_adjoint) adjoint.start(im, k, begin, g.windows);
   for (float* row : {g.zeros, g.g_rc, g.g_cc, g.g_c}) __builtin_memset(row - kPad, 0, s.pitch * sizeof(float));
 
-  alignas(64) double sums[kKinds][Vec::N];
+  alignas(64) LaneSums sums;
   Stencil st{};
   st.kinds = kinds;
   st.h = s.h, st.w = s.w, st.pitch = s.pitch;
   st.error = im.error(k), st.target = s.target ? im.target_map(k) : nullptr;
-  for (int i = 0; i < kKinds; i++) st.weight[i] = Vec(im.weight[k][i] * (bit(i) & kNormalKinds ? 1.0f : kPerUnit));
-  st.mean = Vec(im.mean[k]), st.constant = Vec(-im.weight[k][M] * im.mean_sign[k]);
+  for_each_kind(~0u, [&](Kind kind) {
+    st.weight[kind] = Vec(im.weight[k][kind] * (bit(kind) & kNormalKinds ? 1.0f : kPerSignUnit));
+  });
+  st.mean = Vec(im.mean[k]), st.constant = Vec(-im.weight[k][Kind::M] * im.mean_sign[k]);
   st.g_rc = g.g_rc, st.g_cc = g.g_cc, st.g_c = g.g_c;
-  st.sums = sums;
+  st.sums = &sums;
   st.base = g.zeros, st.base_pitch = 0;
   st.out = g.out, st.out_pitch = s.pitch;
   // the cotangents of the two rows above, where an earlier strip has not just left them
@@ -89,7 +91,7 @@ void gradient(const Image& im, int k, int first, int last, char* scratch) {
   const bool direct = k == 0 && plan.element == Element::kFloat32;  // the stencil writes the user's rows itself
 
   for (int strip = first; strip < last; strip++) {
-    __builtin_memset(sums, 0, sizeof sums);
+    __builtin_memset(&sums, 0, sizeof sums);
     const int strip_end = clamp((strip + 1) * s.strip_rows, 0, s.h);
     for (int y0 = strip * s.strip_rows; y0 < strip_end; y0 += kBlock) {
       const int y1 = clamp(y0 + kBlock, 0, strip_end);
@@ -113,11 +115,11 @@ void gradient(const Image& im, int k, int first, int last, char* scratch) {
       if (plan.gradient && k == 0 && !direct) write_rows(im, y0, y1, g.out, s.pitch);
     }
     StripSums& out = im.strip_sums[k][strip];
-    for (int kind = 0; kind < kKinds; kind++)
-      if (bit(kind) & (kinds & (bit(D) | kStencilKinds))) out.kind[kind] = sum_doubles(sums[kind]);
+    for_each_kind(kinds & (bit(Kind::D) | kStencilKinds),
+                  [&](Kind kind) { out.kind[kind] = sum_doubles(sums[kind].lanes); });
   }
 }
 
-inline void gradient(const Image& im, int k, int first, int last, char* scratch) {
+inline void gradient(const ImageTask& im, int k, int first, int last, char* scratch) {
   im.holes[k] ? gradient<true>(im, k, first, last, scratch) : gradient<false>(im, k, first, last, scratch);
 }
