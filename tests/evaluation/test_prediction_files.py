@@ -49,8 +49,8 @@ def test_integers_are_read_in_the_unit_that_the_flag_or_the_file_names(shots, tm
     assert means(run(capsys, tmp_path / "kitti", *on(shots), "--depth-unit", "kitti"))["rmse"] < 1 / 256
     assert "no unit was declared" in refusal(capsys, tmp_path / "kitti", *on(shots))
     refused = refusal(capsys, tmp_path / "told", *on(shots), "--depth-unit", "256")
-    assert "declares the unit 'mm', and --depth-unit is '256'" in refused
-    assert "--data-options unit=256" in refused
+    assert "declares the unit 'mm' itself, and the unit that was given is '256'" in refused
+    assert "leave out --depth-unit" in refused
 
 
 def test_the_unit_of_predictions_serves_data_that_declares_none_and_no_other(tmp_path, capsys):
@@ -170,7 +170,7 @@ def test_whatever_pillow_raises_names_the_prediction(tmp_path, monkeypatch):
     np.save(tmp_path / "2.npy", depth(6))
     (tmp_path / "3.npy").write_bytes(b"")
 
-    def broken(*_):
+    def broken(*_, **__):
         raise EOFError("no more")
 
     monkeypatch.setattr(Image, "open", broken)
