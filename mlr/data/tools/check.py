@@ -12,12 +12,14 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from mlr.data.datasets.base import DepthDataset
 from mlr.data.datasets.registry import dataset_options, open_dataset, parse_options
 from mlr.data.depth_files import UNITS, DataError, UndeclaredUnitError, likely_unit
 from mlr.data.tools.frame_report import EDGES, FrameReport, look
 from mlr.data.tools.prepare import parse_dataset, parse_splits
+from mlr.utils.console import plain, shown
 
 #: Medians of a set outside this range are no metres of rooms or streets.
 PLAUSIBLE = (0.3, 60.0)
@@ -267,7 +269,7 @@ def _bin(low: float, high: float) -> str:
 
 def show(report: Report, console: Console) -> None:
     """Print a report as tables."""
-    table = Table(title=report.dataset, show_header=False, title_justify="left")
+    table = Table(title=Text(shown(report.dataset)), show_header=False, title_justify="left")
     for split, count in report.frames.items():
         table.add_row(f"{split} frames", f"{count:,}")
     sizes = list(report.sizes.items())
@@ -284,7 +286,6 @@ def show(report: Report, console: Console) -> None:
     console.print(table)
     for colour, kind, lines in (("yellow", "warning", report.warnings), ("red", "error", report.errors)):
         for line in lines:
-            console.print(f"[{colour}]{kind}:[/{colour}] ", end="")
-            console.print(line, markup=False, highlight=False, soft_wrap=True)
+            plain(console, line, label=(f"{kind}:", colour))
     if not report.errors:
         console.print("[green]usable[/green]" + (" with warnings" if report.warnings else ""))
