@@ -19,7 +19,7 @@ from mlr.utils.console import plain
 from mlr.utils.flags import flag
 from mlr.utils.suggest import suggest
 
-#: Settings that may differ when a run is continued: they change its length or its place, not what is learned.
+#: Settings that may differ when a run is continued: they affect its length and where it runs, not its result.
 RESUMABLE = {"epochs", "workers", "device", "threads"}
 
 EXAMPLES = """examples:
