@@ -13,13 +13,13 @@ from rich.console import Console
 
 from mlr._version import __version__
 from mlr.cli.parser import Parser, function_parser
-from mlr.cli.settings_file import read_settings
+from mlr.cli.settings_file import UnknownSettingError, read_settings
 from mlr.training.settings import GROUPS, TrainingSettings
 from mlr.utils.console import plain
 from mlr.utils.flags import flag
 from mlr.utils.suggest import suggest
 
-#: Settings that may differ when a run is continued: they change its length or its place, not what is learned.
+#: Settings that may differ when a run is continued: they affect its length and where it runs, not its result.
 RESUMABLE = {"epochs", "workers", "device", "threads"}
 
 EXAMPLES = """examples:
@@ -60,7 +60,13 @@ def saved_settings(file: Path) -> TrainingSettings:
         FileNotFoundError: there is no such file.
         ValueError: it is damaged, or of another version.
     """
-    typed = [f"{flag(name)}={value}" for name, value in read_settings(file).items()]
+    try:
+        settings = read_settings(file)
+    except UnknownSettingError as error:
+        raise ValueError(
+            f"{error} It does not hold the settings of mlr {__version__}, but of another version"
+        ) from error
+    typed = [f"{flag(name)}={value}" for name, value in settings.items()]
     args = training_parser(source=file).parse_args(typed)
     return TrainingSettings(**{name: args[name] for name in TrainingSettings.names()})
 

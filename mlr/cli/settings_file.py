@@ -25,6 +25,10 @@ DEEPEST = 3
 LISTS = {"size": "x", "losses": "+", "data_options": ","}
 
 
+class UnknownSettingError(ValueError):
+    """A file names a setting that does not exist."""
+
+
 def read_settings(file: Path) -> dict[str, str]:
     """The settings in a file, by name, as they would be typed; those without a value are left out.
 
@@ -51,7 +55,9 @@ def read_settings(file: Path) -> dict[str, str]:
         for written, entry in value.items() if grouped else [(key, value)]:
             name = str(written).replace("-", "_")
             if name not in TrainingSettings.names():
-                raise ValueError(f"{file}: unknown setting {written!r}{suggest(name, TrainingSettings.names())}")
+                raise UnknownSettingError(
+                    f"{file}: unknown setting {written!r}{suggest(name, TrainingSettings.names())}"
+                )
             if (typed := _typed(file, name, entry)) not in ("", "null", "~", "None"):
                 settings[name] = typed
     return settings

@@ -21,7 +21,7 @@ def say(console: Console, what: str, text: str) -> None:
 
 
 def introduce(console: Console, config: TrainingSettings, data: DepthData) -> None:
-    """Say what is about to happen, and why where it was not asked for."""
+    """Print the run's data, losses and backend; explain defaults that the user did not choose."""
     say(console, "data", data.describe())
     if config.data == "rooms":
         why = "built-in scenes, because no data set was named: --data nyu --root FOLDER trains on NYU Depth v2"

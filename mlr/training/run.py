@@ -145,7 +145,7 @@ class Run:
 
     @rank_zero_only
     def write_config(self, config: TrainingSettings) -> None:
-        """Write the settings; the folder is none of them, so that they serve another run."""
+        """Write the settings. ``out`` is not saved, so config.yaml can start another run."""
         with atomic_write(self.config_file) as partial:
             partial.write_text(yaml.safe_dump(config.as_dict() | {"out": None}, sort_keys=False))
 

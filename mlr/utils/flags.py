@@ -24,5 +24,5 @@ def spelled(name: str, known: Collection[str]) -> str:
 
 
 def flag(name: str) -> str:
-    """A setting as it is typed: ``batch_size`` is ``--batch-size``."""
+    """Command-line flag of a setting: ``batch_size`` is ``--batch-size``."""
     return "--" + name.replace("_", "-")
