@@ -124,7 +124,8 @@ def function_parser(function: Callable[..., int], prog: str, positional: Sequenc
     Args:
         function: the command; its docstring has the Google form.
         prog: how the command is called.
-        positional: arguments that are given without a flag, in this order; one of type ``list`` takes several words.
+        positional: arguments that are given without a flag, in this order; one of type ``list`` takes several words,
+            or none if it has a default.
 
     Returns:
         The parser; its result has the function's arguments as attributes.
@@ -141,6 +142,8 @@ def function_parser(function: Callable[..., int], prog: str, positional: Sequenc
         several = get_origin(hints[name]) is list
         kind = get_args(hints[name])[0] if several else hints[name]
         options: dict[str, Any] = {"nargs": "+"} if several else {}
+        if several and inspect.signature(function).parameters[name].default is not inspect.Parameter.empty:
+            options = {"nargs": "*", "default": []}
         parser.add_argument(name, type=kind, help=texts.get(name), metavar=name.upper(), **options)
     switches = [name for name, argument in inspect.signature(function).parameters.items() if argument.default is False]
     parser.add_function_arguments(function, skip={*positional, *switches}, as_group=False)

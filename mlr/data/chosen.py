@@ -65,6 +65,17 @@ class ChosenData:
         taken = {name: value for name, value in others.items() if own[name] is None and value not in (None, "")}
         return replace(self, **taken), " ".join(f"{FLAGS[name]} {value}" for name, value in taken.items())
 
+    def completed_by(self, config: Mapping[str, Any], path: Path) -> tuple[ChosenData, str]:
+        """:meth:`completed` by the run that a checkpoint records.
+
+        Raises:
+            DataError: neither says which data is meant, or the record is damaged.
+        """
+        run = ChosenData.of_run(config, path)
+        if self.data is None and run.data is None:
+            raise DataError(f"--data is missing, and {path} does not say which data it was trained on")
+        return self.completed(run)
+
     @property
     def options(self) -> dict[str, str]:
         """Options of the reader by name."""

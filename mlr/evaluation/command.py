@@ -14,7 +14,6 @@ from rich.console import Console
 from mlr._version import __version__
 from mlr.data.chosen import ChosenData
 from mlr.data.datasets.registry import check_options, dataset_class, dataset_options
-from mlr.data.depth_files import DataError
 from mlr.evaluation.frames import Frames, all_names, choose_protocols, open_frames, score_frames
 from mlr.evaluation.prediction_files import PredictionFiles
 from mlr.evaluation.predictor import Network, Predictor
@@ -96,7 +95,9 @@ def evaluate(
     network = None
     if not from_files:
         network = open_model(path, device)
-        chosen = _completed(chosen, network, console)
+        chosen, taken = chosen.completed_by(network.checkpoint.config, network.path)
+        if taken:
+            plain(console, f"as in the run: {taken}")
     chosen.validate()
     if network and depth_unit is not None and not chosen.takes_unit:
         raise ValueError(f"--depth-unit is not for --data {chosen.name}, whose unit is known")
@@ -147,17 +148,6 @@ def evaluate(
         save(out, record, result)
         plain(console, f"scores are in {out}")
     return 1 if result.refused and protocol != "all" else 0
-
-
-def _completed(chosen: ChosenData, network: TrainedModel, console: Console) -> ChosenData:
-    """What the flags say of the data, and the rest from the network's run, which is said."""
-    run = ChosenData.of_run(network.checkpoint.config, network.path)
-    if chosen.data is None and run.data is None:
-        raise DataError(f"--data is missing, and {network.path} does not say which data it was trained on")
-    chosen, taken = chosen.completed(run)
-    if taken:
-        plain(console, f"as in the run: {taken}")
-    return chosen
 
 
 def _open(protocols: list[Protocol], chosen: ChosenData, split: str, from_files: bool) -> Frames:
