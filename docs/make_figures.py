@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The pictures of docs/data.md: ``python docs/make_figures.py`` makes rooms.png and fill.png."""
+"""The pictures of docs/data.md and docs/masks.md: rooms.png, fill.png and masks.png."""
 
 from __future__ import annotations
 
@@ -8,10 +8,14 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
+import torch
 
 from mlr.data.colorize import colorize
 from mlr.data.depth_files import read_depth, read_image
 from mlr.data.synthetic.rooms import render
+from mlr.losses.masks import known_depth
+from mlr.losses.reference import resample, resample_mask
+from mlr.losses.space import SCALES
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -55,11 +59,33 @@ def fill(path: Path, rgb: Path, depth_file: Path, unit: str = "mm") -> None:
     plt.close(figure)
 
 
+def masks(path: Path, depth_file: Path, unit: str = "mm") -> None:
+    """Draw known depth at every scale, for both pyramids: all of a camera's, and 5 % of the pixels; black is unknown."""
+    depth = torch.from_numpy(read_depth(depth_file, unit))[None, None]
+    camera = known_depth(depth)
+    drawn = torch.rand(depth.shape, generator=torch.Generator().manual_seed(0))
+    thinned = camera & (drawn < 0.05 / camera.float().mean())
+    colours = matplotlib.colormaps["jet"].with_extremes(bad="black")
+    low, high = float(depth[camera].min()), float(depth[camera].max())
+    rows = [(name, mask, way) for name, mask in (("camera", camera), ("thinned", thinned)) for way in ("bicubic", "area")]
+    figure, axes = plt.subplots(len(rows), SCALES, figsize=(2.2 * SCALES, 1.95 * len(rows)), layout="constrained")
+    for line, (name, mask, way) in zip(axes, rows, strict=True):
+        for scale, axis in enumerate(line):
+            valid = resample_mask(mask, scale, way)[0, 0]
+            values = resample(depth.where(mask, 0), scale, way, mask)[0, 0]
+            axis.imshow(np.ma.masked_where(~valid, values), cmap=colours, vmin=low, vmax=high, interpolation="nearest")
+            axis.set_title(f"{name}, {way}, k = {scale}: {100 * valid.float().mean():.0f} %", fontsize=8)
+            axis.set_axis_off()
+    figure.savefig(path, dpi=80)
+    plt.close(figure)
+
+
 def main(folder: Path) -> None:
-    """Make both."""
+    """Make all."""
     folder.mkdir(parents=True, exist_ok=True)
     rooms(folder / "rooms.png")
     fill(folder / "fill.png", FRAME / "rgb.png", FRAME / "depth_mm.png")
+    masks(folder / "masks.png", FRAME / "depth_mm.png")
 
 
 if __name__ == "__main__":
