@@ -14,7 +14,7 @@ from mlr.data.colorize import colorize
 from mlr.data.depth_files import read_depth, read_image
 from mlr.data.synthetic.rooms import render
 from mlr.losses.masks import known_depth
-from mlr.losses.reference import resample, resample_mask
+from mlr.losses.reference import DOWNSAMPLE, resample, resample_mask
 from mlr.losses.space import SCALES
 
 matplotlib.use("Agg")
@@ -59,15 +59,16 @@ def fill(path: Path, rgb: Path, depth_file: Path, unit: str = "mm") -> None:
     plt.close(figure)
 
 
-def masks(path: Path, depth_file: Path, unit: str = "mm") -> None:
-    """Draw known depth at every scale, for both pyramids: all of a camera's, and 5 % of the pixels; black is unknown."""
+def mask_scales(path: Path, depth_file: Path, unit: str = "mm") -> None:
+    """Draw known depth at every scale, for both pyramids: a camera's, and 5 % of the pixels; black is unknown."""
     depth = torch.from_numpy(read_depth(depth_file, unit))[None, None]
     camera = known_depth(depth)
     drawn = torch.rand(depth.shape, generator=torch.Generator().manual_seed(0))
     thinned = camera & (drawn < 0.05 / camera.float().mean())
     colours = matplotlib.colormaps["jet"].with_extremes(bad="black")
     low, high = float(depth[camera].min()), float(depth[camera].max())
-    rows = [(name, mask, way) for name, mask in (("camera", camera), ("thinned", thinned)) for way in ("bicubic", "area")]
+    masks = {"camera": camera, "thinned": thinned}
+    rows = [(name, mask, way) for name, mask in masks.items() for way in DOWNSAMPLE]
     figure, axes = plt.subplots(len(rows), SCALES, figsize=(2.2 * SCALES, 1.95 * len(rows)), layout="constrained")
     for line, (name, mask, way) in zip(axes, rows, strict=True):
         for scale, axis in enumerate(line):
@@ -85,7 +86,7 @@ def main(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     rooms(folder / "rooms.png")
     fill(folder / "fill.png", FRAME / "rgb.png", FRAME / "depth_mm.png")
-    masks(folder / "masks.png", FRAME / "depth_mm.png")
+    mask_scales(folder / "masks.png", FRAME / "depth_mm.png")
 
 
 if __name__ == "__main__":
