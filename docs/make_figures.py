@@ -1,8 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The pictures of docs/data.md and docs/masks.md: rooms.png, fill.png and masks.png."""
+"""The pictures of the documentation: ``python docs/make_figures.py [RUN]``, or ``make figures``.
+
+rooms.png, fill.png and masks.png show the data; curves.png, samples.png and contributions.png are those of a training run.
+"""
 
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -16,6 +20,7 @@ from mlr.data.synthetic.rooms import render
 from mlr.losses.masks import known_depth
 from mlr.losses.reference import DOWNSAMPLE, resample, resample_mask
 from mlr.losses.space import SCALES
+from mlr.training.report import FIGURES, report
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -81,13 +86,17 @@ def mask_scales(path: Path, depth_file: Path, unit: str = "mm") -> None:
     plt.close(figure)
 
 
-def main(folder: Path) -> None:
-    """Make all."""
+def main(folder: Path, run: Path | None = None) -> None:
+    """Make the pictures of the data, and draw those of a training run."""
     folder.mkdir(parents=True, exist_ok=True)
     rooms(folder / "rooms.png")
     fill(folder / "fill.png", FRAME / "rgb.png", FRAME / "depth_mm.png")
     mask_scales(folder / "masks.png", FRAME / "depth_mm.png")
+    if run is not None:
+        report(run)
+        for name in FIGURES:
+            shutil.copy(run / f"{name}.png", folder / f"{name}.png")
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1] if len(sys.argv) > 1 else Path(__file__).parent / "images"))
+    main(Path(__file__).parent / "images", Path(sys.argv[1]) if len(sys.argv) > 1 else None)

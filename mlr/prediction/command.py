@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -126,13 +125,12 @@ def _run(
             except DataError as error:
                 broken.append(str(error))
 
-    model = network.model.to(memory_format=torch.channels_last)
     counts = [count_frames(file.path) if file.is_video else 1 for file in files]
     total = None if None in counts else sum(filter(None, counts))
     columns = (TextColumn("predicting"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as progress:
         bar = progress.add_task("", total=total)
-        for picture, depth in predict_pictures(model, readable(), size, batch_size, flip):
+        for picture, depth in predict_pictures(network.model, readable(), size, batch_size, flip):
             try:
                 outputs.save(picture, depth)
                 done += 1

@@ -12,11 +12,12 @@ from rich.table import Table
 from mlr.data import DepthData
 from mlr.losses import LossSpace, backend_report
 from mlr.training.settings import TrainingSettings
+from mlr.utils.console import plain
 
 
 def say(console: Console, what: str, text: str) -> None:
     """Print a line of the introduction: a word, and what there is to say about it."""
-    console.print(f"{what:<9} {text}", highlight=False, soft_wrap=True)
+    plain(console, f"{what:<9} {text}")
 
 
 def introduce(console: Console, config: TrainingSettings, data: DepthData) -> None:
@@ -47,10 +48,8 @@ def _holes(config: TrainingSettings, data: DepthData) -> str:
 
 def score_line(console: Console, what: str, scores: dict[str, float]) -> None:
     """Print three of the scores on a line."""
-    console.print(
-        f"{what:<16} delta1 {scores['delta1']:.3f}  rmse {scores['rmse']:.3f} m  abs_rel {scores['abs_rel']:.3f}",
-        highlight=False,
-    )
+    text = f"{what:<16} delta1 {scores['delta1']:.3f}  rmse {scores['rmse']:.3f} m  abs_rel {scores['abs_rel']:.3f}"
+    plain(console, text)
 
 
 def summary(*columns: dict[str, float]) -> Table:
