@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The pictures of the documentation: ``python docs/make_figures.py [RUN]``, or ``make figures``.
 
-rooms.png, fill.png and masks.png show the data; curves.png, samples.png and contributions.png are those of a training run.
+rooms.png, fill.png and masks.png show the data; curves.png, samples.png and contributions.png are those of a training
+run.
 """
 
 from __future__ import annotations
