@@ -24,7 +24,7 @@ def introduce(console: Console, config: TrainingSettings, data: DepthData) -> No
     """Print the run's data, losses and backend; explain defaults that the user did not choose."""
     say(console, "data", data.describe())
     if config.data == "rooms":
-        why = "built-in scenes, because no data set was named: --data nyu --root FOLDER trains on NYU Depth v2"
+        why = "built-in scenes, which need no files: --data nyu --root FOLDER trains on NYU Depth v2"
         say(console, "", f"({why})")
     say(console, "holes", _holes(config, data))
     say(console, "losses", f"{len(config.space)} of {len(LossSpace())} ({config.losses}), {config.balancer}")
