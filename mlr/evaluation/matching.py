@@ -207,7 +207,7 @@ def _in_order(folder: Path, files: Sequence[Path], frames: list[str]) -> list[Pa
         return ordered
     raise DataError(
         f"--match order is ambiguous: the frames in the data set's order are {some(frames, 4)}, the files in theirs "
-        f"{some([keys[file] for file in ordered], 4)}, and names or numbers say otherwise. Name the files like the frames"
+        f"{some([keys[file] for file in ordered], 4)}, and names or numbers say otherwise: name the files like frames"
     )
 
 
