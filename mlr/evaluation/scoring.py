@@ -177,9 +177,18 @@ class Scores:
         }
 
     def save_csv(self, path: str | Path) -> None:
-        """Write one row per image: id, pixels scored, the nine metrics (empty where the image has no valid pixel)."""
-        with open(path, "w", newline="") as file:
+        """Write one row per image: id, pixels scored, the nine metrics (empty where the image has no valid pixel).
+
+        Spreadsheets run cells as formulas that begin with =, +, -, @, a tab or a line break. An id that begins so, or
+        with an apostrophe, is written with an apostrophe before it.
+        """
+        with open(path, "w", newline="", encoding="utf-8", errors="backslashreplace") as file:
             writer = csv.writer(file)
             writer.writerow(["id", "pixels", *METRICS])
             for name, pixels, row in zip(self.ids, self.pixels.tolist(), self.table.tolist(), strict=True):
-                writer.writerow([name, pixels, *(repr(x) if pixels else "" for x in row)])
+                writer.writerow([_cell(name), pixels, *(repr(x) if pixels else "" for x in row)])
+
+
+def _cell(text: str) -> str:
+    """A text that no spreadsheet takes for a formula."""
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r", "\n", "'")) else text
