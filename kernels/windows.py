@@ -346,7 +346,7 @@ def window_signs(totals, sums, signs, plane_size, e, mean, weights, unit, centre
         inside &= known(e)
     valid = tl.where(inside, unit, 0.0)
     s = sign(e - mean, valid)
-    if MASKED:
+    if MASKED:  # noqa: SIM108 - two kinds of weights
         own = s * weights[0]
     else:
         own = s * tl.load(weights + slots.M)
