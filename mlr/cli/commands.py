@@ -114,6 +114,7 @@ COMMANDS: dict[str, Command] = {
     "check-data": Command("mlr.data.tools.check:check_data", "look for what is wrong with a data set", ("source",)),
     "evaluate": Command("mlr.evaluation.command:evaluate", "score a network or predictions of another", ("source",)),
     "report": Command("mlr.training.report:report", "draw the figures of a run anew and sum it up on a page", ("run",)),
+    "ablate": Command("mlr.experiments.command:ablate", "make the training runs of a plan and its table", ("plan",)),
     "predict": Command("mlr.prediction.command:predict", "depth files of images and videos", ("checkpoint", "inputs")),
     "export": Command("mlr.prediction.export:export", "a network as ONNX or torch.export file", ("checkpoint",)),
 }

@@ -12,8 +12,26 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mlr.evaluation.edges import EDGE_THRESHOLDS, edge_metrics
 from mlr.evaluation.metrics import METRICS, aggregate, score_table
+from mlr.evaluation.normals import normal_angle
 from mlr.evaluation.protocols import Protocol, get_protocol
+
+#: Metrics of structure by name: edges by threshold in centimetres, and the mean angle of the normals in degrees. An
+#: image without an edge has no score in some of them; every image that has one counts once.
+STRUCTURE = (
+    *(f"edge{100 * t:.0f}_{name}" for t in EDGE_THRESHOLDS for name in ("precision", "recall", "f1")),
+    "normal_angle",
+)
+
+
+@torch.no_grad()
+def structure_table(pred: Tensor, target: Tensor, mask: Tensor | None, protocol: Protocol) -> Tensor:
+    """Scores of structure of a batch, [B, 10] in the order of :data:`STRUCTURE`, on the maps that a protocol scores."""
+    pred, target, mask = protocol.prepare(pred, target, mask)
+    edges = [edge_metrics(pred, target, mask, threshold) for threshold in EDGE_THRESHOLDS]
+    columns = [scores[name] for scores in edges for name in ("precision", "recall", "f1")]
+    return torch.stack([*columns, normal_angle(pred, target, mask)], 1)
 
 
 @torch.no_grad()
@@ -60,6 +78,7 @@ class Scores:
         self.protocol = get_protocol(protocol)
         self.ids: list[str] = []
         self._tables: list[Tensor] = []
+        self._structures: list[Tensor] = []
         self._pixels: list[Tensor] = []
 
     def add(self, ids: list[str], pred: Tensor, target: Tensor, mask: Tensor | None = None) -> None:
@@ -79,16 +98,25 @@ class Scores:
             raise ValueError(f"{len(ids)} ids for {len(pred)} predictions")
         try:
             table, pixels = score_table(pred, target, mask, self.protocol)
+            structure = structure_table(pred, target, mask, self.protocol)
         except ValueError as error:
             raise ValueError(f"{', '.join(ids[:3])}{' ...' if len(ids) > 3 else ''}: {error}") from error
         self.ids += ids
         self._tables.append(table.double().cpu())
+        self._structures.append(structure.double().cpu())
         self._pixels.append(pixels.cpu())
 
     @property
     def table(self) -> Tensor:
         """Scores of every image, [n, 9] in the order of ``METRICS``; NaN rows for images without a valid pixel."""
         return torch.cat(self._tables) if self._tables else torch.zeros(0, len(METRICS), dtype=torch.float64)
+
+    @property
+    def structure(self) -> Tensor:
+        """Scores of structure of every image, [n, 10] in the order of ``STRUCTURE``; NaN where there is none."""
+        return (
+            torch.cat(self._structures) if self._structures else torch.zeros(0, len(STRUCTURE), dtype=torch.float64)
+        )
 
     @property
     def pixels(self) -> Tensor:
@@ -104,7 +132,8 @@ class Scores:
         """Metric -> mean over the images scored (over their pixels where the protocol pools); NaN without any."""
         scored = self.pixels > 0
         means = aggregate(self.table[scored], self.pixels[scored], self.protocol.aggregation)
-        return dict(zip(METRICS, means.tolist(), strict=True))
+        means = torch.cat([means, self.structure[scored].nanmean(0)])
+        return dict(zip((*METRICS, *STRUCTURE), means.tolist(), strict=True))
 
     def intervals(self, level: float = 0.95, resamples: int = 1000, seed: int = 0) -> dict[str, tuple[float, float]]:
         """Percentile bootstrap intervals of the means: images are drawn with replacement.
@@ -123,16 +152,17 @@ class Scores:
             raise ValueError(f"level must lie between 0 and 1, got {level}")
         scored = (self.pixels > 0).nonzero()[:, 0]
         if not len(scored):
-            return dict.fromkeys(METRICS, (math.nan, math.nan))
+            return dict.fromkeys((*METRICS, *STRUCTURE), (math.nan, math.nan))
         generator = torch.Generator().manual_seed(seed)
-        table, pixels = self.table[scored], self.pixels[scored]
+        table, structure, pixels = self.table[scored], self.structure[scored], self.pixels[scored]
         means = []
         for _ in range(resamples):
             drawn = torch.randint(len(scored), (len(scored),), generator=generator)
-            means.append(aggregate(table[drawn], pixels[drawn], self.protocol.aggregation))
+            mean = aggregate(table[drawn], pixels[drawn], self.protocol.aggregation)
+            means.append(torch.cat([mean, structure[drawn].nanmean(0)]))
         ends = torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64)
-        low, high = torch.stack(means).quantile(ends, dim=0)
-        return {name: (float(a), float(b)) for name, a, b in zip(METRICS, low, high, strict=True)}
+        low, high = torch.stack(means).nanquantile(ends, dim=0)
+        return {name: (float(a), float(b)) for name, a, b in zip((*METRICS, *STRUCTURE), low, high, strict=True)}
 
     def record(self, level: float = 0.95) -> dict[str, Any]:
         """Everything a number needs to be compared: protocol, images, means, intervals; plain values for JSON."""
@@ -149,9 +179,12 @@ class Scores:
         }
 
     def save_csv(self, path: str | Path) -> None:
-        """Write one row per image: id, pixels scored, the nine metrics (empty where the image has no valid pixel)."""
+        """Write one row per image: id, pixels scored, metrics (empty where the image has no such score)."""
         with open(path, "w", newline="") as file:
             writer = csv.writer(file)
-            writer.writerow(["id", "pixels", *METRICS])
-            for name, pixels, row in zip(self.ids, self.pixels.tolist(), self.table.tolist(), strict=True):
-                writer.writerow([name, pixels, *(repr(x) if pixels else "" for x in row)])
+            writer.writerow(["id", "pixels", *METRICS, *STRUCTURE])
+            scores = torch.cat([self.table, self.structure], 1).tolist()
+            for name, pixels, row in zip(self.ids, self.pixels.tolist(), scores, strict=True):
+                nine, rest = row[: len(METRICS)], row[len(METRICS) :]
+                cells = [repr(x) if pixels else "" for x in nine] + ["" if math.isnan(x) else repr(x) for x in rest]
+                writer.writerow([name, pixels, *cells])

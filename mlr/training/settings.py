@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import ast
 import math
 import os
 from dataclasses import asdict, dataclass, fields
@@ -48,6 +49,7 @@ class TrainingConfig:
         downsample: how depth is brought to coarser scales: "bicubic" (the authors' program) or "area" (2x2 means).
         balancer: "rebalancing" is the paper's algorithm, "equal" only its initialisation, "fixed" equal weights; its
             rivals are uncertainty, cov, random, dwa and relobralo.
+        balancer_options: further options of the balancer, e.g. "equal_start=false,clip=none" or "lr=0.01".
         lambda_start: of "rebalancing", its parameter in the first epoch.
         lambda_slope: its change per epoch.
         lambda_floor: its last value.
@@ -83,6 +85,7 @@ class TrainingConfig:
     losses: str = "all"
     downsample: str = "bicubic"
     balancer: str = "rebalancing"
+    balancer_options: str = ""
     lambda_start: float = 3.0
     lambda_slope: float = -1.5
     lambda_floor: float = -3.0
@@ -130,6 +133,7 @@ class TrainingConfig:
             )
         if self.balancer in ("random", "relobralo"):
             options["seed"] = self.seed
+        options |= _typed_options(self.balancer_options)
         return make_balancer(self.balancer, self.space.names, **options)
 
     def validate(self, resuming: bool = False) -> TrainingConfig:
@@ -189,3 +193,16 @@ class TrainingConfig:
     def names(cls) -> list[str]:
         """Names of the settings."""
         return [f.name for f in fields(cls)]
+
+
+def _typed_options(text: str) -> dict[str, Any]:
+    """Options "a=1,b=false" with the values that Python reads, in any case: numbers, true, false, none; or words."""
+    from mlr.data.datasets.registry import parse_options
+
+    out: dict[str, Any] = {}
+    for name, value in parse_options(text).items():
+        try:
+            out[name] = ast.literal_eval(value.title() if value.lower() in ("true", "false", "none") else value)
+        except (ValueError, SyntaxError):
+            out[name] = value
+    return out
