@@ -16,7 +16,7 @@ from mlr.data.datasets.base import Source
 from mlr.data.datasets.packed import Frame, write_frames
 from mlr.data.datasets.registry import check_options, open_dataset, parse_options
 from mlr.data.tools.prepare import parse_size
-from mlr.experiments.plan import Evaluation, PlannedRun
+from mlr.experiments.plan import RESULTS_VERSION, Evaluation, PlannedRun
 from mlr.experiments.records import locked
 from mlr.training.settings import TrainingConfig
 
@@ -57,7 +57,8 @@ def open_evaluation(run: PlannedRun, folder: Path, pack: bool, console: Console)
 
 def _packed(sources: dict[str, Source], folder: Path, console: Console) -> Path:
     """The file of these frames."""
-    described = json.dumps([[split, repr(source), _size(source)] for split, source in sources.items()])
+    contents = [[split, repr(source), _size(source)] for split, source in sources.items()]
+    described = json.dumps([RESULTS_VERSION, *contents])
     path = folder / f"frames-{hashlib.sha256(described.encode()).hexdigest()[:12]}.h5"
     with locked(folder / f".{path.stem}.lock"):
         if not path.is_file():

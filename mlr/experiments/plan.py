@@ -54,14 +54,14 @@ class Evaluation:
         root: its folder or file.
         options: of its reader.
         protocol: name of the evaluation protocol.
-        size: HxW of the network's input where the protocol has none; empty = the training size.
+        size: HxW of the network's input where the protocol has none; None = the training size.
     """
 
     data: str = "rooms"
     root: str | None = None
     options: str = ""
     protocol: str = "full"
-    size: str = ""
+    size: str | None = None
 
 
 @dataclass(frozen=True)
