@@ -115,6 +115,7 @@ COMMANDS: dict[str, Command] = {
     "evaluate": Command("mlr.evaluation.command:evaluate", "score a network or predictions of another", ("source",)),
     "report": Command("mlr.training.report:report", "draw the figures of a run anew and sum it up on a page", ("run",)),
     "ablate": Command("mlr.experiments.command:ablate", "make the training runs of a plan and its table", ("plan",)),
+    "figures": Command("mlr.experiments.command:figures", "the paper's figures from the runs of a plan", ("plan",)),
     "predict": Command("mlr.prediction.command:predict", "depth files of images and videos", ("checkpoint", "inputs")),
     "export": Command("mlr.prediction.export:export", "a network as ONNX or torch.export file", ("checkpoint",)),
 }

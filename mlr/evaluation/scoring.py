@@ -114,9 +114,7 @@ class Scores:
     @property
     def structure(self) -> Tensor:
         """Scores of structure of every image, [n, 10] in the order of ``STRUCTURE``; NaN where there is none."""
-        return (
-            torch.cat(self._structures) if self._structures else torch.zeros(0, len(STRUCTURE), dtype=torch.float64)
-        )
+        return torch.cat(self._structures) if self._structures else torch.zeros(0, len(STRUCTURE), dtype=torch.float64)
 
     @property
     def pixels(self) -> Tensor:

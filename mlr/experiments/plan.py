@@ -13,6 +13,7 @@ A plan holds
     reference     the row that the others are compared with
     columns       metrics of the table
     parts         parts of the table: a title and rows
+    figures       names of the rows that are drawn: ``losses`` (Fig. 2), ``contributions`` (Fig. 3), ``depth`` (Fig. 4)
 
 and a row holds a name, a label, its own settings, seeds, turn (rows of a lower turn run first) and ``paper``: the
 paper's numbers by metric, on its data.
@@ -136,7 +137,7 @@ class Plan:
     columns: tuple[str, ...] = COLUMNS
     pack: bool = False
     seconds: float | None = None
-    note: str = ""
+    figures: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def rows(self) -> list[Row]:
@@ -152,7 +153,7 @@ class Plan:
         return PlannedRun(TrainingConfig(**{**self.settings, **row.settings, "seed": seed}), self.evaluation)
 
     def runs(self) -> list[PlannedRun]:
-        """The distinct runs in the order they are made: by turn, then seed by seed, so that early results are paired."""
+        """The distinct runs in their order: by turn, then seed by seed, so that early results are paired."""
         owners: dict[str, list[str]] = {}
         order: dict[str, tuple[tuple[int, int, int], PlannedRun]] = {}
         for number, row in enumerate(self.rows):
@@ -185,7 +186,7 @@ def load_plan(path: Path, root: str | None = None, evaluation_root: str | None =
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not YAML: {error}") from error
     known = {"title", "results", "settings", "evaluation", "seeds", "pack", "seconds", "reference", "columns", "parts",
-             "note"}  # fmt: skip
+             "figures"}  # fmt: skip
     content = _mapping(content, f"{path}", known, {"title", "results", "parts", "reference"})
     settings = _settings(content.get("settings", {}), f"{path}: settings")
     if root is not None:
@@ -212,7 +213,7 @@ def load_plan(path: Path, root: str | None = None, evaluation_root: str | None =
         columns=columns,
         pack=bool(content.get("pack", False)),
         seconds=content.get("seconds"),
-        note=content.get("note", ""),
+        figures=_figures(content.get("figures", {}), f"{path}: figures"),
     )
     _check(plan)
     return plan
@@ -233,12 +234,19 @@ def _row(row: Any, seeds: Any, where: str) -> Row:
     )
 
 
+def _figures(value: Any, where: str) -> dict[str, tuple[str, ...]]:
+    figures = _mapping(value, where, ("losses", "contributions", "depth"))
+    return {name: tuple(map(str, _list(rows, f"{where}: {name}"))) for name, rows in figures.items()}
+
+
 def _check(plan: Plan) -> None:
     names = [row.name for row in plan.rows]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(f"{plan.path}: rows must have names of their own, but {twice[0]!r} appears twice")
     if plan.reference not in names:
         raise ValueError(f"{plan.path}: reference: there is no row {plan.reference!r}; rows: {', '.join(names)}")
+    if unknown := sorted({name for rows in plan.figures.values() for name in rows} - set(names)):
+        raise ValueError(f"{plan.path}: figures: there is no row {unknown[0]!r}; rows: {', '.join(names)}")
     if plan.pack and plan.settings.get("data", "rooms") != "rooms":
         raise ValueError(f"{plan.path}: pack is for data: rooms; pack other data sets by mlr prepare")
     reference = set(plan.row(plan.reference).seeds)
@@ -271,7 +279,9 @@ def _settings(value: Any, where: str) -> dict[str, Any]:
 
 
 def _seeds(value: Any, where: str) -> tuple[int, ...]:
-    seeds = tuple(range(value)) if isinstance(value, int) and not isinstance(value, bool) else tuple(_list(value, where))
+    seeds = (
+        tuple(range(value)) if isinstance(value, int) and not isinstance(value, bool) else tuple(_list(value, where))
+    )
     if not seeds or not all(isinstance(seed, int) and seed >= 0 for seed in seeds) or len(set(seeds)) < len(seeds):
         raise ValueError(f"{where}: seeds must be a number of seeds or a list of different seeds, got {value!r}")
     return seeds

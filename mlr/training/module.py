@@ -32,6 +32,7 @@ class DepthTraining(L.LightningModule):
         weight_decay: of Adam; the paper has none.
         periods_per_epoch: rebalancings in an epoch; the paper's 4.
         seed: of random layers, which draw from (seed, epoch, batch, rank).
+        freeze_encoder: keep the weights and the normalisation statistics of ``model.encoder``.
     """
 
     def __init__(
@@ -43,16 +44,28 @@ class DepthTraining(L.LightningModule):
         weight_decay: float = 0.0,
         periods_per_epoch: int = 4,
         seed: int = 0,
+        freeze_encoder: bool = False,
     ) -> None:
         super().__init__()
         self.model, self.criterion, self.balancer = model, criterion, balancer
         self.learning_rate, self.weight_decay = learning_rate, weight_decay
         self.periods_per_epoch, self.seed = periods_per_epoch, seed
         self.metrics = DepthMetrics()
+        self.freeze_encoder = freeze_encoder
+        if freeze_encoder:
+            model.encoder.requires_grad_(False)  # type: ignore[union-attr]
+
+    def train(self, mode: bool = True) -> DepthTraining:
+        """A frozen encoder stays in evaluation mode."""
+        super().train(mode)
+        if self.freeze_encoder:
+            self.model.encoder.eval()  # type: ignore[union-attr]
+        return self
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Adam without a schedule."""
-        return torch.optim.Adam(self.model.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay)
+        trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        return torch.optim.Adam(trained, lr=self.learning_rate, weight_decay=self.weight_decay)
 
     def on_train_start(self) -> None:
         """A quarter epoch in optimizer steps is known only now."""

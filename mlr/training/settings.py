@@ -45,6 +45,7 @@ class TrainingConfig:
         decoder_channels: channels the decoder starts with.
         pretrained: ImageNet weights of the backbone: "auto" uses them where they can be had and says so otherwise,
             "true" insists, "false" starts from random weights, anything else is a weights file.
+        freeze_encoder: train the decoder alone: the backbone keeps its weights and its normalisation statistics.
         losses: selection from the 78 losses, e.g. "all", "depth+gradient", "*/3-5", "D/0+r/0+c/0".
         downsample: how depth is brought to coarser scales: "bicubic" (the authors' program) or "area" (2x2 means).
         balancer: "rebalancing" is the paper's algorithm, "equal" only its initialisation, "fixed" equal weights; its
@@ -82,6 +83,7 @@ class TrainingConfig:
     backbone: str = "pnasnet"
     decoder_channels: int = 1024
     pretrained: str = "auto"
+    freeze_encoder: bool = False
     losses: str = "all"
     downsample: str = "bicubic"
     balancer: str = "rebalancing"

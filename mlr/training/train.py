@@ -117,6 +117,7 @@ def train(config: TrainingConfig, resume: Path | None = None, console: Console |
         config.weight_decay,
         config.periods_per_epoch,
         config.seed,
+        config.freeze_encoder,
     )
     trainer = L.Trainer(
         accelerator=config.device,
