@@ -25,7 +25,7 @@ from mlr.training.figures import DEPTH_COLOURS, DOWN, SAME, UP, bubbles
 
 #: Width of a page of text, inches: text of 8 points is legible on it.
 PAGE = 7.5
-STYLE = {"font.size": 8, "axes.titlesize": 8, "svg.hashsalt": "mlr"}
+STYLE: dict[Any, Any] = {"font.size": 8, "axes.titlesize": 8, "svg.hashsalt": "mlr"}
 
 #: A colour a family of losses and a mark a kind within it.
 FAMILY_COLOURS = {"depth": "#d62728", "mean": "#ff7f0e", "gradient": "#1f77b4", "normal": "#2ca02c"}

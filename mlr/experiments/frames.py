@@ -39,7 +39,7 @@ def packed_training(config: TrainingConfig, folder: Path, console: Console) -> T
         split: open_dataset("rooms", None, split, **check_options("rooms", {"length": str(length)} | sizes | options))
         for split, length in lengths.items()
     }
-    return replace(config, data="packed", root=str(_packed(sources, folder, console)), data_options="")
+    return replace(config, data="packed", root=_packed(sources, folder, console), data_options="")
 
 
 def open_evaluation(run: PlannedRun, folder: Path, pack: bool, console: Console) -> Source:
