@@ -130,8 +130,11 @@ class Scores:
         """Metric -> mean over the images scored (over their pixels where the protocol pools); NaN without any."""
         scored = self.pixels > 0
         means = aggregate(self.table[scored], self.pixels[scored], self.protocol.aggregation)
-        means = torch.cat([means, self.structure[scored].nanmean(0)])
-        return dict(zip((*METRICS, *STRUCTURE), means.tolist(), strict=True))
+        return dict(zip(METRICS, means.tolist(), strict=True))
+
+    def structure_means(self) -> dict[str, float]:
+        """Metric of ``STRUCTURE`` -> mean over the images that have such a score; NaN without any."""
+        return dict(zip(STRUCTURE, self.structure.nanmean(0).tolist(), strict=True))
 
     def intervals(self, level: float = 0.95, resamples: int = 1000, seed: int = 0) -> dict[str, tuple[float, float]]:
         """Percentile bootstrap intervals of the means: images are drawn with replacement.
@@ -146,34 +149,38 @@ class Scores:
         Returns:
             Metric -> (low, high); NaN without an image.
         """
-        if not 0 < level < 1:
-            raise ValueError(f"level must lie between 0 and 1, got {level}")
-        scored = (self.pixels > 0).nonzero()[:, 0]
-        if not len(scored):
-            return dict.fromkeys((*METRICS, *STRUCTURE), (math.nan, math.nan))
-        generator = torch.Generator().manual_seed(seed)
-        table, structure, pixels = self.table[scored], self.structure[scored], self.pixels[scored]
-        means = []
-        for _ in range(resamples):
-            drawn = torch.randint(len(scored), (len(scored),), generator=generator)
-            mean = aggregate(table[drawn], pixels[drawn], self.protocol.aggregation)
-            means.append(torch.cat([mean, structure[drawn].nanmean(0)]))
-        ends = torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64)
-        low, high = torch.stack(means).nanquantile(ends, dim=0)
-        return {name: (float(a), float(b)) for name, a, b in zip((*METRICS, *STRUCTURE), low, high, strict=True)}
+        scored = self.pixels > 0
+        table, pixels = self.table[scored], self.pixels[scored]
+        ends = _bootstrap(
+            lambda drawn: aggregate(table[drawn], pixels[drawn], self.protocol.aggregation),
+            len(table), level, resamples, seed,
+        )  # fmt: skip
+        return dict(zip(METRICS, ends or [(math.nan, math.nan)] * len(METRICS), strict=True))
+
+    def structure_intervals(
+        self, level: float = 0.95, resamples: int = 1000, seed: int = 0
+    ) -> dict[str, tuple[float, float]]:
+        """The same of :meth:`structure_means`; images that are drawn without such a score are left out."""
+        table = self.structure[self.pixels > 0]
+        ends = _bootstrap(lambda drawn: table[drawn].nanmean(0), len(table), level, resamples, seed)
+        return dict(zip(STRUCTURE, ends or [(math.nan, math.nan)] * len(STRUCTURE), strict=True))
 
     def record(self, level: float = 0.95) -> dict[str, Any]:
         """Everything a number needs to be compared: protocol, images, means, intervals; plain values for JSON."""
-        intervals = self.intervals(level)
+
+        def table(means: dict[str, float], intervals: dict[str, tuple[float, float]]) -> dict[str, dict[str, float]]:
+            return {
+                name: {"mean": mean, "low": intervals[name][0], "high": intervals[name][1]}
+                for name, mean in means.items()
+            }
+
         return {
             "protocol": self.protocol.record(),
             "images": len(self.ids) - len(self.excluded),
             "excluded": self.excluded,
             "level": level,
-            "metrics": {
-                name: {"mean": mean, "low": intervals[name][0], "high": intervals[name][1]}
-                for name, mean in self.means().items()
-            },
+            "metrics": table(self.means(), self.intervals(level)),
+            "structure": table(self.structure_means(), self.structure_intervals(level)),
         }
 
     def save_csv(self, path: str | Path) -> None:
@@ -186,3 +193,18 @@ class Scores:
                 nine, rest = row[: len(METRICS)], row[len(METRICS) :]
                 cells = [repr(x) if pixels else "" for x in nine] + ["" if math.isnan(x) else repr(x) for x in rest]
                 writer.writerow([name, pixels, *cells])
+
+
+def _bootstrap(
+    mean: Callable[[Tensor], Tensor], count: int, level: float, resamples: int, seed: int
+) -> list[tuple[float, float]]:
+    """Ends of the percentile intervals of a mean of drawn images; none without an image."""
+    if not 0 < level < 1:
+        raise ValueError(f"level must lie between 0 and 1, got {level}")
+    if not count:
+        return []
+    generator = torch.Generator().manual_seed(seed)
+    means = torch.stack([mean(torch.randint(count, (count,), generator=generator)) for _ in range(resamples)])
+    ends = torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64)
+    low, high = means.nanquantile(ends, dim=0).tolist()
+    return list(zip(low, high, strict=True))

@@ -36,7 +36,7 @@ def loss_vectors(run: Path) -> tuple[list[str], NDArray[np.float64]]:
     """The vectors t_i of section 3.1: the output of every loss over a run, one number a period.
 
     Returns:
-        Names of the losses, and means [losses, periods].
+        Names of the losses that are not 0 throughout, and their means [losses, periods].
 
     Raises:
         ValueError: the run recorded fewer than three losses or periods.
@@ -44,10 +44,12 @@ def loss_vectors(run: Path) -> tuple[list[str], NDArray[np.float64]]:
     series: dict[str, list[float]] = {}
     for row in read_balancing(run / "balancing.csv"):
         series.setdefault(row["term"], []).append(float(row["mean"]))
-    values = np.array(list(series.values()), dtype=np.float64)
-    if values.ndim != 2 or min(values.shape) < 3:
+    # a loss that is 0 throughout, as second differences of a map two pixels wide may be, has no tendency
+    series = {name: values for name, values in series.items() if any(values)}
+    vectors = np.array(list(series.values()), dtype=np.float64)
+    if vectors.ndim != 2 or min(vectors.shape) < 3:
         raise ValueError(f"{run} recorded {len(series)} losses; Fig. 2 needs three losses over three periods or more")
-    return list(series), values
+    return list(series), vectors
 
 
 def principal_components(vectors: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -194,7 +194,8 @@ def score(checkpoint: Path, frames: Any, run: PlannedRun, batch: int = 8) -> dic
         target, valid = (torch.stack([s[name].as_subclass(Tensor) for s in samples]) for name in ("depth", "valid"))
         depth = predict(model, image.to(device), protocol).cpu()
         scores.add([s["id"] for s in samples], depth, target, None if protocol.needs_full else valid)
-    return {name: None if math.isnan(value) else value for name, value in scores.means().items()}
+    means = scores.means() | scores.structure_means()
+    return {name: None if math.isnan(value) else value for name, value in means.items()}
 
 
 def duration(seconds: float) -> str:

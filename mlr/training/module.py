@@ -53,7 +53,7 @@ class DepthTraining(L.LightningModule):
         self.metrics = DepthMetrics()
         self.freeze_encoder = freeze_encoder
         if freeze_encoder:
-            model.encoder.requires_grad_(False)  # type: ignore[union-attr]
+            model.encoder.requires_grad_(False).eval()  # type: ignore[union-attr]
 
     def train(self, mode: bool = True) -> DepthTraining:
         """A frozen encoder stays in evaluation mode."""

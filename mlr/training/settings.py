@@ -136,7 +136,10 @@ class TrainingConfig:
         if self.balancer in ("random", "relobralo"):
             options["seed"] = self.seed
         options |= _typed_options(self.balancer_options)
-        return make_balancer(self.balancer, self.space.names, **options)
+        try:
+            return make_balancer(self.balancer, self.space.names, **options)
+        except TypeError as error:
+            raise ValueError(f"--balancer-options {self.balancer_options}: {error}") from error
 
     def validate(self, resuming: bool = False) -> TrainingConfig:
         """Check every setting that can be checked without loading anything.

@@ -127,7 +127,7 @@ def test_table_5_is_whole(name: str) -> None:
 
 
 def test_changed_defaults_raise_the_results_version() -> None:
-    """Runs leave defaults out of their digest. Whoever changes one raises RESULTS_VERSION and writes the new ones here."""
+    """Digests leave defaults out: whoever changes one raises RESULTS_VERSION and writes it here."""
     defaults = TrainingConfig()
     learned = ("augment", "decoder_channels", "batch_size", "learning_rate", "downsample", "periods_per_epoch",
                "lambda_start", "lambda_slope", "lambda_floor", "weight_decay", "precision")  # fmt: skip
