@@ -17,7 +17,7 @@ matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
 #: The real frame that the repository holds.
-FRAME = Path(__file__).parents[1] / "tests" / "data" / "xtion_bookshelf"
+FRAME = Path(__file__).parents[1] / "examples" / "xtion_bookshelf"
 
 
 def rooms(path: Path, rows: int = 2, columns: int = 4) -> None:

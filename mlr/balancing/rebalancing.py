@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import torch
 
@@ -77,8 +79,7 @@ class Rebalancing(LossBalancer):
             raise TypeError(f"equal_start must be True or False, got {equal_start!r}")
         self.equal_start = equal_start
         self.lam = lambda_staircase() if lam is None else lam
-        if not callable(self.lam):
-            finite("lam", self.lam)
+        _check_lam(self.lam)
         if clip is not None:
             low, high = clip
             if not 0 < low <= 1 <= high < math.inf:
@@ -112,6 +113,23 @@ class Rebalancing(LossBalancer):
         """Shown by ``print(module)``."""
         lam = self.lam if not isinstance(self.lam, partial) else f"staircase({self.lam.keywords})"
         return f"{super().extra_repr()}, lam={lam}, clip={self.clip}, conserve={self.conserve}, form={self.form!r}"
+
+
+def _check_lam(lam: Any) -> None:
+    """Refuse a lambda that is no number and no schedule, such as a function that makes schedules."""
+    if not callable(lam):
+        finite("lam", lam)
+        return
+    try:
+        first = lam(1)  # period 0 is the preliminary one
+    except Exception:  # a schedule may be made for later periods alone: its own errors come when it is used
+        return
+    if callable(first) or not isinstance(first, numbers.Real) or isinstance(first, bool):
+        name = getattr(lam, "__name__", type(lam).__name__)
+        raise TypeError(
+            f"lam must be a number or a schedule lam(period) -> number, but {name}(1) gives {type(first).__name__}"
+            + (f"; {name} makes a schedule: call it, lam={name}()" if callable(first) else "")
+        )
 
 
 def lambda_staircase(

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import difflib
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
@@ -15,7 +14,9 @@ from rich.markup import escape
 
 from mlr._version import __version__
 from mlr.cli.parser import Parser, function_parser
-from mlr.training.settings import TrainingConfig, flag
+from mlr.training.settings import TrainingSettings
+from mlr.utils.flags import flag
+from mlr.utils.suggest import suggest
 
 #: Settings that may differ when a run is continued: they change its length or its place, not what is learned.
 RESUMABLE = {"epochs", "workers", "device", "threads"}
@@ -39,7 +40,7 @@ def training_parser() -> Parser:
     )
     parser.add_argument("--config", action="config", help="YAML file of settings; flags after it take precedence.")
     parser.add_argument("--resume", type=Path | None, default=None, help="Folder of an earlier run to continue.")
-    parser.add_class_arguments(TrainingConfig)
+    parser.add_class_arguments(TrainingSettings)
     return parser
 
 
@@ -51,16 +52,15 @@ def train_command(argv: Sequence[str] | None = None) -> int:
     """
     parser = training_parser()
     args = parser.parse_args(argv)
-    values = {name: args[name] for name in TrainingConfig.names()}
+    values = dict(vars(TrainingSettings(**{name: args[name] for name in TrainingSettings.names()})))
     resume = args.resume
     try:
         if resume is not None:
             typed = set(vars(parser.parse_args(argv, defaults=False)))
             values = _continued(parser, values, typed, resume)
-        config = TrainingConfig(**values).validate(resuming=resume is not None)
-        from mlr.training.train import (
-            train,  # timm, lightning and matplotlib take seconds: not for --help or a wrong flag
-        )
+        config = TrainingSettings(**values)
+        # here, not above: timm, lightning and matplotlib take seconds, and --help needs none of them
+        from mlr.training.train import train
 
         train(config, resume)
     except (ValueError, OSError) as error:
@@ -75,8 +75,9 @@ def _continued(parser: Parser, values: dict, typed: set[str], resume: Path) -> d
     """Settings of the run to continue, with those flags that were typed and may differ."""
     from mlr.training.run import Run
 
-    saved = parser.parse_object(Run.open(resume).config())
-    for name in TrainingConfig.names():
+    loaded = parser.parse_object(Run.open(resume).config())
+    saved = vars(TrainingSettings(**{name: loaded[name] for name in TrainingSettings.names()}))
+    for name in TrainingSettings.names():
         if name in typed and name in RESUMABLE:
             continue
         if name in typed and values[name] != saved[name]:
@@ -109,10 +110,16 @@ class Command(NamedTuple):
 
 #: The commands by name. Their flags are their functions' arguments.
 COMMANDS: dict[str, Command] = {
-    "train": Command("mlr.cli:train_command", "train a depth network with the 78 losses and their rebalancing"),
-    "prepare": Command("mlr.data.tools.prepare:prepare", "pack data sets into one file, holes filled", ("source",)),
-    "check-data": Command("mlr.data.tools.check:check_data", "look for what is wrong with a data set", ("source",)),
-    "evaluate": Command("mlr.evaluation.command:evaluate", "score a network or predictions of another", ("source",)),
+    "train": Command(
+        "mlr.cli.commands:train_command", "train a depth network with the 78 losses and their rebalancing"
+    ),
+    "prepare": Command("mlr.data.tools.prepare:prepare", "pack data sets into one file, holes filled", ("datasets",)),
+    "check-data": Command("mlr.data.tools.check:check_data", "look for what is wrong with a data set", ("dataset",)),
+    "evaluate": Command(
+        "mlr.evaluation.command:evaluate",
+        "score a network or predictions of another",
+        ("predictions_or_checkpoint",),
+    ),
     "report": Command("mlr.training.report:report", "draw the figures of a run anew and sum it up on a page", ("run",)),
     "ablate": Command("mlr.experiments.command:ablate", "make the training runs of a plan and its table", ("plan",)),
     "figures": Command("mlr.experiments.command:figures", "the paper's figures from the runs of a plan", ("plan",)),
@@ -130,6 +137,8 @@ def run_command(function: Callable[..., int], prog: str, positional: Sequence[st
     args = function_parser(function, prog, positional).parse_args(argv)
     try:
         return function(**vars(args))
+    except ModuleNotFoundError:
+        raise  # mlr.cli explains which package is missing
     except (ValueError, OSError, ImportError) as error:
         return _explain(error)
     except KeyboardInterrupt:
@@ -152,9 +161,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"mlr {__version__}")
         return 0
     if name not in COMMANDS:
-        near = difflib.get_close_matches(name, COMMANDS, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        print(f"error: unknown command {name!r}{hint}\n" if name else "", _usage(), sep="", file=sys.stderr)
+        print(
+            f"error: unknown command {name!r}{suggest(name, COMMANDS)}\n" if name else "",
+            _usage(),
+            sep="",
+            file=sys.stderr,
+        )
         return 2
     command = COMMANDS[name]
     module, _, attribute = command.function.partition(":")

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import re
 import sys
@@ -14,7 +13,8 @@ from docstring_parser import parse as parse_docstring
 from jsonargparse import ArgumentParser, DefaultHelpFormatter
 
 from mlr._version import __version__
-from mlr.training.settings import flag
+from mlr.utils.flags import flag
+from mlr.utils.suggest import did_you_mean, nearest
 
 
 class Help(DefaultHelpFormatter):
@@ -66,8 +66,7 @@ class Parser(ArgumentParser):
                 name, equals, value = word.partition("=")
                 name = name.replace("-", "_").replace("__", "--", 1)
                 if name not in known:
-                    near = [flag(n[2:]) for n in difflib.get_close_matches(name, known, n=3)]
-                    hint = f"; did you mean {' or '.join(near)}?" if near else ""
+                    hint = did_you_mean([flag(near[2:]) for near in nearest(name, known, 3)])
                     self.exit(2, f"error: unknown flag {word.partition('=')[0]}{hint} See --help.\n")
                 word = name + equals + value
             argv.append(word)

@@ -17,7 +17,7 @@ class Sample(TypedDict):
         image: [3, H, W], uint8.
         depth: [1, H, W], float32 metres; 0 where it is not known.
         valid: [1, H, W], uint8: 1 where the depth was measured.
-        id: the frame's name in its source.
+        id: the frame's name in its data set.
     """
 
     image: tv_tensors.Image

@@ -12,19 +12,19 @@ import torch
 from rich.console import Console
 
 from mlr._version import __version__
-from mlr.data.datasets.registry import check_options, parse_options, source_options
+from mlr.data.datasets.registry import check_options, dataset_options, parse_options
 from mlr.data.depth_files import units_per_metre
-from mlr.data.tools.prepare import parse_size
 from mlr.evaluation.frames import choose_protocols, open_frames, score_frames
 from mlr.evaluation.prediction_files import PredictionFiles
 from mlr.evaluation.predictor import Network, Predictor
 from mlr.evaluation.protocols import Protocol
 from mlr.evaluation.results import dumps, require_new_folder, save, show
-from mlr.models.depth_model import MIN_SIDE, TrainedModel, open_model
+from mlr.models.depth_model import TrainedModel, open_model
+from mlr.utils.sizes import MIN_SIDE, parse_size
 
 
 def evaluate(
-    source: Path,
+    predictions_or_checkpoint: Path,
     data: str,
     root: Path | None = None,
     data_options: str = "",
@@ -45,8 +45,8 @@ def evaluate(
     95 % bootstrap intervals over the frames. docs/evaluation.md describes the protocols.
 
     Args:
-        source: a checkpoint (best.pt, last.pt, the authors' PNAS_model.pth), the folder of a run (its best.pt), or a
-            folder of predictions, one 16-bit PNG or .npy file (float metres) a frame.
+        predictions_or_checkpoint: a checkpoint (best.pt, last.pt, the authors' PNAS_model.pth), the folder of a run
+            (its best.pt), or a folder of predictions, one 16-bit PNG or .npy file (float metres) a frame.
         data: the data set; names are those of --data in training.
         root: folder or file of the data set; "rooms" takes none.
         data_options: options of the data set, e.g. "list_file=mine.txt".
@@ -70,26 +70,26 @@ def evaluate(
         ValueError, DataError: a setting, the data or a prediction is unusable, or nothing could be scored.
         OSError: the results cannot be written.
     """
-    console = Console(stderr=True)
-    if not source.exists():
-        raise FileNotFoundError(f"there is no {source}: give a checkpoint, a run folder or a folder of predictions")
-    from_files = source.is_dir() and not (source / "config.yaml").is_file()
+    path, console = predictions_or_checkpoint, Console(stderr=True)
+    if not path.exists():
+        raise FileNotFoundError(f"there is no {path}: give a checkpoint, a run folder or a folder of predictions")
+    from_files = path.is_dir() and not (path / "config.yaml").is_file()
     if from_files and (size or flip or no_flip or half):
-        raise ValueError(f"--size, --flip, --no-flip and --half are for networks; {source} is a folder of predictions")
+        raise ValueError(f"--size, --flip, --no-flip and --half are for networks; {path} is a folder of predictions")
     if not from_files and match != "name":
-        raise ValueError(f"--match is for folders of predictions; {source} holds a network")
+        raise ValueError(f"--match is for folders of predictions; {path} holds a network")
     if flip and no_flip:
         raise ValueError("--flip and --no-flip exclude each other")
     if depth_unit is not None:
         units_per_metre(depth_unit)
-        if not from_files and "unit" not in source_options(data):
+        if not from_files and "unit" not in dataset_options(data):
             raise ValueError(f"--depth-unit is not for --data {data}, whose unit is known")
     if out:
         require_new_folder(out)
     protocols, left_out = choose_protocols(protocol, data)
     options = parse_options(data_options)
-    sources, refused = open_frames(protocols, data, root, options, depth_unit)
-    frames = next(iter(sources.values()))
+    datasets, refused = open_frames(protocols, data, root, options, depth_unit)
+    frames = next(iter(datasets.values()))
     if note := frames.note():
         console.print(note, style="yellow", highlight=False, soft_wrap=True)
 
@@ -97,12 +97,12 @@ def evaluate(
     described: dict[str, Any]
     if from_files:
         names = [frames.name(index) for index in range(len(frames))]
-        predictor = PredictionFiles(source, names, match, depth_unit)
-        described = {"predictions": str(source)}
+        predictor = PredictionFiles(path, names, match, depth_unit)
+        described = {"predictions": str(path)}
     else:
         averaged = flip if flip or no_flip else None
         cropped = bool(check_options(data, options).get("kb_crop"))
-        trained, input_size = _open_network(source, protocols, size, device)
+        trained, input_size = _open_network(path, protocols, size, device)
         if data == "kitti" and (note := _other_part(trained.checkpoint.config, cropped)):
             console.print(note, style="yellow", highlight=False, soft_wrap=True)
         predictor = Network(trained.model, input_size, averaged, half, cropped)
@@ -113,9 +113,9 @@ def evaluate(
             **trained.model.config,
             "versions": trained.checkpoint.versions,
         }
-    result = score_frames(sources, predictor, refused, console)
+    result = score_frames(datasets, predictor, refused, console)
     record = {
-        "source": described,
+        "evaluated": described,
         "data": {
             "name": data,
             "root": root and str(root),
@@ -145,16 +145,14 @@ def evaluate(
 
 
 def _open_network(
-    source: Path, protocols: list[Protocol], size: str | None, device: str
+    path: Path, protocols: list[Protocol], size: str | None, device: str
 ) -> tuple[TrainedModel, tuple[int, int] | None]:
     """The network of a checkpoint, and the size of its input where a protocol has none."""
-    given = parse_size(size)
-    if given is not None and min(given) < MIN_SIDE:
-        raise ValueError(f"--size must be at least {MIN_SIDE}x{MIN_SIDE}, got {size}")
+    given = None if size is None else parse_size(size, MIN_SIDE)
     if given is not None and all(protocol.input_size for protocol in protocols):
         fixed = ", ".join(f"{p.name} takes {p.input_size[0]}x{p.input_size[1]}" for p in protocols if p.input_size)
         raise ValueError(f"--size {size} has no use here: {fixed}")
-    trained = open_model(source, device)
+    trained = open_model(path, device)
     return trained, given or trained.checkpoint.size
 
 

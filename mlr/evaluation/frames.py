@@ -12,8 +12,8 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
-from mlr.data.datasets.base import Source
-from mlr.data.datasets.registry import check_options, check_root, check_source, open_dataset, source_options
+from mlr.data.datasets.base import DepthDataset
+from mlr.data.datasets.registry import check_dataset, check_options, check_root, dataset_options, open_dataset
 from mlr.data.depth_files import DataError
 from mlr.data.sample import Sample
 from mlr.evaluation.predictor import Predictor
@@ -24,7 +24,7 @@ from mlr.evaluation.scoring import Scores
 ANY_FRAMES = ("folder", "packed", "rooms")
 #: (data set, protocol) -> options that choose the depth that the protocol scores, where the set ships several.
 DEPTH_OPTIONS = {
-    ("nyu", "eccv2020"): {"depth": "depths"},
+    ("nyu", "paper"): {"depth": "depths"},
     ("nyu", "nyu-toolbox"): {"depth": "depths"},
     ("nyu", "bts"): {"depth": "rawDepths"},
     **{("make3d", name): {"channel": "3"} for name in ("make3d-c1", "make3d-c2", "make3d-md2")},
@@ -63,7 +63,7 @@ def choose_protocols(text: str, data: str) -> tuple[list[Protocol], dict[str, st
     Raises:
         ValueError: a name is unknown, or the protocol is defined on another data set.
     """
-    check_source(data)
+    check_dataset(data)
     if text != "all":
         chosen = [get_protocol(name.strip()) for name in text.split(",")]
         for protocol in chosen:
@@ -84,7 +84,7 @@ def _elsewhere(protocol: Protocol) -> str:
 
 def open_frames(
     protocols: list[Protocol], data: str, root: Path | None, options: dict[str, str], depth_unit: str | None = None
-) -> tuple[dict[str, Source], dict[str, str]]:
+) -> tuple[dict[str, DepthDataset], dict[str, str]]:
     """Open the validation split with the depth that each protocol scores.
 
     Args:
@@ -95,14 +95,14 @@ def open_frames(
         depth_unit: unit of integer depth of "folder" whose files do not declare it.
 
     Returns:
-        Protocol -> source, the same object for protocols that score the same depth; and why others are refused.
+        Protocol -> data set, the same object for protocols that score the same depth; and why others are refused.
 
     Raises:
         ValueError, DataError: the data set cannot be opened.
     """
     check_root(data, root)
-    opened: dict[tuple[tuple[str, Any], ...], Source] = {}
-    sources: dict[str, Source] = {}
+    opened: dict[tuple[tuple[str, Any], ...], DepthDataset] = {}
+    datasets: dict[str, DepthDataset] = {}
     refused: dict[str, str] = {}
     for protocol in protocols:
         extra = DEPTH_OPTIONS.get((data, protocol.name), {})
@@ -123,35 +123,35 @@ def open_frames(
                 raise
             refused[protocol.name] = str(error)
             continue
-        sources[protocol.name] = opened[key]
-    if not sources:
+        datasets[protocol.name] = opened[key]
+    if not datasets:
         raise DataError("; ".join(f"{name}: {reason}" for name, reason in refused.items()))
-    return sources, refused
+    return datasets, refused
 
 
 def _reading(data: str, options: dict[str, str]) -> tuple[tuple[str, Any], ...]:
     """Options in their own types, without the reader's defaults: they are equal where the frames are."""
-    known = source_options(data)
+    known = dataset_options(data)
     return tuple(sorted((k, v) for k, v in check_options(data, options).items() if v != known[k].default))
 
 
-def _open(data: str, root: Path | None, options: dict[str, Any], depth_unit: str | None) -> Source:
-    source = open_dataset(data, root, "val", **options)
-    if depth_unit is not None and "unit" in source_options(data) and "unit" not in options:
+def _open(data: str, root: Path | None, options: dict[str, Any], depth_unit: str | None) -> DepthDataset:
+    dataset = open_dataset(data, root, "val", **options)
+    if depth_unit is not None and "unit" in dataset_options(data) and "unit" not in options:
         try:
-            source.read(0)
+            dataset.read(0)
         except DataError:  # integers that declare no unit; any other fault shows again when the frame's turn comes
             return open_dataset(data, root, "val", **options, unit=depth_unit)
-    return source
+    return dataset
 
 
 def score_frames(
-    sources: dict[str, Source], predictor: Predictor, refused: dict[str, str], console: Console
+    datasets: dict[str, DepthDataset], predictor: Predictor, refused: dict[str, str], console: Console
 ) -> Evaluation:
     """Score every frame, one at a time, under every protocol.
 
     Args:
-        sources: protocol -> frames with the depth it scores.
+        datasets: protocol -> frames with the depth it scores.
         predictor: predicted depth.
         refused: protocols that are refused already.
         console: shows the progress.
@@ -162,27 +162,29 @@ def score_frames(
     Raises:
         DataError: a frame or a prediction is broken, in a set where none is known to be; or nothing can be scored.
     """
-    first = next(iter(sources.values()))
-    result = Evaluation(len(first), {name: Scores(name) for name in sources}, dict(refused))
+    first = next(iter(datasets.values()))
+    result = Evaluation(len(first), {name: Scores(name) for name in datasets}, dict(refused))
     for index in track(range(len(first)), "scoring", console=console, transient=True):
-        samples: dict[Source, Sample] = {}
+        samples: dict[DepthDataset, Sample] = {}
         try:
-            for source in {sources[name] for name in result.scores}:
-                samples[source] = source[index]
+            for dataset in {datasets[name] for name in result.scores}:
+                samples[dataset] = dataset[index]
         except DataError as error:
             if not first.tolerant:
                 raise
             result.broken.append(f"{first.name(index)}: {error}")
             continue
         result.sizes.update({_sizes(sample) for sample in samples.values()})
-        images = {source: sample["image"].as_subclass(Tensor).float()[None] / 255 for source, sample in samples.items()}
+        images = {
+            dataset: sample["image"].as_subclass(Tensor).float()[None] / 255 for dataset, sample in samples.items()
+        }
         depths: dict[tuple, Tensor] = {}
         for name, scores in list(result.scores.items()):
-            source = sources[name]
+            dataset = datasets[name]
             try:
-                _score(index, images[source], samples[source], scores, predictor, depths)
+                _score(index, images[dataset], samples[dataset], scores, predictor, depths)
             except DataError as error:
-                raise DataError(f"{source.name(index)}: {error}") from error
+                raise DataError(f"{dataset.name(index)}: {error}") from error
             except ValueError as error:
                 result.refused[name] = str(error)
                 del result.scores[name]

@@ -13,10 +13,10 @@ from torchmetrics import Metric
 from mlr.evaluation.protocols import Protocol, get_protocol
 
 #: Metrics by name, in the order of Table 3; the first three are better when higher.
-METRICS = ("delta1", "delta2", "delta3", "rmse", "ard", "log10", "rmse_log", "rmse_si", "srd")
+METRICS = ("delta1", "delta2", "delta3", "rmse", "abs_rel", "log10", "rmse_log", "silog", "sq_rel")
 
 #: Metrics that are root mean squares: pooling over pixels averages their squares.
-ROOTS = ("rmse", "rmse_log", "rmse_si")
+ROOTS = ("rmse", "rmse_log", "silog")
 
 
 def depth_metrics(
@@ -27,13 +27,15 @@ def depth_metrics(
     With p predicted and g true depth, d = ln p - ln g, and means over the N valid pixels of one image::
 
         delta_k   share of max(p/g, g/p) < 1.25^k          rmse      sqrt mean (p - g)^2
-        ard       mean |p - g| / g                         rmse_log  sqrt mean d^2
-        srd       mean (p - g)^2 / g                       rmse_si   sqrt mean (d - mean d)^2
+        abs_rel   mean |p - g| / g                         rmse_log  sqrt mean d^2
+        sq_rel    mean (p - g)^2 / g                       silog     sqrt mean (d - mean d)^2
         log10     mean |log10 p - log10 g|
+
+    Table 2 calls abs_rel ARD, sq_rel SRD and silog RMSE si. KITTI's benchmark and others print 100 times silog.
 
     A pixel is valid where the target is finite and positive and the mask, if any, is True. An image without valid pixel
     scores NaN in every metric, never 0. Predictions are taken as they are: where a valid pixel is predicted at or below
-    0, which has no logarithm, the image's log10, rmse_log and rmse_si are NaN and the pixel counts as missed by every
+    0, which has no logarithm, the image's log10, rmse_log and silog are NaN and the pixel counts as missed by every
     delta; a NaN prediction makes all nine NaN. The protocols clamp first and so meet neither.
 
     Args:
@@ -50,7 +52,7 @@ def depth_metrics(
 
     Example:
         >>> truth = torch.full((1, 4, 4), 2.0)
-        >>> depth_metrics(1.1 * truth, truth)["ard"]
+        >>> depth_metrics(1.1 * truth, truth)["abs_rel"]
         tensor([0.1000], dtype=torch.float64)
     """
     pred, target, valid = _prepare(pred, target, mask)
@@ -69,13 +71,13 @@ def depth_metrics(
         hit = ratio <= 1.25**k if inclusive else ratio < 1.25**k
         scores[f"delta{k}"] = mean(torch.where(ratio.isnan(), math.nan, hit.to(p.dtype)))
     scores["rmse"] = mean(error * error).sqrt()
-    scores["ard"] = mean(error.abs() / g)
+    scores["abs_rel"] = mean(error.abs() / g)
     scores["log10"] = mean(log.abs()) / math.log(10)
     scores["rmse_log"] = mean(log * log).sqrt()
     # the difference form mean d^2 - (mean d)^2 can round below 0
     centred = log - mean(log)[:, None]
-    scores["rmse_si"] = mean(centred * centred).sqrt()
-    scores["srd"] = mean(error * error / g)
+    scores["silog"] = mean(centred * centred).sqrt()
+    scores["sq_rel"] = mean(error * error / g)
     return scores
 
 
@@ -141,7 +143,7 @@ class DepthMetrics(Metric):
         >>> metric = DepthMetrics()
         >>> truth = torch.full((2, 1, 4, 4), 2.0)
         >>> metric.update(1.1 * truth, truth)
-        >>> metric.compute()["ard"]
+        >>> metric.compute()["abs_rel"]
         tensor(0.1000, dtype=torch.float64)
     """
 

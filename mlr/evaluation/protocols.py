@@ -8,13 +8,15 @@ order, and gives the record that is stored with every number.
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from mlr.utils import renamed
+from mlr.utils.suggest import suggest
 
 Box = tuple[int, int, int, int]
 Fractions = tuple[float, float, float, float]
@@ -94,7 +96,7 @@ class Protocol:
 
         Example:
             >>> pred, truth = torch.rand(1, 1, 288, 384) + 1, torch.rand(1, 1, 480, 640) + 1
-            >>> get_protocol("eccv2020").prepare(pred, truth)[0].shape
+            >>> get_protocol("paper").prepare(pred, truth)[0].shape
             torch.Size([1, 1, 440, 592])
         """
         pred, target = _maps(pred, "pred").float(), _maps(target, "target").float()
@@ -231,7 +233,7 @@ PROTOCOLS: dict[str, Protocol] = {
             resize="bilinear",  # of pixels' centres, as the network's input is
         ),
         Protocol(
-            "eccv2020",
+            "paper",
             1,
             "NYUv2 as the paper's authors and DORN score it: every pixel of the 440 x 592 crop, no cap",
             "NYUv2 labelled, hole-filled",
@@ -332,8 +334,8 @@ def get_protocol(protocol: str | Protocol) -> Protocol:
     """
     if isinstance(protocol, Protocol):
         return protocol
+    protocol = renamed.PROTOCOLS.get(protocol, protocol)
     if protocol not in PROTOCOLS:
-        near = difflib.get_close_matches(str(protocol), PROTOCOLS, n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        raise ValueError(f"unknown protocol {protocol!r}: {hint}there are {', '.join(PROTOCOLS)}")
+        hint = suggest(str(protocol), PROTOCOLS)
+        raise ValueError(f"unknown protocol {protocol!r}{hint} There are {', '.join(PROTOCOLS)}")
     return PROTOCOLS[protocol]

@@ -6,7 +6,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from rich.text import Text
 
 from mlr.evaluation.frames import Evaluation
 from mlr.evaluation.metrics import METRICS
+from mlr.utils.files import atomic_write
 
 #: The file that holds everything but the single frames' scores.
 SUMMARY = "scores.json"
@@ -47,17 +47,11 @@ def save(path: Path, record: dict[str, Any], evaluation: Evaluation) -> None:
     Raises:
         OSError: it cannot be written.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
+    with atomic_write(path) as partial:
         partial.mkdir(parents=True)
         for name, scores in evaluation.scores.items():
             scores.save_csv(partial / f"{name}.csv")
         (partial / SUMMARY).write_text(dumps(record) + "\n")
-        os.replace(partial, path)
-    except OSError as error:
-        raise OSError(f"cannot write the scores to {path}: {error.strerror or error}; choose another --out") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def dumps(record: Any) -> str:

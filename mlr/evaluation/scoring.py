@@ -70,7 +70,7 @@ class Scores:
         >>> scores = Scores("full")
         >>> truth = torch.full((2, 1, 40, 40), 2.0)
         >>> scores.add(["a", "b"], 1.1 * truth, truth)
-        >>> round(scores.means()["ard"], 4)
+        >>> round(scores.means()["abs_rel"], 4)
         0.1
     """
 

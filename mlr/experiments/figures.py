@@ -16,12 +16,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mlr.data.datasets.base import Source
+from mlr.data.datasets.base import DepthDataset
 from mlr.experiments.statistics import Difference
 from mlr.losses.space import FAMILIES, KINDS, SCALES
 from mlr.models.depth_model import open_model
-from mlr.training.callbacks import read_balancing
 from mlr.training.figures import DEPTH_COLOURS, DOWN, SAME, UP, bubbles
+from mlr.training.tables import read_balancing
 
 #: Width of a page of text, inches: text of 8 points is legible on it.
 PAGE = 7.5
@@ -144,7 +144,9 @@ def contribution_grid(runs: Sequence[tuple[str, Path]]) -> Any:
 
 
 @torch.no_grad()
-def depth_maps(runs: Sequence[tuple[str, Path]], frames: Source, indices: Iterable[int], size: tuple[int, int]) -> Any:
+def depth_maps(
+    runs: Sequence[tuple[str, Path]], frames: DepthDataset, indices: Iterable[int], size: tuple[int, int]
+) -> Any:
     """Fig. 4: image, true depth, and the depth that each run predicts; far is red, near blue.
 
     Args:

@@ -12,16 +12,16 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from mlr.data.datasets.base import Source
+from mlr.data.datasets.base import DepthDataset
 from mlr.data.datasets.packed import Frame, write_frames
 from mlr.data.datasets.registry import check_options, open_dataset, parse_options
-from mlr.data.tools.prepare import parse_size
 from mlr.experiments.plan import RESULTS_VERSION, Evaluation, PlannedRun
 from mlr.experiments.records import locked
-from mlr.training.settings import TrainingConfig
+from mlr.training.settings import TrainingSettings
+from mlr.utils.sizes import parse_size
 
 
-def packed_training(config: TrainingConfig, folder: Path, console: Console) -> TrainingConfig:
+def packed_training(config: TrainingSettings, folder: Path, console: Console) -> TrainingSettings:
     """The same settings with the frames of "rooms" in a packed file, which is written if it is not there.
 
     The scenes must not depend on the run's seed: the plan fixes theirs by ``data_options: seed=...``.
@@ -39,15 +39,16 @@ def packed_training(config: TrainingConfig, folder: Path, console: Console) -> T
         split: open_dataset("rooms", None, split, **check_options("rooms", {"length": str(length)} | sizes | options))
         for split, length in lengths.items()
     }
-    return replace(config, data="packed", root=_packed(sources, folder, console), data_options="")
+    # a packed file does not say that all its depth is known; without holes there is nothing to mask
+    return replace(config, data="packed", root=_packed(sources, folder, console), data_options="", holes="error")
 
 
-def open_evaluation(run: PlannedRun, folder: Path, pack: bool, console: Console) -> Source:
+def open_evaluation(run: PlannedRun, folder: Path, pack: bool, console: Console) -> DepthDataset:
     """The frames that a run is scored on; those of "rooms" packed if the plan says so."""
     spec: Evaluation = run.evaluation
     options = parse_options(spec.options)
     if spec.data == "rooms":
-        height, width = parse_size(spec.size) or run.config.height_width
+        height, width = parse_size(spec.size) if spec.size else run.config.height_width
         options = {"height": str(height), "width": str(width)} | options
     source = open_dataset(spec.data, spec.root, "val", **check_options(spec.data, options))
     if not pack:
@@ -55,7 +56,7 @@ def open_evaluation(run: PlannedRun, folder: Path, pack: bool, console: Console)
     return open_dataset("packed", str(_packed({"val": source}, folder, console)), "val")
 
 
-def _packed(sources: dict[str, Source], folder: Path, console: Console) -> Path:
+def _packed(sources: dict[str, DepthDataset], folder: Path, console: Console) -> Path:
     """The file of these frames."""
     contents = [[split, repr(source), _size(source)] for split, source in sources.items()]
     described = json.dumps([RESULTS_VERSION, *contents])
@@ -68,11 +69,11 @@ def _packed(sources: dict[str, Source], folder: Path, console: Console) -> Path:
     return path
 
 
-def _size(source: Source) -> list[int]:
+def _size(source: DepthDataset) -> list[int]:
     return list(source.read(0)[1].shape)
 
 
-def _frames(sources: dict[str, Source]) -> Iterator[Frame]:
+def _frames(sources: dict[str, DepthDataset]) -> Iterator[Frame]:
     for split, source in sources.items():
         for index in range(len(source)):
             image, depth = source.read(index)

@@ -15,13 +15,13 @@ from mlr.experiments.plan import Plan, Row, load_plan
 from mlr.experiments.records import read_results
 from mlr.experiments.statistics import Difference
 from mlr.experiments.tables import RowResult
-from mlr.utils.files import complete_file
+from mlr.utils.files import atomic_write
 
 #: The figure of the differences, without its ending.
 FIGURE = Path("docs/images/evidence-rows")
 
 #: Metrics of the tables of differences.
-COMPARED = ("delta1", "rmse", "rmse_log", "ard", "edge100_f1", "normal_angle")
+COMPARED = ("delta1", "rmse", "rmse_log", "abs_rel", "edge100_f1", "normal_angle")
 
 #: Beside the nine of Table 3.
 STRUCTURE_SHOWN = ("edge25_f1", "edge50_f1", "edge100_precision", "edge100_recall", "edge100_f1", "normal_angle")
@@ -236,7 +236,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         agrees = file.is_file() and file.read_text() == text
         print(f"{file} {'agrees' if agrees else 'differs: run `make evidence-report`'}")
         return 0 if agrees else 1
-    with complete_file(file) as partial:
+    with atomic_write(file) as partial:
         partial.write_text(text)
     rows = forest_rows(*plans)
     if rows:

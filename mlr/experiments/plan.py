@@ -5,7 +5,7 @@ A plan holds
 
     title         of the table
     results       the results file, relative to the plan
-    settings      of every run: names and values of :class:`mlr.training.settings.TrainingConfig`
+    settings      of every run: names and values of :class:`mlr.training.settings.TrainingSettings`
     evaluation    what a trained network is scored on: data, root, options, protocol, size
     seeds         how many seeds a row has, or their list; a row may have its own
     pack          true: pack the training and evaluation frames into files once, instead of making them in every run
@@ -33,7 +33,7 @@ import yaml
 
 from mlr.evaluation.metrics import METRICS
 from mlr.evaluation.scoring import STRUCTURE
-from mlr.training.settings import TrainingConfig
+from mlr.training.settings import TrainingSettings
 
 #: Raised by every change of the code that changes what a run's scores come to: losses, balancers, network, data,
 #: augmentation, metrics, default settings. Runs of another version are never mixed into a table.
@@ -43,7 +43,7 @@ RESULTS_VERSION = 1
 PLACES = ("root", "out", "workers", "device", "threads")
 
 #: Columns of Table 5.
-COLUMNS = ("delta1", "rmse", "rmse_log", "ard")
+COLUMNS = ("delta1", "rmse", "rmse_log", "abs_rel")
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ class PlannedRun:
         rows: names of the plan's rows that it belongs to.
     """
 
-    config: TrainingConfig
+    config: TrainingSettings
     evaluation: Evaluation
     rows: tuple[str, ...] = ()
 
@@ -120,7 +120,7 @@ class PlannedRun:
         return f"{losses[:40]}-{self.config.balancer}-s{self.config.seed}-{self.digest[:8]}"
 
 
-_DEFAULTS = TrainingConfig().as_dict()
+_DEFAULTS = TrainingSettings().as_dict()
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ class Plan:
 
     def run(self, row: Row, seed: int) -> PlannedRun:
         """The run of a row with a seed."""
-        return PlannedRun(TrainingConfig(**{**self.settings, **row.settings, "seed": seed}), self.evaluation)
+        return PlannedRun(TrainingSettings(**{**self.settings, **row.settings, "seed": seed}), self.evaluation)
 
     def runs(self) -> list[PlannedRun]:
         """The distinct runs in their order: by turn, then seed by seed, so that early results are paired."""
@@ -264,8 +264,8 @@ def _check(plan: Plan) -> None:
 
 
 def _settings(value: Any, where: str) -> dict[str, Any]:
-    settings = _mapping(value, where, set(TrainingConfig.names()) - {"seed", "out"})
-    kinds = {f.name: f.type for f in fields(TrainingConfig)}
+    settings = _mapping(value, where, set(TrainingSettings.names()) - {"seed", "out"})
+    kinds = {f.name: f.type for f in fields(TrainingSettings)}
     for name, given in settings.items():
         if kinds[name] == "float" and isinstance(given, int):
             settings[name] = float(given)  # 1 and 1.0 are one setting, with one digest

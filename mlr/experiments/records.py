@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from mlr.utils.files import complete_file
+from mlr.utils.files import atomic_write
 
 FORMAT = 1
 
@@ -57,7 +57,7 @@ def add_results(path: Path, records: dict[str, dict[str, Any]]) -> None:
         runs = {digest: merged[digest] for digest in sorted(merged)}
         text = json.dumps({"format": FORMAT, "runs": runs}, indent=1, sort_keys=True) + "\n"
         if not path.is_file() or path.read_text() != text:
-            with complete_file(path) as partial:
+            with atomic_write(path) as partial:
                 partial.write_text(text)
 
 

@@ -25,7 +25,8 @@ from mlr.experiments.frames import open_evaluation, packed_training
 from mlr.experiments.plan import Plan, PlannedRun
 from mlr.experiments.records import add_results, claimed, read_results
 from mlr.training.run import Run
-from mlr.utils.files import complete_file
+from mlr.utils.files import atomic_write
+from mlr.utils.sizes import parse_size
 
 #: Record of a finished run in its folder.
 RECORD = "result.json"
@@ -129,11 +130,11 @@ class Experiment:
         try:
             record = self._make(run)
         except Exception:  # whatever a run dies of, the others go on
-            with complete_file(self._failure(run)) as partial:
+            with atomic_write(self._failure(run)) as partial:
                 partial.write_text(traceback.format_exc())
             return
         (self.folder(run) / "seconds.json").write_text(json.dumps(time.monotonic() - begun))
-        with complete_file(self.folder(run) / RECORD) as partial:
+        with atomic_write(self.folder(run) / RECORD) as partial:
             partial.write_text(json.dumps(record, indent=1) + "\n")
         add_results(self.plan.results, {run.digest: record})
 
@@ -146,12 +147,11 @@ class Experiment:
         frames = open_evaluation(run, self.out, self.plan.pack, self.console)
         config = replace(config, out=folder)
         if not self._trained(folder):
-            if (folder / "resume.ckpt").is_file():
-                train(config, resume=folder, console=Console(quiet=True))
-            else:
-                shutil.rmtree(folder, ignore_errors=True)  # cut in its first epoch
-                train(config, console=Console(quiet=True))
-        recorded = Run.read(folder).recorded()
+            begun = (folder / "config.yaml").is_file()
+            if not begun:
+                shutil.rmtree(folder, ignore_errors=True)
+            train(config, resume=folder if begun else None, console=Console(quiet=True))
+        recorded = Run.open(folder).recorded()
         scores = score(folder / "last.pt", frames, run)
         (folder / "resume.ckpt").unlink(missing_ok=True)  # the largest file; nothing is left to resume
         return {
@@ -180,14 +180,13 @@ def score(checkpoint: Path, frames: Any, run: PlannedRun, batch: int = 8) -> dic
     Returns:
         Metric -> mean; None where no frame has such a score.
     """
-    from mlr.data.tools.prepare import parse_size
     from mlr.evaluation.protocols import get_protocol
     from mlr.models.depth_model import open_model
 
     model = open_model(checkpoint, run.config.device).model.eval().to(memory_format=torch.channels_last)
     protocol = get_protocol(run.evaluation.protocol)
-    size = protocol.input_size or parse_size(run.evaluation.size) or run.config.height_width
-    protocol = replace(protocol, input_size=size)
+    size = parse_size(run.evaluation.size) if run.evaluation.size else run.config.height_width
+    protocol = replace(protocol, input_size=protocol.input_size or size)
     scores, device = Scores(run.evaluation.protocol), model.pixel_mean.device
     for samples in DataLoader(frames, batch_size=batch, collate_fn=list):
         image = torch.stack([s["image"].as_subclass(Tensor).float() / 255 for s in samples])

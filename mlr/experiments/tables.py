@@ -13,17 +13,17 @@ from mlr.evaluation.scoring import STRUCTURE
 from mlr.experiments.plan import Plan, Row
 from mlr.experiments.statistics import Difference, mean, paired
 from mlr.losses.space import LossSpace
-from mlr.training.settings import TrainingConfig
+from mlr.training.settings import TrainingSettings
 
 #: How a metric is printed: heading, factor, decimals.
 HEADINGS: dict[str, tuple[str, float, int]] = {
     **{f"delta{k}": (f"δ{k} %", 100.0, 1) for k in (1, 2, 3)},
     "rmse": ("RMSE", 1.0, 3),
-    "ard": ("ARD", 1.0, 3),
+    "abs_rel": ("ARD", 1.0, 3),
     "log10": ("log10", 1.0, 3),
     "rmse_log": ("RMSE log", 1.0, 3),
-    "rmse_si": ("RMSE si", 1.0, 3),
-    "srd": ("SRD", 1.0, 3),
+    "silog": ("RMSE si", 1.0, 3),
+    "sq_rel": ("SRD", 1.0, 3),
     **{
         f"edge{cm}_{name}": (f"edge {name if name != 'f1' else 'F1'} {metres} m %", 100.0, 1)
         for cm, metres in (("25", "0.25"), ("50", "0.5"), ("100", "1"))
@@ -86,7 +86,7 @@ def paper_table(plan: Plan, results: dict[str, RowResult], rows: Sequence[Row]) 
     head += [f"paper, NYUv2: {HEADINGS[m][0]}" for m in paper]
     lines = []
     for row in rows:
-        result, config = results[row.name], TrainingConfig(**{**plan.settings, **row.settings})
+        result, config = results[row.name], TrainingSettings(**{**plan.settings, **row.settings})
         start, rebalanced, lam = _balancing(config)
         cells = [row.label, str(len(LossSpace(config.losses))), start, rebalanced, lam]
         cells += [f"{len(result.seeds)} of {len(row.seeds)}"]
@@ -152,7 +152,7 @@ def _paper(row: Row, metric: str) -> str:
     return f"{row.paper[metric]:.{HEADINGS[metric][2]}f}"
 
 
-def _balancing(config: TrainingConfig) -> tuple[str, str, str]:
+def _balancing(config: TrainingSettings) -> tuple[str, str, str]:
     """The paper's columns I, R and λ; other balancers have no λ."""
     if config.balancer == "fixed":
         return "-", "-", "0"

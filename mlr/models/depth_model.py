@@ -14,13 +14,11 @@ from torch import Tensor, nn
 
 from mlr.models.checkpoints import Checkpoint, CheckpointError, checkpoint_file, load_checkpoint, load_exactly
 from mlr.models.encoder import build_encoder, check_backbone, encode, pretrained_config
-from mlr.models.pretrained import Weights, WeightsNotFoundError, file_weights, find_weights
+from mlr.models.pretrained import PretrainedWeights, WeightsNotFoundError, file_weights, find_pretrained_weights
+from mlr.utils.sizes import MIN_SIDE
 
 #: Mean depth of NYUv2 in metres: where an untrained network starts.
 INITIAL_DEPTH = 2.84
-
-#: Shortest side of an image in pixels: one pixel of the encoder's map.
-MIN_SIDE = 32
 
 
 class UpBlock(nn.Module):
@@ -185,14 +183,18 @@ class DepthModel(nn.Module):
 
     @classmethod
     def _restored(cls, checkpoint: Checkpoint, path: str | Path) -> DepthModel:
-        config = dict(checkpoint.config.get("model") or {})
+        config = checkpoint.config.get("model")
+        config = dict(config) if isinstance(config, dict) else {}
         if "backbone" not in config:
             raise CheckpointError(f"{path} does not say which network it holds: its config has no model.backbone")
         if unknown := config.keys() - {"backbone", "decoder_channels", "image_size"}:
             raise CheckpointError(f"{path} asks for options this network does not have: {', '.join(sorted(unknown))}")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the user of a trained network chose its size when training it
-            model = cls(**config, pretrained=False)
+            try:
+                model = cls(**config, pretrained=False)
+            except (ValueError, TypeError, RuntimeError, AssertionError) as error:
+                raise CheckpointError(f"{path} describes a network that cannot be built: {error}") from error
         load_exactly(model, checkpoint.model, path)
         model.weights_source = f"checkpoint: {path}"
         return model.eval()
@@ -248,12 +250,12 @@ def choose_device(name: str) -> torch.device:
     return torch.device("cpu")
 
 
-def _choose_weights(name: str, backbone: str, pretrained: bool | str | Path) -> tuple[Weights | None, str]:
+def _choose_weights(name: str, backbone: str, pretrained: bool | str | Path) -> tuple[PretrainedWeights | None, str]:
     if pretrained is False:
         return None, "random: pretrained=False"
     if pretrained is True or pretrained == "auto":
         try:
-            weights = find_weights(name)
+            weights = find_pretrained_weights(name)
         except WeightsNotFoundError as error:
             if pretrained is True:
                 raise WeightsNotFoundError(

@@ -8,7 +8,6 @@ device, where shapes cost nothing, so no table of names has to be kept.
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -19,6 +18,8 @@ import torch
 from timm.models import PretrainedCfg
 from timm.models.pnasnet import Cell, PNASNet5Large
 from torch import Tensor, nn
+
+from mlr.utils.suggest import did_you_mean, nearest
 
 #: Networks under the paper's names that timm does not have under that name.
 PAPER_NAMES = {"pnasnet": "pnasnet5large"}
@@ -73,10 +74,8 @@ def check_backbone(name: str) -> str:
         return PAPER_NAMES[name]
     architecture, _, tag = name.partition(".")
     if not timm.is_model(architecture):
-        known = [*PAPER_NAMES, *timm.list_models()]
-        near = difflib.get_close_matches(architecture.lower(), known, n=5, cutoff=0.5)
-        hint = f"did you mean {', '.join(near)}?" if near else "see timm.list_models() for the names"
-        raise ValueError(f"unknown backbone {name!r}: {hint}")
+        near = nearest(architecture.lower(), [*PAPER_NAMES, *timm.list_models()], 5, cutoff=0.5)
+        raise ValueError(f"unknown backbone {name!r}{did_you_mean(near)} timm.list_models() has all names")
     if tag:
         tags = [full.partition(".")[2] for full in timm.list_pretrained(f"{architecture}.*")]
         if tag not in tags:

@@ -13,13 +13,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from mlr.data.depth_files import DataError
-from mlr.data.tools.prepare import parse_size
-from mlr.models.depth_model import MIN_SIDE, TrainedModel, open_model
+from mlr.models.depth_model import TrainedModel, open_model
 from mlr.prediction.inference import predict_pictures
 from mlr.prediction.inputs import Input, Picture, find_inputs, read_pictures
 from mlr.prediction.outputs import Outputs, parse_formats
 from mlr.prediction.point_cloud import Intrinsics
 from mlr.prediction.video import count_frames, require_av
+from mlr.utils.sizes import MIN_SIDE, parse_size
 
 
 def predict(
@@ -65,9 +65,7 @@ def predict(
         ImportError: videos need an extra package.
     """
     outputs = Outputs(Path(out), *_output_settings(format, max_depth, intrinsics))
-    given = parse_size(size)
-    if given is not None and min(given) < MIN_SIDE:
-        raise ValueError(f"--size must be at least {MIN_SIDE}x{MIN_SIDE}, got {size}")
+    given = None if size is None else parse_size(size, MIN_SIDE)
     if batch_size < 1:
         raise ValueError(f"--batch-size must be at least 1, got {batch_size}")
     files, ignored = find_inputs(inputs, outputs.folder)

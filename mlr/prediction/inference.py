@@ -12,8 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.transforms.v2.functional import resize
 
-from mlr.models.depth_model import MIN_SIDE, DepthModel
+from mlr.models.depth_model import DepthModel
 from mlr.prediction.inputs import Picture
+from mlr.utils.sizes import MIN_SIDE
 
 
 def predict_pictures(

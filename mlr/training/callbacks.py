@@ -3,22 +3,22 @@
 
 from __future__ import annotations
 
-import csv
 import time
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as L
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 
 from mlr.balancing import RebalanceRecord
 from mlr.models.checkpoints import save_checkpoint
-from mlr.utils.files import save_complete
+from mlr.training.tables import BALANCING, Table, read_balancing, read_metrics
+from mlr.utils.files import atomic_save
 
 
 class RebalanceListener(Callback):
@@ -35,31 +35,27 @@ class BalancingLog(RebalanceListener):
         file: the table; one row a period and loss.
     """
 
-    COLUMNS = ("period", "step", "epoch", "lambda", "term", "mean", "weight", "contribution", "clipped", "held")
-
     def __init__(self, file: Path) -> None:
-        self.file = file
+        self.table = Table(file, BALANCING)
 
     @rank_zero_only
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Start the table, or cut it back to the state that training continues from."""
-        rows = [r for r in read_balancing(self.file) if int(r["step"]) <= trainer.global_step]
-        with self.file.open("w", newline="") as out:
-            writer = csv.DictWriter(out, self.COLUMNS)
-            writer.writeheader()
-            writer.writerows(rows)
+        self.table.start(r for r in read_balancing(self.table.file) if int(r["step"]) <= trainer.global_step)
 
     @rank_zero_only
     def on_rebalance(self, trainer: L.Trainer, record: RebalanceRecord) -> None:
         """Append a period."""
         losses = list(zip(record.names, record.means, record.weights, record.contributions, strict=True))
-        with self.file.open("a", newline="") as out:
-            writer = csv.writer(out)
-            for name, *values in losses:
-                flags = int(name in record.clipped), int(name in record.held)
-                writer.writerow(
-                    [record.period, record.step, trainer.current_epoch, record.lam, name, *map(repr, values), *flags]
-                )
+        shared = {
+            "period": record.period, "step": record.step, "epoch": trainer.current_epoch + 1, "lambda": record.lam,
+        }  # fmt: skip
+        self.table.append(
+            shared
+            | {"term": name, "mean": repr(mean), "weight": repr(weight), "contribution": repr(share)}
+            | {"clipped": int(name in record.clipped), "held": int(name in record.held)}
+            for name, mean, weight, share in losses
+        )
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 scalars = {"balancing/lambda": record.lam or 0.0, "balancing/dropped_images": float(record.dropped)}
@@ -68,32 +64,43 @@ class BalancingLog(RebalanceListener):
                 logger.log_metrics(scalars, record.step)
 
 
-def read_balancing(file: Path) -> Iterator[dict[str, str]]:
-    """Rows of a table of :class:`BalancingLog`; none if there is no table."""
-    if file.is_file():
-        with file.open(newline="") as table:
-            yield from csv.DictReader(table)
+class MetricsTable(Callback):
+    """Losses and scores as a CSV table: a row before training (epoch 0), and one after every epoch.
 
+    The row of an epoch is written before its state, so that no epoch of a run that continues lacks its row.
 
-def metrics_logger(folder: Path, steps: int) -> CSVLogger:
-    """Losses and scores as metrics.csv; a continued run keeps the rows of its first ``steps`` steps.
-
-    Lightning's logger starts by deleting the table that it finds.
+    Args:
+        file: the table.
+        metrics: names of the scores.
     """
-    file = folder / "metrics.csv"
-    rows: list[dict[str, str]] = []
-    if file.is_file():
-        with file.open(newline="") as table:
-            rows = [row for row in csv.DictReader(table) if int(row["step"]) < steps]
-    logger = CSVLogger(folder, name="", version="")
-    writer = logger.experiment
-    if rows:
-        writer.metrics_keys = list(rows[0])
-        with file.open("w", newline="") as table:
-            out = csv.DictWriter(table, list(rows[0]))
-            out.writeheader()
-            out.writerows(rows)
-    return logger
+
+    LOSSES = ("train/loss_epoch", "train/equal_loss_epoch", "train/images_without_depth")
+
+    def __init__(self, file: Path, metrics: Sequence[str]) -> None:
+        self.table = Table(file, ("epoch", "step", *self.LOSSES, *(f"val/{name}" for name in metrics)))
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Start the table with the scores before training."""
+        if trainer.state.fn == "validate":
+            if trainer.is_global_zero:
+                self.table.start()
+            self._append(trainer, 0)
+
+    @rank_zero_only
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Cut the table back to the state that training continues from."""
+        rows = [row for row in read_metrics(self.table.file) if int(row["step"]) <= trainer.global_step]
+        self.table.start({name: row.get(name, "") for name in self.table.columns} for row in rows)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Append the epoch."""
+        self._append(trainer, trainer.current_epoch + 1)
+
+    def _append(self, trainer: L.Trainer, epoch: int) -> None:
+        metrics = trainer.callback_metrics  # of all ranks: this may wait for the others
+        if trainer.is_global_zero:
+            values = {name: float(metrics[name]) for name in self.table.columns if name in metrics}
+            self.table.append([{"epoch": epoch, "step": trainer.global_step, **values}])
 
 
 class EpochReport(RebalanceListener):
@@ -130,10 +137,11 @@ class EpochReport(RebalanceListener):
             f"  [dim]step {record.step:>6}  period {record.period:>2}: {what}largest shares {top}{notes}[/dim]",
         )
 
-    @rank_zero_only
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Loss and scores of the epoch, and how long the rest will take."""
-        m = trainer.callback_metrics
+        m = trainer.callback_metrics  # of all ranks: this may wait for the others
+        if not trainer.is_global_zero:
+            return
         done, total = trainer.current_epoch + 1, trainer.max_epochs or 0
         left = (time.monotonic() - self._start) / max(done - self._first, 1) * (total - done)
         eta = f"  about {_duration(left)} left" if done < total else ""
@@ -141,8 +149,10 @@ class EpochReport(RebalanceListener):
             trainer,
             f"epoch {done:>2}/{total}  loss {float(m['train/loss_epoch']):.4f}  "
             f"delta1 {float(m['val/delta1']):.3f}  rmse {float(m['val/rmse']):.3f} m  "
-            f"ard {float(m['val/ard']):.3f}{eta}",
+            f"abs_rel {float(m['val/abs_rel']):.3f}{eta}",
         )
+        if unknown := int(m.get("train/images_without_depth", 0)):
+            self._print(trainer, f"  {unknown} images without a known depth were left out")
 
 
 def _duration(seconds: float) -> str:
@@ -170,12 +180,12 @@ class ModelFiles(Callback):
         """Continue to compare with it."""
         self.best = state_dict["best"]
 
-    @rank_zero_only
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Write last.pt, and best.pt if the model is better than any before."""
-        if trainer.state.fn != "fit":
+        metrics = trainer.callback_metrics  # of all ranks: this may wait for the others
+        if trainer.state.fn != "fit" or not trainer.is_global_zero:
             return
-        scores = {name[4:]: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val/")}
+        scores = {name[4:]: float(value) for name, value in metrics.items() if name.startswith("val/")}
         better = scores["delta1"] > self.best
         self.best = max(self.best, scores["delta1"])
         for name in ("last.pt", "best.pt") if better else ("last.pt",):
@@ -199,4 +209,4 @@ class StateFiles(TorchCheckpointIO):
         Raises:
             OSError: it cannot be written; the older one is kept.
         """
-        save_complete(checkpoint, Path(path))
+        atomic_save(checkpoint, Path(path))

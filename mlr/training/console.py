@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.table import Table
 
 from mlr.data import DepthData
-from mlr.losses import backend_report
-from mlr.training.settings import TrainingConfig
+from mlr.losses import LossSpace, backend_report
+from mlr.training.settings import TrainingSettings
 
 
 def say(console: Console, what: str, text: str) -> None:
@@ -19,21 +19,36 @@ def say(console: Console, what: str, text: str) -> None:
     console.print(f"{what:<9} {text}", highlight=False, soft_wrap=True)
 
 
-def introduce(console: Console, config: TrainingConfig, data: DepthData) -> None:
+def introduce(console: Console, config: TrainingSettings, data: DepthData) -> None:
     """Say what is about to happen, and why where it was not asked for."""
     say(console, "data", data.describe())
     if config.data == "rooms":
         why = "built-in scenes, because no data set was named: --data nyu --root FOLDER trains on NYU Depth v2"
         say(console, "", f"({why})")
-    say(console, "losses", f"{len(config.space)} of 78 ({config.losses}), {config.balancer}")
+    say(console, "holes", _holes(config, data))
+    say(console, "losses", f"{len(config.space)} of {len(LossSpace())} ({config.losses}), {config.balancer}")
     for line in backend_report().splitlines():
-        say(console, "engine", line)
+        say(console, "backend", line)
+
+
+def _holes(config: TrainingSettings, data: DepthData) -> str:
+    """How depth with holes is treated, and how much of it there is."""
+    if data.datasets["train"].dense:
+        return "none: the depth of every pixel is known"
+    ways = {
+        "mask": "the losses leave the others out",
+        "colorize": "the others are filled along the image",
+        "nearest": "the others take the nearest depth",
+        "error": "a frame with a hole stops the run",
+    }
+    known = f"{100 * data.known_share():.1f} % of the pixels have a known depth"
+    return f"{known}; {ways[config.holes]} (--holes {config.holes})"
 
 
 def score_line(console: Console, what: str, scores: dict[str, float]) -> None:
     """Print three of the scores on a line."""
     console.print(
-        f"{what:<16} delta1 {scores['delta1']:.3f}  rmse {scores['rmse']:.3f} m  ard {scores['ard']:.3f}",
+        f"{what:<16} delta1 {scores['delta1']:.3f}  rmse {scores['rmse']:.3f} m  abs_rel {scores['abs_rel']:.3f}",
         highlight=False,
     )
 

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
@@ -18,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from mlr.losses.space import KINDS, SCALES
-from mlr.training.callbacks import read_balancing
+from mlr.training.tables import read_balancing, read_metrics
 
 #: Near is blue and far is red, as in the paper's Fig. 4.
 DEPTH_COLOURS = "jet"
@@ -30,19 +29,17 @@ UP, DOWN, SAME = "#d62728", "#1f5fd0", "#2ca02c"
 def curves(run: Path) -> Path:
     """Loss of the training and scores of the validation by epoch, from metrics.csv; returns curves.png."""
     series: dict[str, list[tuple[float, float]]] = defaultdict(list)
-    with (run / "metrics.csv").open(newline="") as file:
-        for number, row in enumerate(csv.DictReader(file)):
-            # the first row is the validation before training; one of epoch e describes the network after e + 1 epochs
-            epochs = float(row["epoch"]) + 1 if number else 0.0
-            for name, value in row.items():
-                if value and name not in ("epoch", "step"):
-                    series[name].append((epochs, float(value)))
+    for row in read_metrics(run / "metrics.csv"):
+        for name, value in row.items():
+            if value and name not in ("epoch", "step"):
+                series[name].append((int(row["epoch"]), float(value)))
     panels = {
-        "training loss": {"total": "train/loss_epoch"},
+        # the total under the weights in force falls and rises with them
+        "training loss under equal weights": {"mean of the losses": "train/equal_loss_epoch"},
         "accuracy (higher is better)": {f"delta_{k}": f"val/delta{k}" for k in (1, 2, 3)},
-        "errors in metres": {"RMSE": "val/rmse", "SRD": "val/srd"},
+        "errors in metres": {"RMSE": "val/rmse", "SRD": "val/sq_rel"},
         "relative errors": {
-            "ARD": "val/ard", "log10": "val/log10", "RMSE log": "val/rmse_log", "RMSE si": "val/rmse_si",
+            "ARD": "val/abs_rel", "log10": "val/log10", "RMSE log": "val/rmse_log", "RMSE si": "val/silog",
         },
     }  # fmt: skip
     figure, axes = plt.subplots(2, 2, figsize=(10, 6.5), layout="constrained")
@@ -72,7 +69,8 @@ def samples(run: Path, model: nn.Module, batches: Iterable[dict[str, Any]], coun
     rows = rows[:count]
     figure, axes = plt.subplots(len(rows), 3, figsize=(9, 2.25 * len(rows)), layout="constrained", squeeze=False)
     for (left, middle, right), (image, truth, pred) in zip(axes, rows, strict=True):
-        limits = dict(zip(("vmin", "vmax"), np.nanpercentile(truth.numpy(), (1, 99)), strict=True))
+        shown = truth if truth.isfinite().any() else pred
+        limits = dict(zip(("vmin", "vmax"), np.nanpercentile(shown.numpy(), (1, 99)), strict=True))
         left.imshow(image.permute(1, 2, 0).clamp(0, 1).numpy())
         middle.imshow(truth.numpy(), cmap=DEPTH_COLOURS, **limits)
         picture = right.imshow(pred.numpy(), cmap=DEPTH_COLOURS, **limits)

@@ -15,15 +15,13 @@ import torch
 from mlr.balancing import LossBalancer, lambda_staircase, make_balancer
 from mlr.losses.reference import DOWNSAMPLE
 from mlr.losses.space import LossSpace
-
-
-def flag(name: str) -> str:
-    """A setting as it is typed: ``batch_size`` is ``--batch-size``."""
-    return "--" + name.replace("_", "-")
+from mlr.utils import renamed
+from mlr.utils.flags import flag
+from mlr.utils.sizes import MIN_SIDE, parse_size
 
 
 @dataclass(frozen=True)
-class TrainingConfig:
+class TrainingSettings:
     """Train a monocular depth network with the 78 losses of the paper and their rebalancing.
 
     Args:
@@ -33,10 +31,11 @@ class TrainingConfig:
         root: folder (or file) of the data set; not used by "rooms".
         data_options: options of the data set, e.g. "kb_crop=true,list_file=mine.txt".
         depth_unit: unit of integer depth files of "folder": mm, m, 256 (KITTI) or any number of units per metre.
-        holes: what to do with pixels without depth: "error" stops and names the frame, "colorize" fills along the image
-            (0.1 s a frame: better once, by mlr prepare), "nearest" takes the nearest depth.
+        holes: what to do with pixels without depth: "mask" leaves them out of the losses, "colorize" fills along the
+            image (0.1 s a frame: better once, by mlr prepare), "nearest" takes the nearest depth, "error" stops and
+            names the frame.
         size: HxW in pixels that the network and the losses work at.
-        augment: "eccv2020" is the paper's policy (flip, rotation, colour), "hu2019" that of Hu et al. (with a crop,
+        augment: "paper" is the paper's policy (flip, rotation, colour), "hu2019" that of Hu et al. (with a crop,
             colour not cut off at black and white), "none" only resizes.
         train_length: scenes in an epoch of "rooms".
         val_length: scenes to validate on of "rooms".
@@ -47,7 +46,8 @@ class TrainingConfig:
             "true" insists, "false" starts from random weights, anything else is a weights file.
         freeze_encoder: train the decoder alone: the backbone keeps its weights and its normalisation statistics.
         losses: selection from the 78 losses, e.g. "all", "depth+gradient", "*/3-5", "D/0+r/0+c/0".
-        downsample: how depth is brought to coarser scales: "bicubic" (the authors' program) or "area" (2x2 means).
+        downsample: how depth is brought to coarser scales: "bicubic" (the authors' program) or "area" (2x2 means, for
+            sparse depth such as a LiDAR's).
         balancer: "rebalancing" is the paper's algorithm, "equal" only its initialisation, "fixed" equal weights; its
             rivals are uncertainty, cov, random, dwa and relobralo.
         balancer_options: further options of the balancer, e.g. "equal_start=false,clip=none" or "lr=0.01".
@@ -74,9 +74,9 @@ class TrainingConfig:
     root: Path | None = None
     data_options: str = ""
     depth_unit: str | None = None
-    holes: Literal["error", "colorize", "nearest"] = "error"
+    holes: Literal["mask", "colorize", "nearest", "error"] = "mask"
     size: str = "288x384"
-    augment: Literal["eccv2020", "hu2019", "none"] = "eccv2020"
+    augment: Literal["paper", "hu2019", "none", "eccv2020"] = "paper"
     train_length: int = 800
     val_length: int = 100
     workers: int = -1
@@ -106,15 +106,16 @@ class TrainingConfig:
     threads: int = 0
     out: Path | None = None
 
+    def __post_init__(self) -> None:
+        # older runs and command lines have older names
+        object.__setattr__(self, "augment", renamed.AUGMENTATIONS.get(self.augment, self.augment))
+        if self.depth_unit is not None:
+            object.__setattr__(self, "depth_unit", renamed.UNITS.get(self.depth_unit, self.depth_unit))
+
     @property
     def height_width(self) -> tuple[int, int]:
         """The size as numbers."""
-        height, cross, width = self.size.lower().partition("x")
-        if not (cross and height.isdigit() and width.isdigit()):
-            raise ValueError(f"size must be HxW in pixels such as 288x384, got {self.size!r}")
-        if int(height) < 32 or int(width) < 32:
-            raise ValueError(f"size must be at least 32x32, got {self.size}: encoders reduce the image by 32")
-        return int(height), int(width)
+        return parse_size(self.size, MIN_SIDE)
 
     @property
     def space(self) -> LossSpace:
@@ -141,7 +142,7 @@ class TrainingConfig:
         except TypeError as error:
             raise ValueError(f"--balancer-options {self.balancer_options}: {error}") from error
 
-    def validate(self, resuming: bool = False) -> TrainingConfig:
+    def validate(self, resuming: bool = False) -> TrainingSettings:
         """Check every setting that can be checked without loading anything.
 
         Args:
@@ -193,6 +194,10 @@ class TrainingConfig:
     def as_dict(self) -> dict[str, Any]:
         """Plain values for YAML and for checkpoints."""
         return {k: str(v) if isinstance(v, Path) else v for k, v in asdict(self).items()}
+
+    def flags(self) -> list[str]:
+        """The command line that gives these settings."""
+        return [f"{flag(name)}={value}" for name, value in self.as_dict().items() if value is not None]
 
     @classmethod
     def names(cls) -> list[str]:

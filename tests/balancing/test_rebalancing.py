@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 
 from mlr.balancing import Rebalancing, lambda_staircase
 
+# a balancer alone, without losses that take its weights
+pytestmark = pytest.mark.filterwarnings("ignore:the weights of .* have no effect")
 EPS = np.finfo(np.float64).eps
 
 

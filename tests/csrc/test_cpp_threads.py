@@ -17,13 +17,13 @@ def op(*operands):
     return torch.ops.mlr.multi_loss(*operands)[:2]
 
 
-@pytest.fixture(params=_C.capabilities())
-def level(request):
-    _C.set_capability(request.param)
+@pytest.fixture(params=_C.instruction_sets())
+def instruction_set(request):
+    _C.set_instruction_set(request.param)
     threads = torch.get_num_threads()
     yield request.param
     torch.set_num_threads(threads)
-    _C.set_capability("")
+    _C.set_instruction_set("")
 
 
 def same(a, b):
@@ -33,7 +33,7 @@ def same(a, b):
 @pytest.mark.parametrize("downsample", ["bicubic", "area"])
 @pytest.mark.parametrize("size", [(3, 5), (97, 130), (288, 96), (333, 40)], ids=str)
 @pytest.mark.parametrize("batch", [1, 3, 4])
-def test_bits_do_not_depend_on_threads_or_batch(level, batch, size, downsample):
+def test_bits_do_not_depend_on_threads_or_batch(instruction_set, batch, size, downsample):
     pred, target = depth_pair(batch, *size)
     terms = list(LossSpace("all").indices)
     weights = torch.randn(batch, 78, generator=torch.Generator().manual_seed(1))

@@ -14,7 +14,7 @@ from mlr.cli import main
 from mlr.data.tools.check import EDGES, examine
 from mlr.data.tools.prepare import prepare
 
-FRAME = Path(__file__).parent / "xtion_bookshelf"
+FRAME = Path(__file__).resolve().parents[2] / "examples" / "xtion_bookshelf"
 
 
 def shots(root: Path, train: range = range(6), val: range = range(6, 9), unit: float = 1000) -> str:
@@ -23,8 +23,8 @@ def shots(root: Path, train: range = range(6), val: range = range(6, 9), unit: f
     return f"folder:{root}"
 
 
-def check(source: str, **options):
-    return examine(source, ["train", "val"], options)
+def check(dataset: str, **options):
+    return examine(dataset, ["train", "val"], options)
 
 
 def replace_depth(root: Path, number: int, depth: np.ndarray, split: str = "train") -> None:
@@ -51,12 +51,12 @@ def test_a_clean_set_has_its_numbers_and_no_complaint(tmp_path):
 
 
 def test_workers_find_the_same(tmp_path):
-    source = shots(tmp_path, range(40), range(40, 44))
-    alone, two = (examine(source, ["train", "val"], {"unit": "mm"}, workers=n) for n in (0, 2))
+    dataset = shots(tmp_path, range(40), range(40, 44))
+    alone, two = (examine(dataset, ["train", "val"], {"unit": "mm"}, workers=n) for n in (0, 2))
     assert alone == two
 
 
-@pytest.mark.parametrize(("unit", "steps"), [("mm", 1000), ("eccv2020", 6553.5)])
+@pytest.mark.parametrize(("unit", "steps"), [("mm", 1000), ("nyu-10m", 6553.5)])
 def test_the_unit_of_integer_depth_is_guessed_and_said(tmp_path, unit, steps):
     files.write_folder(tmp_path / "train", range(2, 6), steps)
     image, depth = files.frame(1)
@@ -99,9 +99,9 @@ def test_a_wrong_unit_is_an_error_that_names_the_likely_one(tmp_path):
     ],
 )  # fmt: skip
 def test_each_fault_is_found_and_named(tmp_path, fault, kind, message):
-    source = shots(tmp_path)
+    dataset = shots(tmp_path)
     fault(tmp_path)
-    report = check(source, unit="mm")
+    report = check(dataset, unit="mm")
     found = getattr(report, kind)
     assert len(found) == 1
     assert message in found[0]
@@ -131,8 +131,8 @@ def test_a_coarse_laser_grid_is_no_mismatch(tmp_path):
 
 
 def test_a_part_of_the_frames_may_be_looked_at(tmp_path):
-    source = shots(tmp_path)
-    assert examine(source, ["train", "val"], {"unit": "mm"}, sample=2).frames == {"train": 2, "val": 2}
+    dataset = shots(tmp_path)
+    assert examine(dataset, ["train", "val"], {"unit": "mm"}, sample=2).frames == {"train": 2, "val": 2}
 
 
 def test_damage_in_a_packed_file_is_found(tmp_path):
@@ -151,12 +151,12 @@ def test_damage_in_a_packed_file_is_found(tmp_path):
 
 
 def test_scripts_get_json_and_an_exit_code(tmp_path, capsys):
-    source = shots(tmp_path)
-    assert main(["check-data", source, "--options", "unit=mm", "--json", "--workers=0"]) == 0
+    dataset = shots(tmp_path)
+    assert main(["check-data", dataset, "--options", "unit=mm", "--json", "--workers=0"]) == 0
     report = json.loads(capsys.readouterr().out)
     assert report["frames"] == {"train": 6, "val": 3}
     (tmp_path / "train/depth/000.png").write_bytes(b"")
-    assert main(["check-data", source, "--options", "unit=mm", "--json", "--workers=0"]) == 1
+    assert main(["check-data", dataset, "--options", "unit=mm", "--json", "--workers=0"]) == 1
     assert "000.png" in json.loads(capsys.readouterr().out)["errors"][0]
 
 
@@ -177,7 +177,7 @@ def test_people_get_a_table(tmp_path, capsys):
         (["rooms", "--sample=0"], 1, "--sample must be at least 1"),
         (["rooms", "--splits=test"], 1, "--splits must be"),
         (["rooms", "--smaple=3"], 2, "did you mean --sample"),
-        ([], 2, "arguments are required: SOURCE"),
+        ([], 2, "arguments are required: DATASET"),
     ],
 )
 def test_what_is_wrong_with_the_command_is_said(arguments, code, message, capsys):

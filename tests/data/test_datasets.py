@@ -16,11 +16,11 @@ import torch
 from PIL import Image
 from scipy.io import savemat
 
-from mlr.data import DataError, DepthData, check_source, make_sample, open_dataset
+from mlr.data import DataError, DepthData, check_dataset, make_sample, open_dataset
 from mlr.data.datamodule import Transformed
-from mlr.data.datasets.base import reading
-from mlr.data.datasets.registry import SOURCES, check_options, parse_options
+from mlr.data.datasets.registry import DATASETS, check_options, parse_options
 from mlr.data.fill import fill_sample
+from mlr.data.hdf5_files import reading
 
 
 def arrays(sample) -> tuple[np.ndarray, np.ndarray]:
@@ -41,21 +41,21 @@ def assert_frame(sample, number: int, step: float = 0.0, jpeg: bool = False, siz
     np.testing.assert_array_equal(sample["valid"][0].numpy() > 0, known)
 
 
-def works_in_a_worker(source) -> None:
+def works_in_a_worker(dataset) -> None:
     """It may be used, then pickled (spawned workers) or forked, and reads the same."""
-    here = [source[i] for i in range(len(source))]
-    again = pickle.loads(pickle.dumps(source))
-    loader = torch.utils.data.DataLoader(source, batch_size=None, num_workers=1)
+    here = [dataset[i] for i in range(len(dataset))]
+    again = pickle.loads(pickle.dumps(dataset))
+    loader = torch.utils.data.DataLoader(dataset, batch_size=None, num_workers=1)
     for one, other, third in zip(here, (again[i] for i in range(len(again))), loader, strict=True):
         for sample in (other, third):
             assert sample["id"] == one["id"]
             assert torch.equal(sample["image"], one["image"])
             assert torch.equal(sample["depth"], one["depth"])
     with pytest.raises(IndexError):
-        source[len(source)]
+        dataset[len(dataset)]
 
 
-# --- every source in its real layout
+# --- every data set in its real layout
 
 
 def test_frames_in_hdf5_files(tmp_path):
@@ -87,9 +87,9 @@ def test_an_archive_is_not_loaded_as_a_whole(tmp_path, monkeypatch):
     members = []
     read = zipfile.ZipFile.read
     monkeypatch.setattr(zipfile.ZipFile, "read", lambda self, name: members.append(name) or read(self, name))
-    source = open_dataset("nyu-zip", tmp_path)
+    dataset = open_dataset("nyu-zip", tmp_path)
     assert members == ["train795/train.csv"]
-    source[1]
+    dataset[1]
     assert members[1:] == ["train795/rgb/1.png", "train795/depth/1.png"]
 
 
@@ -135,16 +135,16 @@ def test_kitti_in_the_benchmarks_crop(tmp_path):
 
 def test_make3d_with_the_channel_that_is_asked_for(tmp_path):
     files.write_make3d(tmp_path)
-    source = open_dataset("make3d", tmp_path, "val")
-    assert [source.name(i) for i in range(2)] == sorted(files.MAKE3D_NAMES)
-    number = files.MAKE3D_NAMES.index(source.name(0))
-    np.testing.assert_allclose(source[0]["depth"][0], files.make3d_grid(number)[..., 3], rtol=1e-6)
-    assert source[0]["image"].shape == (3, 227, 170)
+    dataset = open_dataset("make3d", tmp_path, "val")
+    assert [dataset.name(i) for i in range(2)] == sorted(files.MAKE3D_NAMES)
+    number = files.MAKE3D_NAMES.index(dataset.name(0))
+    np.testing.assert_allclose(dataset[0]["depth"][0], files.make3d_grid(number)[..., 3], rtol=1e-6)
+    assert dataset[0]["image"].shape == (3, 227, 170)
     projective = open_dataset("make3d", tmp_path, "val", channel="2")
     np.testing.assert_allclose(projective[0]["depth"][0], files.make3d_grid(number)[..., 2], rtol=1e-6)
     with pytest.raises(DataError, match="channel must be 3"):
         open_dataset("make3d", tmp_path, "val", channel=1)
-    works_in_a_worker(source)
+    works_in_a_worker(dataset)
 
 
 def test_make3d_refuses_a_truncated_image_unless_told_otherwise(tmp_path):
@@ -247,9 +247,9 @@ def cut(path: Path, keep: float = 0.5) -> None:
         ("nyu-sync", files.write_nyu_sync, lambda p: (p / "nyudepthv2_train_files_with_gt.txt").unlink(), "list_file="),
         ("kitti", files.write_kitti, lambda p: (p / "eigen_train_files_with_gt.txt").write_text("a b c d\n"), "line 1"),
         ("make3d", lambda p: files.write_make3d(p, "Train400Img", "Train400Depth"),
-         lambda p: cut(sorted((p / "Train400Depth").iterdir())[0]), "not a MATLAB 5 file"),
+         lambda p: cut(min((p / "Train400Depth").iterdir())), "not a MATLAB 5 file"),
         ("make3d", lambda p: files.write_make3d(p, "Train400Img", "Train400Depth"),
-         lambda p: savemat(sorted((p / "Train400Depth").iterdir())[0], {"Position3DGrid": np.ones((55, 305))}),
+         lambda p: savemat(min((p / "Train400Depth").iterdir()), {"Position3DGrid": np.ones((55, 305))}),
          r"must be \[rows, columns, 4\]"),
         ("make3d", files.write_make3d, lambda p: None, "no folder .*Train400Img"),
     ],
@@ -287,7 +287,7 @@ def test_damage_anywhere_is_an_error_that_is_explained_or_does_no_harm(tmp_path,
             content[start : start + 20] = random.bytes(20)
         (tmp_path / file).write_bytes(content)
         try:
-            for sample in (source := open_dataset(name, tmp_path, split))[0], source[len(source) - 1]:
+            for sample in (dataset := open_dataset(name, tmp_path, split))[0], dataset[len(dataset) - 1]:
                 assert sample["depth"].isfinite().all()
         except DataError:
             refused += 1
@@ -342,21 +342,21 @@ def test_a_parquet_file_that_is_cut_off_is_named(tmp_path):
 
 
 def test_every_data_set_can_be_imported_and_says_what_it_is():
-    for name, (_, summary) in SOURCES.items():
+    for name, (_, summary) in DATASETS.items():
         assert summary
         check_options(name, {})
 
 
 def test_names_and_options_are_checked():
     with pytest.raises(ValueError, match="did you mean kitti"):
-        check_source("kiti")
+        check_dataset("kiti")
     with pytest.raises(ValueError, match="has no option 'crop'; it takes list_file, right, kb_crop"):
         open_dataset("kitti", "/x", crop=True)
     with pytest.raises(ValueError, match="must be true or false, got 'maybe'"):
         open_dataset("kitti", "/x", kb_crop="maybe")
     with pytest.raises(ValueError, match="must be int, got 'three'"):
         open_dataset("make3d", "/x", channel="three")
-    with pytest.raises(ValueError, match="train or val"):
+    with pytest.raises(ValueError, match="train, val or all"):
         open_dataset("rooms", split="test")
     with pytest.raises(DataError, match="needs --root"):
         open_dataset("nyu")
@@ -381,7 +381,7 @@ def test_training_batches_come_from_any_data_set_with_its_options(tmp_path):
 def test_a_coarse_laser_grid_trains_like_any_other_depth(tmp_path):
     files.write_make3d(tmp_path, "Train400Img", "Train400Depth")
     files.write_make3d(tmp_path)
-    for augment in ("eccv2020", "hu2019"):
+    for augment in ("paper", "hu2019"):
         data = DepthData("make3d", tmp_path, (64, 48), 2, 0, augment=augment)
         data.setup("fit")
         for loader in (data.train_dataloader(), data.val_dataloader()):
@@ -449,7 +449,7 @@ def test_pictures_of_your_own_are_read_upright_and_in_sixteen_bits(tmp_path):
     [
         ("nyu-sync", files.write_nyu_sync, "official_splits/test/bathroom/rgb_00045.jpg"),
         ("kitti", files.write_kitti, f"{files.DATE}/{files.DRIVE}/image_02/data/0000000005.png"),
-        ("make3d", files.write_make3d, f"Test134/img-{sorted(files.MAKE3D_NAMES)[0]}.jpg"),
+        ("make3d", files.write_make3d, f"Test134/img-{min(files.MAKE3D_NAMES)}.jpg"),
     ],
 )
 def test_published_sets_are_read_as_they_are_stored(tmp_path, name, writer, picture):
@@ -541,12 +541,12 @@ def test_whatever_h5py_raises_names_the_file():
 def test_a_frame_without_depth_counts_as_broken_where_broken_ones_are_known(tmp_path):
     files.write_nyu_sync(tmp_path)
     Image.fromarray(np.zeros(files.SIZE, np.uint16)).save(tmp_path / "sync/kitchen_0028a/sync_depth_00001.png")
-    source = open_dataset("nyu-sync", tmp_path)
+    dataset = open_dataset("nyu-sync", tmp_path)
     with pytest.warns(UserWarning, match=r"stands in for a broken one.*rgb_00001\.jpg: no pixel has a depth"):
-        sample = Transformed(source, None, 0, "nearest").filled(1)
+        sample = Transformed(dataset, None, 0, "nearest").filled(1)
     assert sample["id"].endswith("rgb_00002.jpg")
     with pytest.raises(DataError, match="--holes nearest"):  # an ordinary hole is no broken frame
-        Transformed(source, None, 0, "error").filled(0)
+        Transformed(dataset, None, 0, "error").filled(0)
 
 
 def test_make3d_takes_images_of_any_spelling(tmp_path):

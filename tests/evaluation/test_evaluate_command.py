@@ -41,7 +41,7 @@ def test_the_folder_holds_what_was_scored_and_every_frame(shots, tmp_path, capsy
     assert sorted(p.name for p in out.iterdir()) == ["full.csv", "scores.json"]
     record = json.loads((out / "scores.json").read_text())
     assert record == printed
-    assert record["source"] == {"predictions": str(tmp_path / "pred")}
+    assert record["evaluated"] == {"predictions": str(tmp_path / "pred")}
     assert record["data"] == {
         "name": "folder", "root": str(shots), "options": "unit=mm", "split": "val", "frames": 3, "sizes": {"48x64": 3},
         "missing": [], "broken": [],
@@ -69,7 +69,7 @@ def test_results_are_never_overwritten_nor_half_written(shots, tmp_path, capsys,
     monkeypatch.setattr(Path, "write_text", full)
     assert main(["evaluate", *map(str, arguments[:-1]), str(tmp_path / "more")]) == 1
     output = capsys.readouterr()
-    assert "ard" in output.out  # the scores are on the screen all the same
+    assert "abs_rel" in output.out  # the scores are on the screen all the same
     assert "cannot write" in output.err
     assert "No space left on device" in output.err
     assert not (tmp_path / "more").exists()
@@ -84,9 +84,7 @@ def test_the_table_fits_a_terminal_and_shows_means_and_intervals(shots, tmp_path
     (row,) = (row for row in rows if row[:1] == ["full"])
     assert row[5] == "0.2000"
     assert max(len(line) for line in lines if "left out" not in line) <= 80
-    assert (
-        "left out eccv2020, nyu-toolbox: defined on nyu, nyu-zip, nyu-h5; name it if folder holds such frames" in lines
-    )
+    assert "left out paper, nyu-toolbox: defined on nyu, nyu-zip, nyu-h5; name it if folder holds such frames" in lines
 
 
 # --- networks ---------------------------------------------------------------------------------------------------------
@@ -119,8 +117,8 @@ def test_a_checkpoint_runs_at_the_size_it_was_trained_at_or_another(checkpoint, 
     assert record["protocols"]["full"]["prediction"] == {
         "part": None, "input_size": [64, 96], "flip_average": False, "precision": "float32", "device": "cpu",
     }  # fmt: skip
-    assert record["source"]["backbone"] == "test_resnet"
-    assert len(record["source"]["sha256"]) == 64
+    assert record["evaluated"]["backbone"] == "test_resnet"
+    assert len(record["evaluated"]["sha256"]) == 64
     other = run(capsys, checkpoint, *ROOMS, "--size", "32x64")
     assert means(other) == pytest.approx(expected(checkpoint, (32, 64)), rel=1e-4)
     assert other["protocols"]["full"]["prediction"]["input_size"] == [32, 64]
@@ -154,7 +152,7 @@ def test_the_networks_work_is_shared_between_protocols(checkpoint):
     network = Network(mlr.DepthModel.from_checkpoint(checkpoint), (64, 96))
     same = {network.key(get_protocol(name)) for name in ("full", "nyu-toolbox", "kitti-garg", "make3d-c1")}
     assert len(same) == 1
-    assert len(same | {network.key(get_protocol(name)) for name in ("eccv2020", "bts", "make3d-md2")}) == 4
+    assert len(same | {network.key(get_protocol(name)) for name in ("paper", "bts", "make3d-md2")}) == 4
 
 
 # --- data sets and their protocols ------------------------------------------------------------------------------------
@@ -189,7 +187,7 @@ def write_nyu_predictions(folder: Path) -> Path:
 def test_all_takes_the_protocols_of_the_data_set_each_with_its_own_depth(tmp_path, capsys):
     write_nyu(tmp_path / "nyu")
     record = run(capsys, write_nyu_predictions(tmp_path / "pred"), *on(tmp_path / "nyu", "nyu"))
-    assert list(record["protocols"]) == ["full", "eccv2020", "nyu-toolbox", "bts"]
+    assert list(record["protocols"]) == ["full", "paper", "nyu-toolbox", "bts"]
     assert set(record["left_out"]) == {"kitti-garg", "kitti-eigen", "make3d-c1", "make3d-c2", "make3d-md2"}
     assert record["refused"] == {}
     for name in record["protocols"]:
@@ -200,11 +198,11 @@ def test_each_protocol_scores_its_own_pixels(tmp_path, capsys):
     write_nyu(tmp_path / "nyu")
     out, pixels = tmp_path / "scores", {}
     run(capsys, write_nyu_predictions(tmp_path / "pred"), *on(tmp_path / "nyu", "nyu"), "--out", out)
-    for name in ("full", "eccv2020", "nyu-toolbox", "bts"):
+    for name in ("full", "paper", "nyu-toolbox", "bts"):
         with (out / f"{name}.csv").open(newline="") as file:
             pixels[name] = [int(row["pixels"]) for row in csv.DictReader(file)]
     assert pixels == {
-        "full": [480 * 640] * 2, "eccv2020": [440 * 592] * 2, "nyu-toolbox": [427 * 561] * 2,
+        "full": [480 * 640] * 2, "paper": [440 * 592] * 2, "nyu-toolbox": [427 * 561] * 2,
         "bts": [(426 - 10) * 560] * 2,  # without the hole of raw depth
     }  # fmt: skip
 
@@ -213,7 +211,7 @@ def test_a_protocol_that_refuses_fails_alone_or_the_command_where_it_was_named(t
     write_nyu(tmp_path / "nyu", raw=False)
     folder = write_nyu_predictions(tmp_path / "pred")
     record = run(capsys, folder, *on(tmp_path / "nyu", "nyu"))
-    assert list(record["protocols"]) == ["full", "eccv2020", "nyu-toolbox"]
+    assert list(record["protocols"]) == ["full", "paper", "nyu-toolbox"]
     assert "no 'rawDepths'" in record["refused"]["bts"]
     assert main(["evaluate", str(folder), *map(str, on(tmp_path / "nyu", "nyu"))]) == 0
     assert "refused bts: " in capsys.readouterr().out
@@ -227,7 +225,7 @@ def test_holes_refuse_the_protocols_of_filled_depth(tmp_path, capsys):
     folder = write_nyu_predictions(tmp_path / "pred")
     record = run(capsys, folder, *on(tmp_path / "nyu", "nyu"), "--data-options", "depth=rawDepths")
     assert list(record["protocols"]) == ["full", "bts"]
-    for name in ("eccv2020", "nyu-toolbox"):
+    for name in ("paper", "nyu-toolbox"):
         assert "leave out the option depth=rawDepths" in record["refused"][name]
     filled = [*on(tmp_path / "nyu", "nyu"), "--data-options", "depth=depths", "--protocol", "bts"]
     assert "leave out the option depth=depths" in refusal(capsys, folder, *filled)
@@ -343,11 +341,11 @@ def test_make3ds_protocols_score_the_distance_along_the_ray_alone(tmp_path):
     files.write_make3d(tmp_path)
     protocols = [get_protocol(name) for name in ("full", "make3d-c1", "make3d-c2", "make3d-md2")]
     for given in ({}, {"channel": "3"}, {"channel": "03"}, {"channel": 3}):
-        sources, refused = open_frames(protocols, "make3d", tmp_path, given)
+        datasets, refused = open_frames(protocols, "make3d", tmp_path, given)
         assert refused == {}
-        assert len(set(sources.values())) == 1  # opened once
-    sources, refused = open_frames(protocols, "make3d", tmp_path, {"channel": "2"})
-    assert list(sources) == ["full"]
+        assert len(set(datasets.values())) == 1  # opened once
+    datasets, refused = open_frames(protocols, "make3d", tmp_path, {"channel": "2"})
+    assert list(datasets) == ["full"]
     for name in ("make3d-c1", "make3d-c2", "make3d-md2"):
         assert "leave out the option channel=2" in refused[name]
     with pytest.raises(DataError, match=r"^there is no folder"):
@@ -366,7 +364,7 @@ def test_a_broken_frame_of_any_other_set_is_an_error(shots, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--protocol", "bst"], "unknown protocol 'bst': did you mean 'bts'?"),
+        (["--protocol", "bst"], "unknown protocol 'bst': did you mean bts?"),
         (["--data", "nyv"], "unknown data set 'nyv': did you mean nyu?"),
         (["--flip"], "--flip, --no-flip and --half are for networks"),
         (["--depth-unit", "feet"], "unknown depth unit 'feet'"),
@@ -380,7 +378,7 @@ def test_a_wrong_setting_is_explained(arguments, message, shots, tmp_path, capsy
     assert message in refusal(capsys, write_npy(tmp_path / "pred"), *on(shots), *arguments)
 
 
-def test_a_source_that_is_neither_network_nor_predictions_is_explained(shots, checkpoint, tmp_path, capsys):
+def test_what_is_neither_network_nor_predictions_is_explained(shots, checkpoint, tmp_path, capsys):
     assert "there is no" in refusal(capsys, tmp_path / "nowhere", *on(shots))
     (tmp_path / "empty").mkdir()
     assert "holds no predictions" in refusal(capsys, tmp_path / "empty", *on(shots))
@@ -391,7 +389,7 @@ def test_a_source_that_is_neither_network_nor_predictions_is_explained(shots, ch
         (["--match", "order"], "--match is for folders of predictions"),
         (["--size", "16x16"], "at least 32x32"),
         (["--depth-unit", "mm"], "--depth-unit is not for --data rooms"),
-        (["--protocol", "eccv2020", "--size", "64x96"], "--size 64x96"),
+        (["--protocol", "paper", "--size", "64x96"], "--size 64x96"),
     ):
         assert message in refusal(capsys, checkpoint, *ROOMS, *flags)
 

@@ -29,9 +29,10 @@ def shots(tmp_path) -> Path:
 def test_scores_of_files_are_those_worked_out_by_hand(shots, tmp_path, capsys):
     record = run(capsys, write_npy(tmp_path / "pred", 1.2), *on(shots))
     expected = {
-        "delta1": 1.0, "delta2": 1.0, "delta3": 1.0, "ard": 0.2, "log10": math.log10(1.2), "rmse_log": math.log(1.2),
-        "rmse_si": 0.0, "rmse": np.mean([np.sqrt(np.mean(np.square(0.2 * depth(n)))) for n in (6, 7, 8)]),
-        "srd": np.mean([np.mean(0.04 * depth(n)) for n in (6, 7, 8)]),
+        "delta1": 1.0, "delta2": 1.0, "delta3": 1.0, "abs_rel": 0.2, "log10": math.log10(1.2),
+        "rmse_log": math.log(1.2), "silog": 0.0,
+        "rmse": np.mean([np.sqrt(np.mean(np.square(0.2 * depth(n)))) for n in (6, 7, 8)]),
+        "sq_rel": np.mean([np.mean(0.04 * depth(n)) for n in (6, 7, 8)]),
     }  # fmt: skip
     assert means(record) == pytest.approx(expected, abs=2e-6)
     scores = record["protocols"]["full"]
@@ -63,7 +64,7 @@ def test_the_unit_of_predictions_serves_data_that_declares_none_and_no_other(tmp
         write_png(tmp_path / "pred_rgb" / f"{number}_rgb.png", metres, 256)
     for data, predictions in (("plain", "pred"), ("mm", "pred_rgb")):
         flags = ["--data", "folder", "--root", tmp_path / data, "--depth-unit", "kitti"]
-        assert means(run(capsys, tmp_path / predictions, *flags))["ard"] < 0.002
+        assert means(run(capsys, tmp_path / predictions, *flags))["abs_rel"] < 0.002
 
 
 @pytest.mark.parametrize("names", [("val_rgb_006", "val_rgb_007", "val_rgb_008"), ("rgb/006", "rgb/007", "rgb/008")])
@@ -155,7 +156,7 @@ def test_frames_without_a_valid_pixel_are_left_out_and_counted(shots, tmp_path, 
     record = run(capsys, folder, *on(shots), "--out", tmp_path / "scores")
     assert record["protocols"]["full"]["excluded"] == [IDS[1]]
     assert record["protocols"]["full"]["images"] == 2
-    assert means(record)["ard"] == pytest.approx(0.2, abs=1e-6)
+    assert means(record)["abs_rel"] == pytest.approx(0.2, abs=1e-6)
     assert main(["evaluate", str(folder), *map(str, on(shots))]) == 0
     assert "1 frames without a pixel to score left out" in capsys.readouterr().out
     for name in ("006", "008"):

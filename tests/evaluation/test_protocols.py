@@ -18,7 +18,7 @@ def scene(seed: int, height: int, width: int, batch: int = 1, far: float = 9.0) 
 
 
 def test_every_protocol_of_the_field_is_there_and_states_its_choices():
-    names = ["eccv2020", "nyu-toolbox", "bts", "full"]
+    names = ["paper", "nyu-toolbox", "bts", "full"]
     names += ["kitti-garg", "kitti-eigen", "make3d-c1", "make3d-c2", "make3d-md2"]
     assert set(names) == set(PROTOCOLS)
     stated = {
@@ -40,14 +40,14 @@ def test_every_protocol_of_the_field_is_there_and_states_its_choices():
 
 
 def test_unknown_name_gets_the_nearest():
-    with pytest.raises(ValueError, match=r"did you mean 'eccv2020'.*make3d-c1"):
-        get_protocol("eccv2002")
+    with pytest.raises(ValueError, match=r"did you mean paper.*make3d-c1"):
+        get_protocol("papers")
 
 
 # --- NYUv2 ------------------------------------------------------------------------------------------------------------
 
 
-def test_eccv2020_step_by_step():
+def test_paper_step_by_step():
     target, pred = scene(0, 480, 640, batch=2), scene(1, 288, 384, batch=2) - 2  # some predictions are negative
     assert (pred < 0).any()
     # the authors: relu(x - 1e-4) + 1e-4, bicubic to full size, crop 20 and 24 pixels, the same once more
@@ -60,12 +60,12 @@ def test_eccv2020_step_by_step():
     for k in (1, 2, 3):
         expected[f"delta{k}"] = (ratio <= 1.25**k).double().mean((1, 2, 3)).mean().item()
     expected["rmse"] = ((p - g) ** 2).double().mean((1, 2, 3)).sqrt().mean().item()
-    expected["ard"] = ((p - g).abs() / g).double().mean().item()
+    expected["abs_rel"] = ((p - g).abs() / g).double().mean().item()
     expected["log10"] = (p.log10() - g.log10()).abs().double().mean().item()
     expected["rmse_log"] = ((p.log() - g.log()) ** 2).double().mean((1, 2, 3)).sqrt().mean().item()
-    expected["srd"] = ((p - g) ** 2 / g).double().mean().item()
+    expected["sq_rel"] = ((p - g) ** 2 / g).double().mean().item()
 
-    metric = DepthMetrics("eccv2020")
+    metric = DepthMetrics("paper")
     metric.update(pred[:1], target[:1])
     metric.update(pred[1:], target[1:])
     result = {name: value.item() for name, value in metric.compute().items()}
@@ -73,27 +73,27 @@ def test_eccv2020_step_by_step():
     assert metric.pixels == 2 * 440 * 592
 
 
-def test_eccv2020_clamps_before_the_resize():
+def test_paper_clamps_before_the_resize():
     # one deep negative spike: clamped late, its bicubic neighbours would be pulled down and overshoot
     target, pred = torch.full((1, 1, 480, 640), 2.0), torch.full((1, 1, 48, 64), 2.0)
     pred[0, 0, 24, 32] = -1000.0
-    p, _, _ = get_protocol("eccv2020").prepare(pred, target)
+    p, _, _ = get_protocol("paper").prepare(pred, target)
     assert p.max() < 2.5
     assert p.min() >= 1e-4
 
 
-def test_eccv2020_has_no_cap_and_compares_inclusively():
+def test_paper_has_no_cap_and_compares_inclusively():
     target = torch.full((1, 1, 480, 640), 2.0)
-    metric = DepthMetrics("eccv2020")
+    metric = DepthMetrics("paper")
     metric.update(1.25 * target, target)
     assert metric.compute()["delta1"] == 1
-    p, _, _ = get_protocol("eccv2020").prepare(100 * target, target)
+    p, _, _ = get_protocol("paper").prepare(100 * target, target)
     assert (p == 200).all()
 
 
 def test_border_outside_the_crop_does_not_count():
     for name, (top, bottom, left, right) in {
-        "eccv2020": (20, 460, 24, 616),
+        "paper": (20, 460, 24, 616),
         "nyu-toolbox": (44, 471, 40, 601),
         "bts": (45, 471, 41, 601),
     }.items():
@@ -115,12 +115,12 @@ def test_border_outside_the_crop_does_not_count():
 def test_protocols_on_filled_depth_refuse_holes_and_other_sizes():
     target = torch.full((1, 1, 480, 640), 2.0)
     target[..., 100, 100:103] = 0
-    for name in ("eccv2020", "nyu-toolbox"):
+    for name in ("paper", "nyu-toolbox"):
         with pytest.raises(ValueError, match=r"3 pixels of the targets have none: fill them"):
             DepthMetrics(name).update(target, target)
         with pytest.raises(ValueError, match=r"480 x 640 pixels, got 288 x 384.*'full'"):
             DepthMetrics(name).update(torch.ones(1, 288, 384), torch.ones(1, 288, 384))
-    get_protocol("eccv2020").prepare(target, target, target > 0)  # a mask says that the holes are meant
+    get_protocol("paper").prepare(target, target, target > 0)  # a mask says that the holes are meant
 
 
 def test_toolbox_pools_the_error_over_pixels():
@@ -128,12 +128,12 @@ def test_toolbox_pools_the_error_over_pixels():
     pred = target.clone()
     pred[0] += 3.0
     pred[1] += 4.0
-    pooled, averaged = DepthMetrics("nyu-toolbox"), DepthMetrics("eccv2020")
+    pooled, averaged = DepthMetrics("nyu-toolbox"), DepthMetrics("paper")
     for metric in (pooled, averaged):
         metric.update(pred, target)
     assert pooled.compute()["rmse"].item() == pytest.approx(math.sqrt((9 + 16) / 2))
     assert averaged.compute()["rmse"].item() == pytest.approx(3.5)
-    assert pooled.compute()["ard"].item() == pytest.approx(averaged.compute()["ard"].item())
+    assert pooled.compute()["abs_rel"].item() == pytest.approx(averaged.compute()["abs_rel"].item())
 
 
 def test_bts_masks_and_clamps():

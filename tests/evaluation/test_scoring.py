@@ -58,7 +58,7 @@ def test_pooling_weights_images_by_their_pixels():
     scores.add(["a", "b"], pred, target)
     metric.update(pred, target)
     assert scores.means()["rmse"] == pytest.approx(math.sqrt((16 * 1 + 4 * 9) / 20))
-    assert scores.means()["ard"] == pytest.approx((16 * 0.5 + 4 * 1.5) / 20)
+    assert scores.means()["abs_rel"] == pytest.approx((16 * 0.5 + 4 * 1.5) / 20)
     assert metric.compute()["rmse"].item() == pytest.approx(scores.means()["rmse"])
 
 
@@ -89,7 +89,11 @@ def test_record_and_csv_name_what_was_scored(tmp_path):
     assert record["images"] == 2
     assert record["excluded"] == ["a/2"]
     assert record["protocol"]["name"] == "full"
-    assert record["metrics"]["ard"]["low"] <= record["metrics"]["ard"]["mean"] <= record["metrics"]["ard"]["high"]
+    assert (
+        record["metrics"]["abs_rel"]["low"]
+        <= record["metrics"]["abs_rel"]["mean"]
+        <= record["metrics"]["abs_rel"]["high"]
+    )
     scores.save_csv(tmp_path / "images.csv")
     with open(tmp_path / "images.csv", newline="") as file:
         rows = list(csv.DictReader(file))
@@ -109,8 +113,8 @@ def test_nothing_scored_is_nan():
 
 
 def test_refused_images_are_named():
-    scores = Scores("eccv2020")
-    with pytest.raises(ValueError, match=r"img7: protocol 'eccv2020' is defined on"):
+    scores = Scores("paper")
+    with pytest.raises(ValueError, match=r"img7: protocol 'paper' is defined on"):
         scores.add(["img7"], torch.ones(1, 1, 4, 4), torch.ones(1, 1, 4, 4))
     with pytest.raises(ValueError, match="2 ids for 1 predictions"):
         scores.add(["a", "b"], torch.ones(1, 1, 4, 4), torch.ones(1, 1, 4, 4))
@@ -125,7 +129,7 @@ def test_predict_follows_the_protocol():
         return image[:, :1] + torch.linspace(0, 1, image.shape[-1])
 
     image = torch.rand(1, 3, 480, 640)
-    assert predict(model, image, "eccv2020").shape == (1, 1, 288, 384)
+    assert predict(model, image, "paper").shape == (1, 1, 288, 384)
     resized = torch.nn.functional.interpolate(image, size=(288, 384), mode="bicubic")
     assert torch.equal(seen[-1], resized)
     both = predict(model, image, "bts")

@@ -18,7 +18,7 @@ from mlr.experiments.plan import Plan
 from mlr.experiments.runner import Experiment
 from mlr.experiments.statistics import paired
 from mlr.losses.space import LossSpace
-from mlr.training.callbacks import BalancingLog
+from mlr.training.tables import BALANCING
 
 
 def run_folder(path: Path, periods: int = 8, seed: int = 0) -> Path:
@@ -27,7 +27,7 @@ def run_folder(path: Path, periods: int = 8, seed: int = 0) -> Path:
     random, names = np.random.default_rng(seed), LossSpace("all").names
     with (path / "balancing.csv").open("w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(BalancingLog.COLUMNS)
+        writer.writerow(BALANCING)
         for period in range(periods):
             shares = random.dirichlet(np.ones(len(names)))
             for name, share in zip(names, shares, strict=True):

@@ -6,7 +6,7 @@ import struct
 import numpy as np
 import pytest
 from PIL import Image
-from test_predict import film, picture, shoot
+from test_predict_command import film, picture, shoot
 
 from mlr.data import read_image
 from mlr.prediction.inputs import find_inputs

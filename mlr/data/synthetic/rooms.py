@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mlr.data.datasets.base import Source
+from mlr.data.datasets.base import DepthDataset
 from mlr.data.synthetic.shapes import Array, Box, Cylinder, Shape, Sphere, dot
 from mlr.data.synthetic.surfaces import Paint
 
@@ -332,7 +332,7 @@ def _rotation(axis: int, angle: float) -> Array:
 # --- data set ---------------------------------------------------------------------------------------------------------
 
 
-class Rooms(Source):
+class Rooms(DepthDataset):
     """Built-in scenes as a data set; scene i of a seed is the same on every machine and in every worker.
 
     Args:
@@ -341,6 +341,8 @@ class Rooms(Source):
         first: index of the first scene, so that training and validation never share one.
         size: (height, width) they are drawn at.
     """
+
+    dense = True
 
     def __init__(self, length: int, seed: int = 0, first: int = 0, size: tuple[int, int] = (288, 384)) -> None:
         self.length, self.seed, self.first, self.size, self.missing = length, seed, first, size, []

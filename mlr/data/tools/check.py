@@ -18,10 +18,10 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from mlr.data.datasets.base import Source, check_pair
-from mlr.data.datasets.registry import open_dataset, parse_options, source_options
+from mlr.data.datasets.base import DepthDataset, check_pair
+from mlr.data.datasets.registry import dataset_options, open_dataset, parse_options
 from mlr.data.depth_files import MAX_DEPTH, UNITS, DataError
-from mlr.data.tools.prepare import parse_source, parse_splits
+from mlr.data.tools.prepare import parse_dataset, parse_splits
 
 #: Edges of the depth histogram, metres.
 EDGES = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0, 10.0, 20.0, 40.0, 80.0, math.inf)
@@ -31,7 +31,7 @@ PLAUSIBLE = (0.3, 60.0)
 CHUNK = 16
 
 #: What a worker looks at.
-_taken: Source
+_taken: DepthDataset
 
 
 @dataclass
@@ -68,7 +68,7 @@ class Report:
     """What a data set is like.
 
     Attributes:
-        source: as it was named.
+        dataset: as it was named.
         frames: number of usable frames of each split.
         sizes: image sizes and how many frames have them; of the depth too, where it is another.
         histogram: bin, such as "1.5-2 m", and the share of known pixels in it.
@@ -79,7 +79,7 @@ class Report:
         warnings: what may be meant.
     """
 
-    source: str
+    dataset: str
     frames: dict[str, int]
     sizes: dict[str, int]
     histogram: dict[str, float]
@@ -92,7 +92,7 @@ class Report:
 
 
 def check_data(
-    source: str,
+    dataset: str,
     splits: str = "train,val",
     options: str = "",
     sample: int | None = None,
@@ -102,7 +102,7 @@ def check_data(
     """Check a data set: counts, sizes, unit, depth histogram, holes, mismatches, duplicates, corrupt files, overlap.
 
     Args:
-        source: the data set as NAME:PATH, e.g. folder:shots; names are those of --data.
+        dataset: the data set as NAME:PATH, e.g. folder:shots; names are those of --data.
         splits: which to look at, train, val or both.
         options: of the reader, e.g. unit=mm or kb_crop=true.
         sample: look at so many frames of a split, evenly spread, instead of all.
@@ -119,7 +119,7 @@ def check_data(
         raise ValueError(f"--sample must be at least 1, got {sample}")
     if workers < -1:
         raise ValueError(f"--workers must be -1 or more, got {workers}")
-    report = examine(source, parse_splits(splits), parse_options(options), sample, workers)
+    report = examine(dataset, parse_splits(splits), parse_options(options), sample, workers)
     if json:
         print(json_format.dumps(asdict(report), indent=2))
     else:
@@ -131,13 +131,13 @@ def examine(
     text: str, splits: list[str], options: dict[str, str], sample: int | None = None, workers: int = 0
 ) -> Report:
     """Look at the frames of a data set; see :func:`check_data`."""
-    name, root = parse_source(text)
+    name, root = parse_dataset(text)
     report = Report(text, {}, {}, {}, None, None, None)
     frames: dict[str, list[FrameReport]] = {}
     for split in splits:
         try:
             opened = open_dataset(name, root, split, **options)
-            if "unit" in source_options(name) and "unit" not in options and _needs_unit(opened):
+            if "unit" in dataset_options(name) and "unit" not in options and _needs_unit(opened):
                 report.unit = guess_unit(open_dataset(name, root, split, **{**options, "unit": "m"}))
                 options = {**options, "unit": report.unit}
                 opened = open_dataset(name, root, split, **options)
@@ -155,71 +155,71 @@ def examine(
     return report
 
 
-def _needs_unit(source: Source) -> bool:
+def _needs_unit(dataset: DepthDataset) -> bool:
     try:
-        source.read(0)
+        dataset.read(0)
     except DataError as error:
         return "no unit was declared" in str(error)
     return False
 
 
-def guess_unit(source: Source) -> str:
+def guess_unit(dataset: DepthDataset) -> str:
     """The likely unit of integer depth, by its range and its holes.
 
     Args:
-        source: frames whose depth is the integers themselves.
+        dataset: frames whose depth is the integers themselves.
     """
     largest, missing = 0.0, 0.0
-    indices = np.unique(np.linspace(0, len(source) - 1, 8).astype(int))
+    indices = np.unique(np.linspace(0, len(dataset) - 1, 8).astype(int))
     for index in indices:
-        _, depth = source.read(int(index))
+        _, depth = dataset.read(int(index))
         largest = max(largest, float(depth.max()))
         missing += float((depth <= 0).mean()) / len(indices)
     if largest <= MAX_DEPTH:
         return "m"
     if missing > 0.5 and largest <= 80 * UNITS["kitti"]:
         return "kitti"  # LiDAR: a few per cent of the pixels
-    return "mm" if largest <= 20_000 else "eccv2020"
+    return "mm" if largest <= 20_000 else "nyu-10m"
 
 
-def _look(source: Source, sample: int | None, workers: int, split: str) -> list[FrameReport]:
-    count = len(source) if sample is None else min(sample, len(source))
-    indices = np.unique(np.linspace(0, len(source) - 1, count).astype(int)).tolist()
+def _look(dataset: DepthDataset, sample: int | None, workers: int, split: str) -> list[FrameReport]:
+    count = len(dataset) if sample is None else min(sample, len(dataset))
+    indices = np.unique(np.linspace(0, len(dataset) - 1, count).astype(int)).tolist()
     chunks = [indices[i : i + CHUNK] for i in range(0, len(indices), CHUNK)]
     processes = min((os.cpu_count() or 1) if workers == -1 else workers, len(chunks))
     progress = track(
-        _map(source, chunks, processes), f"checking {split}", len(chunks), console=Console(stderr=True), transient=True
+        _map(dataset, chunks, processes), f"checking {split}", len(chunks), console=Console(stderr=True), transient=True
     )
     return [report for reports in progress for report in reports]
 
 
-def _map(source: Source, chunks: list[list[int]], processes: int) -> Iterator[list[FrameReport]]:
+def _map(dataset: DepthDataset, chunks: list[list[int]], processes: int) -> Iterator[list[FrameReport]]:
     if processes <= 1:
         for chunk in chunks:
-            yield look_at(source, chunk)
+            yield look_at(dataset, chunk)
         return
-    # the source is sent to every worker once, not with every chunk: it may hold tens of thousands of file names
-    with ProcessPoolExecutor(processes, initializer=_take, initargs=(source,)) as executor:
+    # the data set is sent to every worker once, not with every chunk: it may hold tens of thousands of file names
+    with ProcessPoolExecutor(processes, initializer=_take, initargs=(dataset,)) as executor:
         yield from executor.map(_look_at_taken, chunks)
 
 
-def _take(source: Source) -> None:
+def _take(dataset: DepthDataset) -> None:
     global _taken
-    _taken = source
+    _taken = dataset
 
 
 def _look_at_taken(indices: list[int]) -> list[FrameReport]:
     return look_at(_taken, indices)
 
 
-def look_at(source: Source, indices: list[int]) -> list[FrameReport]:
+def look_at(dataset: DepthDataset, indices: list[int]) -> list[FrameReport]:
     """Reports of some frames."""
     reports = []
     for index in indices:
-        name = source.name(index)
+        name = dataset.name(index)
         try:
-            image, depth = source.read(index)
-            check_pair(image, depth, name, source.coarse)
+            image, depth = dataset.read(index)
+            check_pair(image, depth, name, dataset.own_depth_grid)
             reports.append(describe(name, image, depth))
         except DataError as error:
             reports.append(FrameReport(name, error=str(error)))
@@ -327,7 +327,7 @@ def _bin(low: float, high: float) -> str:
 
 def show(report: Report, console: Console) -> None:
     """Print a report as tables."""
-    table = Table(title=report.source, show_header=False, title_justify="left")
+    table = Table(title=report.dataset, show_header=False, title_justify="left")
     for split, count in report.frames.items():
         table.add_row(f"{split} frames", f"{count:,}")
     sizes = list(report.sizes.items())

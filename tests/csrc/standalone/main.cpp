@@ -39,7 +39,7 @@ int main() {
   batch.pred_row_stride = batch.target_row_stride = w;
   batch.weights = weights.data();
   batch.terms = values.data(), batch.grad = grad.data();
-  const mlr::Plan plan = mlr::make_plan(int(h), int(w), head[3] != 0, true, element, terms);
+  const mlr::Plan plan = mlr::make_plan(int(h), int(w), head[3] != 0, true, false, element, terms);
   mlr::run_batch(plan, batch, mlr::baseline::kernels(), 1,
                  [](int64_t count, const std::function<void(int64_t, int64_t)>& body) { body(0, count); });
   std::fwrite(values.data(), sizeof(float), values.size(), stdout);

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who takes part in a measurement, on which inputs, and how exact each must be to be timed at all."""
+"""The implementations that are compared, their inputs, and how exact each must be to be timed at all."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from typing import NamedTuple
 
 import formulations
 import machine
+import masked_formulation
+import masks
 import torch
-from moved import reference
+from moved import SCALES, indices, reference
 from torch import Tensor
 
 import mlr
@@ -23,7 +25,7 @@ class Case:
     """One thing to measure: maps [batch, 1, height, width], a selection of losses, with or without the gradient.
 
     ``sets`` copies of the inputs are used in turn: 1 leaves small maps in the cache, as a network's fresh prediction
-    is; enough of them push every input out of it.
+    is; enough of them push every input out of it. ``mask`` is one of :data:`masks.MASKS`.
     """
 
     sweep: str = "main"
@@ -36,10 +38,12 @@ class Case:
     threads: int = 1
     device: str = "cpu"
     sets: int = 1
+    mask: str = "none"
+    downsample: str = "bicubic"
 
     @property
     def terms(self) -> tuple[int, ...]:
-        return mlr.LossSpace(self.losses).indices
+        return indices(mlr.LossSpace(self.losses))
 
     @property
     def type(self) -> torch.dtype:
@@ -54,20 +58,27 @@ class Case:
         """The least a loss must move: read both maps, write the gradient."""
         return self.pixels * self.type.itemsize * (3 if self.gradient else 2)
 
+    @property
+    def extras(self) -> str:
+        """What differs from dense bicubic maps, for the tables."""
+        mask = "" if self.mask == "none" else f", mask {self.mask}"
+        return mask if self.downsample == "bicubic" else f"{mask}, {self.downsample}"
+
     def __str__(self) -> str:
         mode = "terms + gradient" if self.gradient else "terms only"
         cache = "" if self.sets == 1 else f", {self.sets} input sets in turn"
         return (
             f"{self.batch} x {self.height} x {self.width}, {len(self.terms)} losses, {self.dtype}, {mode}, "
-            f"{self.device}, {self.threads} thread{'s' * (self.threads > 1)}{cache}"
+            f"{self.device}, {self.threads} thread{'s' * (self.threads > 1)}{cache}{self.extras}"
         )
 
 
 class Inputs(NamedTuple):
-    """What every contestant of a case is given.
+    """What every implementation of a case is given.
 
     ``gain`` is the loss scale of a float16 gradient, which would be subnormal at 1 / HW; it is 1 for the other types.
-    ``weights`` [B, n] hold it and the batch's 1/B, ``mean_weights`` neither. ``grad`` is a buffer like pred.
+    ``weights`` [B, n] hold it and the batch's 1/B, ``mean_weights`` neither. ``grad`` is a buffer like pred. ``mask``
+    is bool like pred, or None; the target is 0 where it is False, as sensors write it.
     """
 
     pred: Tensor
@@ -76,6 +87,7 @@ class Inputs(NamedTuple):
     mean_weights: Tensor
     gain: Tensor
     grad: Tensor
+    mask: Tensor | None = None
 
 
 Values = tuple[Tensor, "Tensor | None"]
@@ -93,6 +105,10 @@ def depth_maps(case: Case, seed: int) -> Inputs:
     gain = float(case.height * case.width) if case.type == torch.float16 else 1.0
     weights = (0.5 + torch.rand(case.batch, len(case.terms), generator=g)) / len(case.terms)
     pred, target = pred.to(case.device, case.type), target.to(case.device, case.type)
+    mask = masks.make_mask(case.mask, case.batch, case.height, case.width, g)
+    if mask is not None:
+        mask = mask.to(case.device)
+        target = torch.where(mask, target, 0)
     return Inputs(
         pred,
         target,
@@ -100,11 +116,12 @@ def depth_maps(case: Case, seed: int) -> Inputs:
         weights.to(case.device),
         torch.tensor(gain, device=case.device),
         torch.empty_like(pred),
+        mask,
     )
 
 
-class Absent(Exception):
-    """A contestant cannot take part; the message says why."""
+class Unavailable(Exception):
+    """A implementation cannot take part; the message says why."""
 
 
 def truth(case: Case, inputs: Inputs) -> Values:
@@ -112,20 +129,22 @@ def truth(case: Case, inputs: Inputs) -> Values:
 
     The definition keeps some hundred maps of every image for its backward pass.
     """
-    pred, target, weights = (x.double() for x in inputs[:3])
+    parts = []
     images = max(1, 1_000_000 // (case.height * case.width))
-    parts = [
-        reference.multi_loss(p, t, w if case.gradient else None, case.terms)
-        for p, t, w in zip(pred.split(images), target.split(images), weights.split(images), strict=True)
-    ]
-    values, grads, _ = zip(*parts, strict=True)
+    for first in range(0, case.batch, images):
+        part = slice(first, first + images)
+        pred, target, weights = (x[part].double() for x in inputs[:3])
+        masked = () if inputs.mask is None else (inputs.mask[part],)
+        wanted = weights if case.gradient else None
+        parts.append(reference.multi_loss(pred, target, wanted, case.terms, case.downsample, *masked)[:2])
+    values, grads = zip(*parts, strict=True)
     return torch.cat(values), torch.cat(grads) if case.gradient else None
 
 
 def _l1_truth(case: Case, inputs: Inputs) -> Values:
     pred, target = inputs.pred.double(), inputs.target.double()
     weights = inputs.gain.double().expand(case.batch, 1) / case.batch
-    values, grad, _ = reference.multi_loss(pred, target, weights if case.gradient else None, (0,))
+    values, grad = reference.multi_loss(pred, target, weights if case.gradient else None, (0,))[:2]
     return values.mean().reshape(1, 1), grad if case.gradient else None
 
 
@@ -134,13 +153,13 @@ def _copy_truth(_: Case, inputs: Inputs) -> Values:
 
 
 @dataclass(frozen=True)
-class Contestant:
+class Implementation:
     """A way to compute a case.
 
     Attributes:
         name: short name, as in the tables.
         about: one line for the reader.
-        build: makes the call for a case; raises :class:`Absent` where it cannot run.
+        build: makes the call for a case; raises :class:`Unavailable` where it cannot run.
         truth: what the call must return, in float64.
         values_tolerance: largest relative error of any loss.
         gradient_tolerance: largest relative L2 error of the gradient; the storage type's rounding comes on top.
@@ -163,7 +182,11 @@ class Contestant:
 
 def _autograd(case: Case, formulation: formulations.Formulation) -> Call:
     if case.type != torch.float32:
-        raise Absent(f"plain PyTorch is measured in float32, not {case.dtype}")
+        raise Unavailable(f"plain PyTorch is measured in float32, not {case.dtype}")
+    if case.mask != "none" or case.downsample != "bicubic":
+        if formulation is formulations.authors:
+            raise Unavailable("the authors' program has neither masks nor the area pyramid")
+        return _masked_autograd(case, formulation)
 
     def gradient(inputs: Inputs) -> Values:
         leaf = inputs.pred.detach().requires_grad_()
@@ -174,6 +197,27 @@ def _autograd(case: Case, formulation: formulations.Formulation) -> Call:
     def values_only(inputs: Inputs) -> Values:
         with torch.no_grad():
             return formulation(inputs.pred, inputs.target, case.terms), None
+
+    return gradient if case.gradient else values_only
+
+
+def _masked_autograd(case: Case, formulation: formulations.Formulation) -> Call:
+    if min(case.height, case.width) < 2 ** (SCALES - 1):
+        raise Unavailable(f"masked plain PyTorch needs maps of at least {2 ** (SCALES - 1)} pixels a side")
+    box = formulations.box_by_pooling if formulation is formulations.eager else formulations.box_by_doubling
+
+    def gradient(inputs: Inputs) -> Values:
+        leaf = inputs.pred.detach().requires_grad_()
+        values = masked_formulation.masked(leaf, inputs.target, inputs.mask, case.terms, case.downsample, box)
+        (grad,) = torch.autograd.grad((values * inputs.weights).sum(), leaf)
+        return values.detach(), grad
+
+    def values_only(inputs: Inputs) -> Values:
+        with torch.no_grad():
+            values = masked_formulation.masked(
+                inputs.pred, inputs.target, inputs.mask, case.terms, case.downsample, box
+            )
+            return values, None
 
     return gradient if case.gradient else values_only
 
@@ -204,7 +248,7 @@ def _l1(case: Case) -> Call:
 
 def _copy(case: Case) -> Call:
     if not case.gradient:
-        raise Absent("the copy bound is measured with a gradient to write")
+        raise Unavailable("the copy bound is measured with a gradient to write")
 
     def subtract(inputs: Inputs) -> Values:
         torch.sub(inputs.pred, inputs.target, out=inputs.grad)
@@ -213,25 +257,26 @@ def _copy(case: Case) -> Call:
     return subtract
 
 
-# --- the engines ------------------------------------------------------------------------------------------------------
+# --- the backends -----------------------------------------------------------------------------------------------------
 
 
-def _operator(case: Case, operator: Callable[..., tuple[Tensor, Tensor, Tensor]]) -> Call:
-    terms = list(case.terms)
+def _operator(case: Case, operator: Callable[..., tuple[Tensor, ...]]) -> Call:
+    terms, downsample = list(case.terms), case.downsample
 
     def call(inputs: Inputs) -> Values:
         weights = inputs.weights if case.gradient else None
-        values, grad, _ = operator(inputs.pred, inputs.target, weights, terms, "bicubic")
+        masked = () if inputs.mask is None else (inputs.mask,)
+        values, grad = operator(inputs.pred, inputs.target, weights, terms, downsample, *masked)[:2]
         return values, grad if case.gradient else None
 
     return call
 
 
-def _natural_engine(name: str) -> None:
-    """Refuse to time one engine under another's name."""
+def _natural_backend(name: str) -> None:
+    """Refuse to time one backend under another's name."""
     forced = os.environ.get("MLR_BACKEND")
     if forced and forced != name:
-        raise Absent(f"MLR_BACKEND={forced} is set")
+        raise Unavailable(f"MLR_BACKEND={forced} is set")
 
 
 def _reference(case: Case) -> Call:
@@ -240,68 +285,71 @@ def _reference(case: Case) -> Call:
 
 def _cpp(case: Case) -> Call:
     if case.device != "cpu":
-        raise Absent("it runs on the CPU")
-    if machine.cpp_capability() is None:
-        raise Absent("the C++ engine is not built here")
-    _natural_engine("cpp")
+        raise Unavailable("it runs on the CPU")
+    if machine.cpp_instruction_set() is None:
+        raise Unavailable("the C++ backend is not built here")
+    _natural_backend("cpp")
     return _operator(case, torch.ops.mlr.multi_loss)
 
 
-def _cpp_level(case: Case, level: str) -> Call:
-    """The C++ engine with another instruction set's kernels than the widest."""
+def _cpp_with(case: Case, instruction_set: str) -> Call:
+    """The C++ backend with another instruction set's kernels than the widest."""
     call = _cpp(case)
     from mlr import _C  # type: ignore[attr-defined, unused-ignore]
 
-    if level not in _C.capabilities():
-        raise Absent(f"this processor has {', '.join(_C.capabilities())}")
-    if level == machine.cpp_capability():
-        raise Absent(f"cpp runs with {level} already")
+    if instruction_set not in _C.instruction_sets():
+        raise Unavailable(f"this processor has {', '.join(_C.instruction_sets())}")
+    if instruction_set == machine.cpp_instruction_set():
+        raise Unavailable(f"cpp runs with {instruction_set} already")
 
     def at_level(inputs: Inputs) -> Values:
-        _C.set_capability(level)
+        _C.set_instruction_set(instruction_set)
         try:
             return call(inputs)
         finally:
-            _C.set_capability("")
+            _C.set_instruction_set("")
 
     return at_level
 
 
 def _triton(case: Case) -> Call:
     if case.device != "cuda":
-        raise Absent("it runs on a GPU, and this case is on the CPU")
-    _natural_engine("triton")
+        raise Unavailable("it runs on a GPU, and this case is on the CPU")
+    _natural_backend("triton")
     return _operator(case, torch.ops.mlr.multi_loss)
 
 
 def _module(case: Case) -> Call:
     """The loss as a training loop calls it: forward, autograd, backward."""
-    if case.device == "cpu" and machine.cpp_capability() is None:
-        raise Absent("no engine but the reference is here")
-    _natural_engine("cpp" if case.device == "cpu" else "triton")
-    criterion = mlr.MultiLoss(mlr.LossSpace(case.losses))
+    if case.device == "cpu" and machine.cpp_instruction_set() is None:
+        raise Unavailable("no backend but the reference is here")
+    _natural_backend("cpp" if case.device == "cpu" else "triton")
+    criterion = mlr.MultiLoss(mlr.LossSpace(case.losses), case.downsample)
 
     def gradient(inputs: Inputs) -> Values:
         leaf = inputs.pred.detach().requires_grad_()
-        out = criterion(leaf, inputs.target, inputs.mean_weights)  # the criterion takes the mean over the batch itself
+        masked = () if inputs.mask is None else (inputs.mask,)
+        # the criterion takes the mean over the batch itself
+        out = criterion(leaf, inputs.target, inputs.mean_weights, *masked)
         out.total.backward(inputs.gain)
         return out.terms, leaf.grad
 
     def values_only(inputs: Inputs) -> Values:
         with torch.no_grad():
-            return criterion(inputs.pred, inputs.target).terms, None
+            masked = () if inputs.mask is None else (None, inputs.mask)
+            return criterion(inputs.pred, inputs.target, *masked).terms, None
 
     return gradient if case.gradient else values_only
 
 
 # Plain float32 formulations resample pred and target apart and cancel afterwards, so near-ties of a sign fall the other
 # way now and then and the cosine of almost equal normals loses digits: they are held to what float32 can give them.
-CONTESTANTS: dict[str, Contestant] = {
+IMPLEMENTATIONS: dict[str, Implementation] = {
     c.name: c
     for c in (
-        Contestant("copy", "reads two maps, writes one: the memory bound", _copy, _copy_truth),
-        Contestant("l1", "plain (pred - target).abs().mean(), forward + backward", _l1, _l1_truth),
-        Contestant(
+        Implementation("copy", "reads two maps, writes one: the memory bound", _copy, _copy_truth),
+        Implementation("l1", "plain (pred - target).abs().mean(), forward + backward", _l1, _l1_truth),
+        Implementation(
             "authors",
             "the paper line by line: both maps resampled and pooled n x n, autograd",
             lambda case: _autograd(case, formulations.authors),
@@ -309,21 +357,21 @@ CONTESTANTS: dict[str, Contestant] = {
             gradient_tolerance=1e-2,
             slow=True,
         ),
-        Contestant(
+        Implementation(
             "eager",
             "the best plain PyTorch: error map, separable pooling, autograd",
             lambda case: _autograd(case, formulations.eager),
             values_tolerance=1e-4,
             gradient_tolerance=1e-2,
         ),
-        Contestant(
+        Implementation(
             "doubling",
             "eager with windows summed by doubling instead of pooling",
             lambda case: _autograd(case, formulations.doubling),
             values_tolerance=1e-4,
             gradient_tolerance=1e-2,
         ),
-        Contestant(
+        Implementation(
             "compile",
             "torch.compile of eager",
             lambda case: _compiled(case, formulations.eager),
@@ -332,29 +380,29 @@ CONTESTANTS: dict[str, Contestant] = {
             slow=True,
             compiles=True,
         ),
-        Contestant("reference", "mlr's definition of the losses, autograd", _reference, slow=True),
-        Contestant("cpp", "mlr's C++ engine, the operator alone", _cpp),
-        Contestant("cpp-avx2", "the same with AVX2 + FMA", lambda case: _cpp_level(case, "avx2"), slow=True),
-        Contestant("cpp-default", "the same without them", lambda case: _cpp_level(case, "default"), slow=True),
-        Contestant("triton", "mlr's Triton engine, the operator alone", _triton),
-        Contestant("module", "mlr.MultiLoss forward + backward, as a training loop calls it", _module),
+        Implementation("reference", "mlr's definition of the losses, autograd", _reference, slow=True),
+        Implementation("cpp", "mlr's C++ backend, the operator alone", _cpp),
+        Implementation("cpp-avx2", "the same with AVX2 + FMA", lambda case: _cpp_with(case, "avx2"), slow=True),
+        Implementation("cpp-default", "the same without them", lambda case: _cpp_with(case, "default"), slow=True),
+        Implementation("triton", "mlr's Triton backend, the operator alone", _triton),
+        Implementation("module", "mlr.MultiLoss forward + backward, as a training loop calls it", _module),
     )
 }
 
-#: Contestants whose time is the product's own.
+#: Implementations whose time is the product's own.
 OURS: tuple[str, ...] = ("cpp", "cpp-avx2", "cpp-default", "triton", "module")
 
 
-def select(only: Sequence[str] = (), skip: Sequence[str] = ()) -> list[Contestant]:
-    """Contestants by name, in the tables' order.
+def select(only: Sequence[str] = (), skip: Sequence[str] = ()) -> list[Implementation]:
+    """Implementations by name, in the tables' order.
 
     Raises:
         ValueError: for a name that nobody has.
     """
-    unknown = [name for name in (*only, *skip) if name not in CONTESTANTS]
+    unknown = [name for name in (*only, *skip) if name not in IMPLEMENTATIONS]
     if unknown:
-        raise ValueError(f"unknown contestant {', '.join(unknown)}; there are {', '.join(CONTESTANTS)}")
-    return [c for name, c in CONTESTANTS.items() if (not only or name in only) and name not in skip]
+        raise ValueError(f"unknown implementation {', '.join(unknown)}; there are {', '.join(IMPLEMENTATIONS)}")
+    return [c for name, c in IMPLEMENTATIONS.items() if (not only or name in only) and name not in skip]
 
 
 @contextmanager

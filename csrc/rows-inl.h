@@ -27,12 +27,12 @@ template <class Type>
 struct SixteenBits {
   using Storage = uint16_t;
   static MLR_INLINE Vec load_first(const uint16_t* p, int n) {
-    uint16_t buffer[Vec::N] = {};
+    uint16_t buffer[Vec::kLanes] = {};
     for (int i = 0; i < n; i++) buffer[i] = p[i];
     return Type::load(buffer);
   }
   static MLR_INLINE void store_first(uint16_t* p, Vec v, int n) {
-    uint16_t buffer[Vec::N];
+    uint16_t buffer[Vec::kLanes];
     Type::store(buffer, v);
     for (int i = 0; i < n; i++) p[i] = buffer[i];
   }
@@ -40,14 +40,14 @@ struct SixteenBits {
 
 struct BFloat16 : SixteenBits<BFloat16> {
   static MLR_INLINE Vec load(const uint16_t* p) {
-    float f[Vec::N];
-    for (int i = 0; i < Vec::N; i++) f[i] = bits_to_float(uint32_t(p[i]) << 16);
+    float f[Vec::kLanes];
+    for (int i = 0; i < Vec::kLanes; i++) f[i] = bits_to_float(uint32_t(p[i]) << 16);
     return Vec::load(f);
   }
   static MLR_INLINE void store(uint16_t* p, Vec v) {
-    float f[Vec::N];
+    float f[Vec::kLanes];
     v.store(f);
-    for (int i = 0; i < Vec::N; i++) {  // round to nearest even; a NaN must not round to infinity
+    for (int i = 0; i < Vec::kLanes; i++) {  // round to nearest even; a NaN must not round to infinity
       const uint32_t bits = float_to_bits(f[i]);
       p[i] = f[i] != f[i] ? uint16_t(0x7fc0) : uint16_t((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
     }
@@ -60,14 +60,14 @@ struct Float16 : SixteenBits<Float16> {
   static MLR_INLINE void store(uint16_t* p, Vec v) { float_to_half(p, v); }
 #else
   static MLR_INLINE Vec load(const uint16_t* p) {
-    float f[Vec::N];
-    for (int i = 0; i < Vec::N; i++) f[i] = torch::headeronly::detail::fp16_ieee_to_fp32_value(p[i]);
+    float f[Vec::kLanes];
+    for (int i = 0; i < Vec::kLanes; i++) f[i] = torch::headeronly::detail::fp16_ieee_to_fp32_value(p[i]);
     return Vec::load(f);
   }
   static MLR_INLINE void store(uint16_t* p, Vec v) {
-    float f[Vec::N];
+    float f[Vec::kLanes];
     v.store(f);
-    for (int i = 0; i < Vec::N; i++) p[i] = torch::headeronly::detail::fp16_ieee_from_fp32_value(f[i]);
+    for (int i = 0; i < Vec::kLanes; i++) p[i] = torch::headeronly::detail::fp16_ieee_from_fp32_value(f[i]);
   }
 #endif
 };
@@ -75,11 +75,11 @@ struct Float16 : SixteenBits<Float16> {
 // Fills what lies beside the w pixels of a row of a float map with its border pixels.
 MLR_INLINE void replicate_border(float* row, int w, int pitch) {
   const Vec first(row[0]), last(row[w - 1]);
-  for (int x = -kPad; x < 0; x += Vec::N) first.store(row + x);
+  for (int x = -kPad; x < 0; x += Vec::kLanes) first.store(row + x);
   const int end = pitch - kPad;
   int x = w;
-  for (; x % Vec::N; x++) row[x] = row[w - 1];
-  for (; x < end; x += Vec::N) last.store(row + x);
+  for (; x % Vec::kLanes; x++) row[x] = row[w - 1];
+  for (; x < end; x += Vec::kLanes) last.store(row + x);
 }
 
 // Repeats the last row of a float map, borders and all, in the kBelow rows under it.

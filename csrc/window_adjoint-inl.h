@@ -4,7 +4,8 @@
 // the border pixels, over n^2. So a pixel gets -weight / (HW n^2) times the integer
 //   (window sum of s) - n^2 s,
 // at most 2 65^2: it is made exactly, in sixteen bits, and what cancels, cancels. Column sums of signs fit a byte (65).
-// Across the row windows of 5 and the first four pixels of 17 are still added in bytes; the rest doubles as in windows.h,
+// Across the row windows of 5 and the first four pixels of 17 are still added in bytes; the rest doubles as in
+// windows-inl.h,
 //   17 = (4 + 4 ahead), + 8 ahead, + one pixel      65 = (2 + 2 ahead), + 4, + 8, + 16, + 32 ahead, + one pixel.
 // The fold adds, at the left border, (r - i) times the value i pixels from it, i < r; likewise at the right border, and
 // so do the first and last row, whose column sums outgrow a byte: their pixels are made one by one.
@@ -20,6 +21,12 @@ struct AdjointWindow {
 
 // The three windows of one scale; one that is not selected has no signs.
 struct WindowAdjoint {
+  // Writes row y of the gradient of the windows. Rows must come in order: each is one step of the column sums.
+  using Step = void (*)(WindowAdjoint&, int y, float* row);
+  static Step choose(unsigned kinds);
+  // the state before row y0
+  void start(const ImageTask& im, int k, int y0, char* scratch);
+
   AdjointWindow win[kWindows];
   int h, w, pitch;
 
@@ -40,19 +47,19 @@ MLR_INLINE void add_bytes(int8_t* __restrict__ c, const int8_t* __restrict__ a, 
     for (int x = 0; x < n; x++) c[x] = int8_t(c[x] - b[x]);
 }
 
-inline void start_window_adjoint(WindowAdjoint& a, const Image& im, int k, int y0, char* scratch) {
+inline void WindowAdjoint::start(const ImageTask& im, int k, int y0, char* scratch) {
   const Scale& s = im.plan->scale[k];
-  a.h = s.h, a.w = s.w, a.pitch = s.pitch;
+  h = s.h, w = s.w, pitch = s.pitch;
   int16_t* edges = reinterpret_cast<int16_t*>(scratch);
   int8_t* bytes = reinterpret_cast<int8_t*>(edges + kWindows * s.pitch);
   __builtin_memset(scratch, 0, WindowAdjoint::scratch(s));
   for (int i = 0; i < kWindows; i++) {
-    AdjointWindow& v = a.win[i];
+    AdjointWindow& v = win[i];
     v.radius = kWindow[i] / 2, v.area = kWindow[i] * kWindow[i];
     v.edge = edges + int64_t(i) * s.pitch + kPad;
     v.columns = bytes + int64_t(i) * WindowAdjoint::columns_pitch(s) + kPad;
-    v.signs = s.kinds & bit(M5 + i) ? im.sign_map(k, i) : nullptr;
-    v.scaled = -im.weight[k][M5 + i] / float(v.area);
+    v.signs = im.kinds[k] & bit(kWindowKind[i]) ? im.sign_map(k, i) : nullptr;
+    v.scaled = -im.weight[k][kWindowKind[i]] / float(v.area);
     if (!v.signs) continue;
     // column sums of the row before y0, so that every row makes one step
     const int from = clamp(y0 - 1 - v.radius, 0, s.h), to = clamp(y0 + v.radius, 0, s.h);
@@ -113,33 +120,33 @@ template <bool k5, bool k17, bool k65>
 MLR_INLINE void inner_row(const WindowAdjoint& a, int y, float* out) {
   const AdjointWindow &v5 = a.win[0], &v17 = a.win[1], &v65 = a.win[2];
   const int w = a.w;
-  const Shorts area5(v5.area), area17(v17.area), area65(v65.area);  // known numbers would become shifts and additions
+  const Int16Vec area5(v5.area), area17(v17.area), area65(v65.area);  // known numbers would become shifts and additions
   const Vec scaled5(v5.scaled * 0x1p-16f), scaled17(v17.scaled * 0x1p-16f), scaled65(v65.scaled * 0x1p-16f);
-  const Shorts none(0);
-  Ahead<2, Shorts> a2(none);
-  Ahead<4, Shorts> a4(none), b4(none);
-  Ahead<8, Shorts> a8(none), b8(none);
-  Ahead<16, Shorts> a16(none);
-  Ahead<32, Shorts> a32(none);
+  const Int16Vec none(0);
+  Ahead<2, Int16Vec> a2(none);
+  Ahead<4, Int16Vec> a4(none), b4(none);
+  Ahead<8, Int16Vec> a8(none), b8(none);
+  Ahead<16, Int16Vec> a16(none);
+  Ahead<32, Int16Vec> a32(none);
   const int64_t row = int64_t(y) * a.pitch;
-  const int last = round_up(w, Shorts::N);
+  const int last = round_up(w, Int16Vec::kLanes);
   // the walk starts where the widest window begins to touch the row; what lies right of it is zero
-  for (int x = last + kPad - Shorts::N; x >= 0; x -= Shorts::N) {
-    Shorts box5, box17, box65;
+  for (int x = last + kPad - Int16Vec::kLanes; x >= 0; x -= Int16Vec::kLanes) {
+    Int16Vec box5, box17, box65;
     if constexpr (k65) {
       const int8_t* const c = v65.columns + x - 32;
-      const Shorts two = Shorts::sum_i8<1>(c) + Shorts::sum_i8<1>(c + 1);
-      box65 = a32.add(a16.add(a8.add(a4.add(a2.add(two, x), x), x), x), x) + Shorts::sum_i8<1>(c + 64);
+      const Int16Vec two = Int16Vec::sum_i8<1>(c) + Int16Vec::sum_i8<1>(c + 1);
+      box65 = a32.add(a16.add(a8.add(a4.add(a2.add(two, x), x), x), x), x) + Int16Vec::sum_i8<1>(c + 64);
     }
     if constexpr (k17) {
       const int8_t* const c = v17.columns + x - 8;
-      box17 = b8.add(b4.add(Shorts::sum_i8<4>(c), x), x) + Shorts::sum_i8<1>(c + 16);
+      box17 = b8.add(b4.add(Int16Vec::sum_i8<4>(c), x), x) + Int16Vec::sum_i8<1>(c + 16);
     }
     if (x >= last) continue;
-    if constexpr (k5) box5 = Shorts::sum_i8<5>(v5.columns + x - 2);
+    if constexpr (k5) box5 = Int16Vec::sum_i8<5>(v5.columns + x - 2);
     Vec even = Vec::zero(), odd = Vec::zero(), first, second;
-    auto add = [&](Shorts box, const int8_t* signs, Shorts area, Vec scaled) __attribute__((always_inline)) {
-      const Shorts value = box - Shorts::sum_i8<1>(signs + row + x) * area;
+    auto add = [&](Int16Vec box, const int8_t* signs, Int16Vec area, Vec scaled) __attribute__((always_inline)) {
+      const Int16Vec value = box - Int16Vec::sum_i8<1>(signs + row + x) * area;
       even = fma(value.even(), scaled, even);
       odd = fma(value.odd(), scaled, odd);
     };
@@ -148,7 +155,7 @@ MLR_INLINE void inner_row(const WindowAdjoint& a, int y, float* out) {
     if constexpr (k65) add(box65, v65.signs, area65, scaled65);
     interleave(even, odd, first, second);
     first.store(out + x);
-    second.store(out + x + Vec::N);
+    second.store(out + x + Vec::kLanes);
   }
   auto add_folds = [&](const AdjointWindow& v, int left, int right) {
     out[0] += v.scaled * float(left);
@@ -177,16 +184,14 @@ void window_adjoint_step(WindowAdjoint& a, int y, float* out) {
   if constexpr (k65) add_edge_row<32>(a.win[2], y, a.h, a.w, a.pitch, out);
 }
 
-using WindowAdjointStep = void (*)(WindowAdjoint&, int, float*);
-// Rows must come in order: each is one step of the column sums.
-inline WindowAdjointStep choose_window_adjoint(unsigned kinds) {
-  static constexpr WindowAdjointStep table[8] = {nullptr,
-                                                 window_adjoint_step<true, false, false>,
-                                                 window_adjoint_step<false, true, false>,
-                                                 window_adjoint_step<true, true, false>,
-                                                 window_adjoint_step<false, false, true>,
-                                                 window_adjoint_step<true, false, true>,
-                                                 window_adjoint_step<false, true, true>,
-                                                 window_adjoint_step<true, true, true>};
-  return table[(kinds & kWindowKinds) / bit(M5)];
+inline WindowAdjoint::Step WindowAdjoint::choose(unsigned kinds) {
+  static constexpr Step table[8] = {nullptr,
+                                    window_adjoint_step<true, false, false>,
+                                    window_adjoint_step<false, true, false>,
+                                    window_adjoint_step<true, true, false>,
+                                    window_adjoint_step<false, false, true>,
+                                    window_adjoint_step<true, false, true>,
+                                    window_adjoint_step<false, true, true>,
+                                    window_adjoint_step<true, true, true>};
+  return table[windows_of(kinds)];
 }

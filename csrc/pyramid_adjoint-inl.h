@@ -12,7 +12,7 @@ inline void pad_half_gradient(const Scale& fine, const Scale& s, float* grad, in
     float* row = grad + int64_t(i) * s.pitch;
     const float last = fine.w % 2 ? 0.0f : row[s.w - 1];  // no output has a tap past an odd side's end
     row[-1] = row[0];
-    for (int x = s.w; x < round_up(s.w, Vec::N) + 2 * Vec::N; x += Vec::N) Vec::zero().store(row + x);
+    for (int x = s.w; x < round_up(s.w, Vec::kLanes) + 2 * Vec::kLanes; x += Vec::kLanes) Vec::zero().store(row + x);
     row[s.w] = last;
   }
 }
@@ -27,12 +27,12 @@ struct HalfAdjoint {
     outer = grad + int64_t(clamp(j, 0, s.h - 1)) * s.pitch;
     inner_tap = Vec(i < s.h ? kInnerTap : 0.0f);
     outer_tap = Vec(j == s.h && fine.h % 2 ? 0.0f : kOuterTap);
-    before = at(-Vec::N), here = at(0);
+    before = at(-Vec::kLanes), here = at(0);
   }
   MLR_INLINE Vec at(int x) const { return fma(Vec::load(inner + x), inner_tap, Vec::load(outer + x) * outer_tap); }
   // pixels 2x .. 2x + 2N - 1; x must go up by N
   MLR_INLINE void step(int x, Vec& a, Vec& b) {
-    const Vec next = at(x + Vec::N), inner_part = here * Vec(kInnerTap), tap(kOuterTap);
+    const Vec next = at(x + Vec::kLanes), inner_part = here * Vec(kInnerTap), tap(kOuterTap);
     interleave(fma(from_left(before, here), tap, inner_part), fma(shift<1>(here, next), tap, inner_part), a, b);
     before = here, here = next;
   }
@@ -66,19 +66,19 @@ struct CellRow {
 template <int k>
 MLR_INLINE void cells_row(const CellRow& row, int w, float* out) {
   constexpr int step = 1 << k, first = step / 2 - 2;
-  alignas(64) float taps[step < Vec::N ? Vec::N : step] = {};
+  alignas(64) float taps[step < Vec::kLanes ? Vec::kLanes : step] = {};
   for (int i = 0; i < int(sizeof taps / sizeof *taps); i += step) {
     taps[i + first] = taps[i + first + 3] = row.tap * kOuterTap;
     taps[i + first + 1] = taps[i + first + 2] = row.tap * kInnerTap;
   }
-  for (int x = 0; x < w; x += Vec::N) {
+  for (int x = 0; x < w; x += Vec::kLanes) {
     Vec v[step];
-    spread<k>(x + Vec::N <= w ? Vec::load(row.grad + x) : Vec::load(row.grad + x) & lane_mask(w - x), v);
+    spread<k>(x + Vec::kLanes <= w ? Vec::load(row.grad + x) : Vec::load(row.grad + x) & lane_mask(w - x), v);
     float* o = out + x * step;
     // a whole vector of outputs may reach past the row: its cells there are no pixels
-    const int used = clamp((w - x) * step, 0, step * Vec::N);
-    for (int i = 0; i < step && i * Vec::N < used; i++)
-      fma(v[i], Vec::load(taps + i * Vec::N % step), Vec::load(o + i * Vec::N)).store(o + i * Vec::N);
+    const int used = clamp((w - x) * step, 0, step * Vec::kLanes);
+    for (int i = 0; i < step && i * Vec::kLanes < used; i++)
+      fma(v[i], Vec::load(taps + i * Vec::kLanes % step), Vec::load(o + i * Vec::kLanes)).store(o + i * Vec::kLanes);
   }
 }
 
@@ -86,19 +86,19 @@ MLR_INLINE void cells_row(const CellRow& row, int w, float* out) {
 MLR_INLINE void fine_adjoint_row(const Scale* scale, const float* half_grad, const CellRow& quarter, int y,
                                  float* out) {
   HalfAdjoint half(scale[0], scale[1], half_grad, y);
-  alignas(64) float pattern[Vec::N];
-  for (int i = 0; i < Vec::N; i++) pattern[i] = quarter.tap * (i % 4 == 0 || i % 4 == 3 ? kOuterTap : kInnerTap);
+  alignas(64) float pattern[Vec::kLanes];
+  for (int i = 0; i < Vec::kLanes; i++) pattern[i] = quarter.tap * (i % 4 == 0 || i % 4 == 3 ? kOuterTap : kInnerTap);
   const Vec taps = Vec::load(pattern);
   const int w = scale[2].w;
-  for (int x = 0; 4 * x < scale[0].w; x += Vec::N) {
+  for (int x = 0; 4 * x < scale[0].w; x += Vec::kLanes) {
     Vec v[4], a[4];
-    spread<2>(x + Vec::N <= w ? Vec::load(quarter.grad + x)
-                              : Vec::load(quarter.grad + x) & lane_mask(clamp(w - x, 0, Vec::N)),
+    spread<2>(x + Vec::kLanes <= w ? Vec::load(quarter.grad + x)
+                                   : Vec::load(quarter.grad + x) & lane_mask(clamp(w - x, 0, Vec::kLanes)),
               v);
     half.step(2 * x, a[0], a[1]);
-    half.step(2 * x + Vec::N, a[2], a[3]);
+    half.step(2 * x + Vec::kLanes, a[2], a[3]);
     float* o = out + 4 * x;
-    for (int i = 0; i < 4; i++) (fma(v[i], taps, a[i]) + Vec::load(o + i * Vec::N)).store(o + i * Vec::N);
+    for (int i = 0; i < 4; i++) (fma(v[i], taps, a[i]) + Vec::load(o + i * Vec::kLanes)).store(o + i * Vec::kLanes);
   }
 }
 
@@ -122,7 +122,7 @@ inline void collapsed_adjoint_row(const Plan& plan, const float* grad, int y, fl
       for (int j = 0; j < 4; j++) out[columns.position[j]] += rows.weight[i] * columns.weight[j] * grad[0];
 }
 
-inline void bicubic_adjoint_row(const Image& im, int y, float* out) {
+inline void bicubic_adjoint_row(const ImageTask& im, int y, float* out) {
   const Scale* const scale = im.plan->scale;
   const bool half = scale[1].exists && !scale[1].collapsed;
   const CellRow quarter(scale[2], 2, im.grad_map(2), y);
@@ -130,11 +130,11 @@ inline void bicubic_adjoint_row(const Image& im, int y, float* out) {
     fine_adjoint_row(scale, im.grad_map(1), quarter, y, out);
   } else if (half) {
     HalfAdjoint step(scale[0], scale[1], im.grad_map(1), y);
-    for (int x = 0; 2 * x < scale[0].w; x += Vec::N) {
+    for (int x = 0; 2 * x < scale[0].w; x += Vec::kLanes) {
       Vec a, b;
       step.step(x, a, b);
       (Vec::load(out + 2 * x) + a).store(out + 2 * x);
-      (Vec::load(out + 2 * x + Vec::N) + b).store(out + 2 * x + Vec::N);
+      (Vec::load(out + 2 * x + Vec::kLanes) + b).store(out + 2 * x + Vec::kLanes);
     }
   } else if (quarter.grad) {
     cells_row<2>(quarter, scale[2].w, out);
@@ -162,6 +162,16 @@ MLR_INLINE void area_adjoint_row(const Scale& fine, const Scale& s, const float*
   }
 }
 
+// Prepares rows of the gradient of an area scale whose children are not all valid: a valid child gets
+// gradient / valid children.
+inline void share_gradient(const ImageTask& im, int k, int y0, int y1, float* grad) {
+  const Scale& s = im.plan->scale[k];
+  for (int y = y0; y < y1; y++, grad += s.pitch) {
+    const AreaRow row(im, k, y);
+    for (int x = 0; x < s.w; x += Vec::kLanes) (Vec::load(grad + x) * row.share(x)).store(grad + x);
+  }
+}
+
 // What the gradients of coarser scales give to row y of scale k: all of them to scale 0 (bicubic), each to the next
 // finer one (area).
 inline bool has_pyramid_adjoint(const Plan& plan, int k) {
@@ -171,10 +181,12 @@ inline bool has_pyramid_adjoint(const Plan& plan, int k) {
   return false;
 }
 
-inline void add_pyramid_adjoint(const Image& im, int k, int y, float* out) {
+inline void add_pyramid_adjoint(const ImageTask& im, int k, int y, float* out) {
   const Scale* const scale = im.plan->scale;
-  if (im.plan->area)
+  if (im.plan->area) {
     area_adjoint_row(scale[k], scale[k + 1], im.grad_map(k + 1), y, out);
-  else
+    if (im.holes[k]) clear_invalid(im, k, y, out);
+  } else {
     bicubic_adjoint_row(im, y, out);
+  }
 }

@@ -9,16 +9,21 @@
 
 constexpr float kOuterTap = -3.0f / 32, kInnerTap = 19.0f / 32;
 
-// E and the target of row y of scale 0 into rows of float maps; returns the sum of E by lanes.
-template <class T>
-MLR_INLINE Vec prepare_row(const Image& im, int y, float* error, float* target) {
+// E and the target of row y of scale 0 into rows of float maps, 0 at invalid pixels; returns the sum of E by lanes.
+template <class T, bool kMasked>
+MLR_INLINE Vec prepare_row(const ImageTask& im, int y, float* error, float* target) {
   const Plan& plan = *im.plan;
   const auto* p = reinterpret_cast<const typename T::Storage*>(im.pred) + y * im.pred_stride;
   const auto* t = reinterpret_cast<const typename T::Storage*>(im.target) + y * im.target_stride;
   const int w = plan.w, pitch = plan.scale[0].pitch;
+  const uint64_t* const valid = kMasked ? im.valid_row(0, y) : nullptr;
   Vec sum = Vec::zero();
   auto keep = [&](int x, Vec pv, Vec tv) __attribute__((always_inline)) {
-    const Vec e = (pv - tv) + Vec::zero();  // + 0 turns -0 (pred -0, target 0) into 0: windows.h reads the sign bit
+    if constexpr (kMasked) {
+      const LaneMask lanes = LaneMask::load(valid, x);
+      pv = pv & lanes, tv = tv & lanes;
+    }
+    const Vec e = (pv - tv) + Vec::zero();  // + 0 turns -0 (pred -0, target 0) into 0: windows-inl.h reads the sign bit
     e.store(error + x);
     if (target) tv.store(target + x);
     return e;
@@ -26,15 +31,27 @@ MLR_INLINE Vec prepare_row(const Image& im, int y, float* error, float* target) 
   auto vector = [&](int x) __attribute__((always_inline)) { return keep(x, T::load(p + x), T::load(t + x)); };
   int x = 0;
   // four by four: sums wait less, and lose fewer digits
-  for (; x + 4 * Vec::N <= w; x += 4 * Vec::N) {
-    const Vec left = vector(x) + vector(x + Vec::N);
-    sum = sum + (left + (vector(x + 2 * Vec::N) + vector(x + 3 * Vec::N)));
+  for (; x + 4 * Vec::kLanes <= w; x += 4 * Vec::kLanes) {
+    const Vec left = vector(x) + vector(x + Vec::kLanes);
+    sum = sum + (left + (vector(x + 2 * Vec::kLanes) + vector(x + 3 * Vec::kLanes)));
   }
-  for (; x + Vec::N <= w; x += Vec::N) sum = sum + vector(x);
+  for (; x + Vec::kLanes <= w; x += Vec::kLanes) sum = sum + vector(x);
   if (x < w) sum = sum + keep(x, T::load_first(p + x, w - x), T::load_first(t + x, w - x));
   replicate_border(error, w, pitch);
   if (target) replicate_border(target, w, pitch);
   return sum;
+}
+
+template <class T>
+MLR_INLINE Vec prepare_row(const ImageTask& im, int y, float* error, float* target) {
+  return im.holes[0] ? prepare_row<T, true>(im, y, error, target) : prepare_row<T, false>(im, y, error, target);
+}
+
+// Sets the invalid pixels of a row of scale k to 0.
+MLR_INLINE void clear_invalid(const ImageTask& im, int k, int y, float* row) {
+  const uint64_t* const valid = im.valid_row(k, y);
+  for (int x = 0; x < im.plan->scale[k].w; x += Vec::kLanes)
+    (Vec::load(row + x) & LaneMask::load(valid, x)).store(row + x);
 }
 
 MLR_INLINE Vec taps(Vec a, Vec b, Vec c, Vec d) { return fma(b + c, Vec(kInnerTap), (a + d) * Vec(kOuterTap)); }
@@ -50,10 +67,10 @@ struct TapRows {
 // The horizontal taps follow in registers. A row of scale 1: pixels 2i - 1 .. 2i + 2, in even and odd columns.
 MLR_INLINE void half_row(const TapRows& rows, float* out, int w) {
   Vec even, odd, next_even, next_odd, before, last_odd;
-  deinterleave(rows.at(-2 * Vec::N), rows.at(-Vec::N), before, last_odd);
-  deinterleave(rows.at(0), rows.at(Vec::N), even, odd);
-  for (int x = 0; x < w; x += Vec::N) {
-    deinterleave(rows.at(2 * x + 2 * Vec::N), rows.at(2 * x + 3 * Vec::N), next_even, next_odd);
+  deinterleave(rows.at(-2 * Vec::kLanes), rows.at(-Vec::kLanes), before, last_odd);
+  deinterleave(rows.at(0), rows.at(Vec::kLanes), even, odd);
+  for (int x = 0; x < w; x += Vec::kLanes) {
+    deinterleave(rows.at(2 * x + 2 * Vec::kLanes), rows.at(2 * x + 3 * Vec::kLanes), next_even, next_odd);
     taps(from_left(last_odd, odd), even, odd, shift<1>(even, next_even)).store(out + x);
     last_odd = odd, even = next_even, odd = next_odd;
   }
@@ -61,11 +78,11 @@ MLR_INLINE void half_row(const TapRows& rows, float* out, int w) {
 
 // Scale 2: the four pixels of a cell.
 MLR_INLINE void quarter_row(const TapRows& rows, float* out, int w) {
-  for (int x = 0; x < w; x += Vec::N) {
+  for (int x = 0; x < w; x += Vec::kLanes) {
     const int p = 4 * x;
     Vec even[2], odd[2], a, b, c, d;
-    deinterleave(rows.at(p), rows.at(p + Vec::N), even[0], odd[0]);
-    deinterleave(rows.at(p + 2 * Vec::N), rows.at(p + 3 * Vec::N), even[1], odd[1]);
+    deinterleave(rows.at(p), rows.at(p + Vec::kLanes), even[0], odd[0]);
+    deinterleave(rows.at(p + 2 * Vec::kLanes), rows.at(p + 3 * Vec::kLanes), even[1], odd[1]);
     deinterleave(even[0], even[1], a, c);
     deinterleave(odd[0], odd[1], b, d);
     taps(a, b, c, d).store(out + x);
@@ -74,13 +91,13 @@ MLR_INLINE void quarter_row(const TapRows& rows, float* out, int w) {
 
 // Scales 3 to 5: the middle four pixels of a cell, one output at a time, for there are few.
 MLR_INLINE void coarse_row(const TapRows& rows, int k, float* out, int w) {
-  typedef float Quad __attribute__((vector_size(16)));
+  typedef float Float4 __attribute__((vector_size(16)));
   const int step = 1 << k, first = step / 2 - 2;
-  const Quad weights = {kOuterTap, kInnerTap, kInnerTap, kOuterTap};
+  const Float4 weights = {kOuterTap, kInnerTap, kInnerTap, kOuterTap};
   for (int x = 0; x < w; x++) {
-    Quad row[4];
+    Float4 row[4];
     for (int i = 0; i < 4; i++) __builtin_memcpy(&row[i], rows.row[i] + x * step + first, sizeof row[i]);
-    const Quad column = ((row[1] + row[2]) * kInnerTap + (row[0] + row[3]) * kOuterTap) * weights;
+    const Float4 column = ((row[1] + row[2]) * kInnerTap + (row[0] + row[3]) * kOuterTap) * weights;
     out[x] = (column[0] + column[3]) + (column[1] + column[2]);
   }
 }
@@ -88,7 +105,7 @@ MLR_INLINE void coarse_row(const TapRows& rows, int k, float* out, int w) {
 MLR_INLINE double sum_row(const float* row, int w) {
   Vec sum = Vec::zero();
   int x = 0;
-  for (; x + Vec::N <= w; x += Vec::N) sum = sum + Vec::load(row + x);
+  for (; x + Vec::kLanes <= w; x += Vec::kLanes) sum = sum + Vec::load(row + x);
   if (x < w) sum = sum + Vec::load_first(row + x, w - x);
   return sum_lanes(sum);
 }
@@ -101,10 +118,10 @@ MLR_INLINE void area_rows(const Scale& above, const Scale& s, int first, int las
     const float* b = above.h > 1 ? a + above.pitch : a;
     float* o = out + int64_t(i) * s.pitch;
     if (right) {
-      for (int x = 0; x < s.w; x += Vec::N) {
+      for (int x = 0; x < s.w; x += Vec::kLanes) {
         Vec even, odd;
         deinterleave(Vec::load(a + 2 * x) + Vec::load(b + 2 * x),
-                     Vec::load(a + 2 * x + Vec::N) + Vec::load(b + 2 * x + Vec::N), even, odd);
+                     Vec::load(a + 2 * x + Vec::kLanes) + Vec::load(b + 2 * x + Vec::kLanes), even, odd);
         ((even + odd) * Vec(0.25f)).store(o + x);
       }
     } else {
@@ -114,18 +131,57 @@ MLR_INLINE void area_rows(const Scale& above, const Scale& s, int first, int las
   }
 }
 
+// A row of an area scale as its children see it: all children / valid children of a pixel, 0 where none is.
+struct AreaRow {
+  const uint64_t *a, *b, *valid;
+  bool wide;
+  MLR_INLINE AreaRow(const ImageTask& im, int k, int i) {
+    const Scale& above = im.plan->scale[k - 1];
+    wide = above.w > 1;
+    a = im.valid_row(k - 1, above.h > 1 ? 2 * i : 0);
+    b = above.h > 1 ? a + above.words : a;
+    valid = im.valid_row(k, i);
+  }
+  // pixels x .. x + N - 1
+  MLR_INLINE Vec share(int x) const {
+    const Vec one(1.0f);
+    const auto pair = [&](int at) { return (one & LaneMask::load(a, at)) + (one & LaneMask::load(b, at)); };
+    Vec count;
+    if (wide) {
+      Vec even, odd;
+      deinterleave(pair(2 * x), pair(2 * x + Vec::kLanes), even, odd);
+      count = even + odd;
+    } else {
+      count = pair(x) + pair(x);
+    }
+    return Vec(4.0f) / count & LaneMask::load(valid, x);
+  }
+};
+
+// The same means over the valid pixels alone.
+inline void masked_area_rows(const ImageTask& im, int k, int first, int last, const float* in, float* out) {
+  const Scale &above = im.plan->scale[k - 1], &s = im.plan->scale[k];
+  area_rows(above, s, first, last, in, out);
+  for (int i = first; i < last; i++) {
+    const AreaRow row(im, k, i);
+    float* const o = out + int64_t(i) * s.pitch;
+    for (int x = 0; x < s.w; x += Vec::kLanes) (Vec::load(o + x) * row.share(x)).store(o + x);
+    replicate_border(o, s.w, s.pitch);
+  }
+}
+
 // The two maps of a scale: E, and the target where a normal needs it.
 struct Maps {
   float* map[2];
   int count;
-  Maps(const Image& im, int k) : map{im.error(k), nullptr}, count(im.plan->scale[k].target ? 2 : 1) {
+  Maps(const ImageTask& im, int k) : map{im.error(k), nullptr}, count(im.plan->scale[k].target ? 2 : 1) {
     if (count == 2) map[1] = im.target_map(k);
   }
 };
 
 // Bicubic rows are made as soon as their last tap's row of scale 0 is there, while all four are in the nearest cache.
 struct BicubicCell {
-  const Image& im;
+  const ImageTask& im;
   int y0, y1;
   const float *above[2], *below[2];  // the rows next to the cell
 
@@ -147,6 +203,7 @@ struct BicubicCell {
         quarter_row(rows, out, s.w);
       else
         coarse_row(rows, k, out, s.w);
+      if (im.holes[k]) clear_invalid(im, k, i, out);
       replicate_border(out, s.w, s.pitch);
     }
   }
@@ -160,7 +217,7 @@ struct BicubicCell {
 
 // One cell: rows [32 c, 32 c + 32) of scale 0 and the rows of every other scale whose taps start there.
 template <class T>
-void pyramid_cell(const Image& im, int cell, char* scratch) {
+void pyramid_cell(const ImageTask& im, int cell, char* scratch) {
   const Plan& plan = *im.plan;
   const Scale& s0 = plan.scale[0];
   const int y0 = cell * kCell, y1 = clamp(y0 + kCell, 0, plan.h);
@@ -202,10 +259,12 @@ void pyramid_cell(const Image& im, int cell, char* scratch) {
     const Maps out(im, k);
     if (plan.area) {
       const Maps in(im, k - 1);
-      for (int m = 0; m < out.count; m++) area_rows(plan.scale[k - 1], s, first, last, in.map[m], out.map[m]);
+      for (int m = 0; m < out.count; m++)
+        im.holes[k - 1] ? masked_area_rows(im, k, first, last, in.map[m], out.map[m])
+                        : area_rows(plan.scale[k - 1], s, first, last, in.map[m], out.map[m]);
     }
     double sum_k = 0;
-    if (s.kinds & bit(M))
+    if (im.sums_error(k))
       for (int i = first; i < last; i++) sum_k += sum_row(out.map[0] + int64_t(i) * s.pitch, s.w);
     im.cell_sums[k * plan.cells + cell] = sum_k;
     if (first < last && last == s.h)
@@ -213,7 +272,7 @@ void pyramid_cell(const Image& im, int cell, char* scratch) {
   }
 }
 
-inline void pyramid(const Image& im, int cell, char* scratch) {
+inline void pyramid(const ImageTask& im, int cell, char* scratch) {
   switch (im.plan->element) {
     case Element::kFloat32:
       return pyramid_cell<Float32>(im, cell, scratch);
@@ -240,7 +299,7 @@ struct MiddleTaps {
 };
 
 // The one pixel of scales that the map is shorter than, from the whole of scale 0.
-inline void collapsed(const Image& im) {
+inline void collapsed(const ImageTask& im) {
   const Plan& plan = *im.plan;
   const MiddleTaps rows(plan.h), columns(plan.w);
   for (int k = 1; k < kScales; k++) {
@@ -256,6 +315,7 @@ inline void collapsed(const Image& im) {
           if (rows.weight[i] != 0 && columns.weight[j] != 0)
             sum += rows.weight[i] * columns.weight[j] *
                    in[int64_t(rows.position[i]) * plan.scale[0].pitch + columns.position[j]];
+      if (im.holes[k]) sum = 0;  // of a single pixel: it is invalid
       out[0] = sum;
       replicate_border(out, 1, s.pitch);
       replicate_last_row(out, 1, s.pitch);
