@@ -11,6 +11,8 @@ from rich.console import Console
 from mlr.experiments.frames import open_evaluation
 from mlr.experiments.plan import load_plan
 from mlr.experiments.runner import RECORD, Experiment, duration
+from mlr.experiments.tables import plan_tables
+from mlr.utils.files import atomic_write
 
 #: File names of the figures.
 FIGURES = {"losses": "evidence-fig2-losses", "contributions": "evidence-fig3-contributions",
@@ -25,7 +27,7 @@ def ablate(
     dry_run: bool = False,
     retry: bool = False,
 ) -> int:
-    """Make the training runs of a plan and write its results file.
+    """Make the training runs of a plan, and write its results file and its tables.
 
     Runs with a record in the results file or in the folder are skipped, a run that was cut is continued, and a run that
     fails is listed without stopping the others. Several processes may work on one plan with the same --out, on one
@@ -57,6 +59,10 @@ def ablate(
         console.print(f"time left with one process: {total}{each}", markup=False)
         return 0
     failed = experiment.work(retry)
+    table = out / f"{plan.stem}.md"
+    with atomic_write(table) as partial:
+        partial.write_text(plan_tables(loaded, experiment.collect()))
+    console.print(f"records are in {loaded.results}, tables in {table}", markup=False)
     for name in failed:
         console.print(f"failed: {name}; see {out / (name + '.failed')}; --retry tries it again", markup=False)
     return 1 if failed else 0

@@ -96,6 +96,16 @@ def paper_table(plan: Plan, results: dict[str, RowResult], rows: Sequence[Row]) 
     return markdown(head, lines)
 
 
+def plan_tables(plan: Plan, records: dict[str, dict[str, Any]]) -> str:
+    """All parts of a plan as Markdown: the paper's layout, then paired differences to the reference."""
+    results, lines = gather(plan, records), [f"# {plan.title}\n"]
+    for title, rows in plan.parts:
+        lines += [f"## {title}\n", paper_table(plan, results, rows), ""]
+        if text := difference_table(results, rows, plan.reference, plan.columns):
+            lines += [text, ""]
+    return "\n".join(lines)
+
+
 def difference_table(results: dict[str, RowResult], rows: Sequence[Row], reference: str, metrics: Sequence[str]) -> str:
     """Paired differences to a row with Student's 95 % interval; bold where the interval leaves out 0."""
     head = ["minus " + results[reference].row.label, "seeds", *(HEADINGS[m][0] for m in metrics)]

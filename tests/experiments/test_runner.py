@@ -219,5 +219,22 @@ def listing(folder: Path) -> list[str]:
     return sorted(str(path) for path in folder.rglob("*") if not path.name.endswith(".lock"))
 
 
+def test_the_command_writes_tables_and_names_failures(
+    plan: Plan, tmp_path: Path, made: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["ablate", str(plan.path), "--out", str(tmp_path / "out")]
+    assert main(arguments) == 0
+    assert "| {D/0} | 1 | - | - | 0 |" in (tmp_path / "out" / "tiny.md").read_text()
+    plan.results.unlink()
+
+    def fail(*_: Any) -> None:
+        raise RuntimeError("no")
+
+    monkeypatch.setattr(Experiment, "_make", fail)
+    assert main([*arguments[:-1], str(tmp_path / "other")]) == 1
+    output = capsys.readouterr().out
+    assert all(f"failed: {run.name}" in output for run in plan.runs())
+
+
 def test_duration_reads_well() -> None:
     assert [runner.duration(s) for s in (5, 600, 9000)] == ["5 s", "10 min", "2.5 h"]
