@@ -48,6 +48,17 @@ QUESTIONS = (
     Question("Rebalancing (λ = 3 → -3) against equal start", "all-rebalanced", "lambda-0"),
     Question("Rebalancing against equal weights", "all-rebalanced", "all-fixed"),
     Question("Rebalancing against D/0 alone", "all-rebalanced", "baseline"),
+    *(
+        Question(f"{sets} rebalanced against equal weights", f"{row}-rebalanced", row)
+        for sets, row in (
+            ("L_D ∪ L_N", "depth+normal"),
+            ("L_D ∪ L_M", "depth+mean"),
+            ("L_D ∪ L_G", "depth+gradient"),
+            ("L^0", "scale-0"),
+            ("L^0 ∪ L^1 ∪ L^2", "fine"),
+            ("L^3 ∪ L^4 ∪ L^5", "coarse"),
+        )
+    ),
     Question("Rebalancing with initialization against without", "both", "rebalancing-only"),
     Question("Equal weights against rebalancing without initialization", "neither", "rebalancing-only"),
     Question("λ = 3 → -3 against λ = -3", "lambda-3-to-minus-3", "lambda-minus-3"),
@@ -78,6 +89,8 @@ How the numbers are made:
 * `a ± s` is a mean and the standard deviation over seeds, which is mostly the same for all rows of a seed.
 * The network after the last step is scored, not the best of a run. Every row that was planned stands here, and so does
   every seed that finished.
+* The decoder alone learns, for a few minutes, on small synthetic pictures. What holds here may not hold for a large
+  network on photographs. Rates and schedules are the same for all rows and were not tuned for any of them.
 * Higher is better for δ and edges, lower for all others. *Edges* are those of Hu et al. (2019): pixels whose Sobel
   magnitude exceeds a threshold in metres. *Normals* is the mean angle to the true normals of eq. (7).
 """
@@ -100,15 +113,31 @@ def _method(plan: Plan, records: dict) -> Iterator[str]:
     settings, evaluation = plan.settings, plan.evaluation
     done = sum(run.digest in records for run in plan.runs())
     versions = sorted({record["versions"]["torch"] for record in records.values()})
+    frozen = ", frozen," if settings.get("freeze_encoder") else ","
     yield (
-        f"What was run: {settings['backbone']} with ImageNet weights, decoder of {settings['decoder_channels']} "
-        f"channels, {settings['size']} pixels, {settings['epochs']} epochs of {settings['steps_per_epoch']} steps of "
+        f"What was run: {settings['backbone']} with ImageNet weights{frozen} and a decoder of "
+        f"{settings['decoder_channels']} channels, {settings['size']} pixels, "
+        f"{settings['epochs']} epochs of {settings['steps_per_epoch']} steps of "
         f"{settings['batch_size']} images out of {settings['train_length']:,} rooms, Adam at "
         f"{settings['learning_rate']:g}; scored on {evaluation.data} ({evaluation.options}), protocol "
         f"`{evaluation.protocol}`. {done} of {len(plan.runs())} runs of `{_path(plan)}` are finished "
-        f"(PyTorch {', '.join(versions) or 'none'}, CPU).\n"
+        f"(PyTorch {', '.join(versions) or 'none'}, CPU). The plan says why these settings.\n"
     )
+    waiting = [row for row in plan.rows if row is _first(plan, row)]
+    for text, rows in (
+        ("Without any run so far", [row for row in waiting if not _finished(plan, row, records)]),
+        (
+            "With fewer seeds than planned",
+            [row for row in waiting if 0 < _finished(plan, row, records) < len(row.seeds)],
+        ),
+    ):
+        if rows:
+            yield f"{text}: {'; '.join(row.label for row in rows)}.\n"
     yield METHOD
+
+
+def _finished(plan: Plan, row: Row, records: dict) -> int:
+    return sum(plan.run(row, seed).digest in records for seed in row.seeds)
 
 
 def _answers(plan: Plan, results: dict[str, RowResult], rivals: dict[str, RowResult]) -> Iterator[str]:
@@ -129,16 +158,18 @@ def _answers(plan: Plan, results: dict[str, RowResult], rivals: dict[str, RowRes
 
 
 def _verdict(found: Difference | None, claimed: float) -> str:
-    if found is None or found.count < 2:
+    if found is None:
         return "not run"
+    if found.count == 1:
+        return "one seed"
     if not found.clear:
         return "undecided"
     return "yes" if (found.mean > 0) == (claimed > 0) else "no"
 
 
 def _ranking(title: str, rows: Sequence[Row], results: dict[str, RowResult]) -> Iterator[str]:
-    """Rows by mean delta_1 over the seeds that all finished rows have."""
-    finished = [row for row in rows if results[row.name].seeds]
+    """Rows of two seeds or more by mean delta_1 over the seeds that all of them have."""
+    finished = [row for row in rows if len(results[row.name].seeds) > 1]
     shared = sorted(set.intersection(*(set(results[row.name].seeds) for row in finished))) if finished else []
     if not shared:
         return
@@ -148,7 +179,7 @@ def _ranking(title: str, rows: Sequence[Row], results: dict[str, RowResult]) -> 
     missing = [row.label for row in rows if row not in finished]
     yield (
         f"{title}, by mean δ1 (%) over seeds {', '.join(map(str, shared))}, which all of them have: {listed}."
-        + (f" Not run: {', '.join(missing)}." if missing else "")
+        + (f" Fewer than two seeds: {'; '.join(missing)}." if missing else "")
         + "\n"
     )
 

@@ -107,15 +107,19 @@ def plan_tables(plan: Plan, records: dict[str, dict[str, Any]]) -> str:
 
 
 def difference_table(results: dict[str, RowResult], rows: Sequence[Row], reference: str, metrics: Sequence[str]) -> str:
-    """Paired differences to a row with Student's 95 % interval; bold where the interval leaves out 0."""
+    """Paired differences to a row with Student's 95 % interval; bold where the interval leaves out 0.
+
+    Rows that share no finished seed with it are left out.
+    """
     head = ["minus " + results[reference].row.label, "seeds", *(HEADINGS[m][0] for m in metrics)]
     lines = []
     for row in rows:
         if row.name == reference or results[row.name].row.settings == results[reference].row.settings:
             continue
         found = [difference(results, row.name, reference, metric) for metric in metrics]
-        count = max((d.count for d in found if d), default=0)
-        lines.append([row.label, str(count), *map(show_difference, found, metrics)])
+        if any(found):
+            count = max(d.count for d in found if d)
+            lines.append([row.label, str(count), *map(show_difference, found, metrics)])
     return markdown(head, lines) if lines else ""
 
 
