@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
-CSRC   := $(wildcard csrc/*.cpp csrc/*.h csrc/*.inc)
+CSRC   := $(wildcard csrc/*.cpp csrc/*.h)
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 # TORCH=cpu, TORCH=cu128, ...: the build of PyTorch to install, by the name of its index; by default PyPI's
@@ -17,8 +17,8 @@ DEMO := --backbone tf_efficientnet_lite0 --pretrained true --decoder-channels 25
         --train-length 480 --val-length 48 --epochs 5 --learning-rate 5e-4
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-long test-lowest lint format wheel sdist bench bench-report evidence-report bench-compare \
-        sanitize sanitize-gpu clean
+.PHONY: help setup demo figures test test-long test-lowest lint format wheel sdist bench bench-report evidence-report \
+        bench-compare sanitize sanitize-gpu clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -47,6 +47,10 @@ $(READY): pyproject.toml setup.py tools/packaging/mlr_build.py $(CSRC)
 
 demo: $(READY) ## train on built-in scenes for a few minutes; figures in runs/demo-DATE
 	$(BIN)/python train.py $(DEMO) --out runs/demo-$$(date +%Y%m%d-%H%M%S)
+
+figures: $(READY) ## draw docs/images again: the data, and a demo run or RUN=folder
+	@test -n "$(RUN)" || $(BIN)/python train.py $(DEMO) --out runs/figures
+	$(BIN)/python docs/make_figures.py $(or $(RUN),runs/figures)
 
 test: $(READY) ## the fast tests (under 15 minutes on 2 cores, set-up included)
 	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal

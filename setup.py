@@ -86,10 +86,7 @@ def cpp_engine() -> dict:
         "mlr._C",
         sorted(str(p.relative_to(ROOT)) for p in (ROOT / "csrc").glob("*.cpp")),
         depends=sorted(str(p.relative_to(ROOT)) for p in (ROOT / "csrc").glob("*.[hi]*")),
-        define_macros=[
-            ("TORCH_TARGET_VERSION", "0x020A000000000000"),  # the stable ABI of 2.10: built once, runs with any later
-            ("MLR_TORCH", torch.__version__),
-        ],
+        define_macros=[("MLR_TORCH", torch.__version__)],
         extra_compile_args=flags,
         extra_link_args=link_flags,
     )

@@ -3,8 +3,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from mlr.data.synthetic.holes import camera_holes
 
 #: Names of the masks and what they imitate.
 MASKS: dict[str, str] = {
@@ -46,20 +49,11 @@ def make_mask(name: str, batch: int, height: int, width: int, generator: torch.G
 
 
 def _kinect(shape: tuple[int, int, int, int], generator: torch.Generator) -> Tensor:
-    """Discs at random places are taken out of the map and of a border until the share of holes is reached."""
-    height, width = shape[2:]
-    mask = torch.ones(shape, dtype=torch.bool)
-    border = max(1, min(height, width) // 48)
-    mask[..., :border, :] = mask[..., -border:, :] = mask[..., :, :border] = mask[..., :, -border:] = False
-    y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
-    for image in mask[:, 0]:
-        for _ in range(1000):
-            if (~image).float().mean() >= KINECT_HOLES:
-                break
-            cy, cx, size = torch.rand(3, generator=generator).tolist()
-            radius = 1 + size * min(height, width) / 16
-            image &= (y - cy * height) ** 2 + (x - cx * width) ** 2 > radius**2
-    return mask
+    """The holes of the built-in scenes."""
+    batch, _, height, width = shape
+    seeds = torch.randint(2**31, (batch,), generator=generator).tolist()
+    holes = [camera_holes(np.random.default_rng(seed), height, width, KINECT_HOLES) for seed in seeds]
+    return ~torch.from_numpy(np.stack(holes))[:, None]
 
 
 def _lidar(shape: tuple[int, int, int, int], generator: torch.Generator) -> Tensor:

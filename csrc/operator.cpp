@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // mlr::multi_loss for CPU tensors: checks, allocation and the way into the driver. The schema is that of
 // mlr/losses/operator.py.
+#define TORCH_TARGET_VERSION 0x020A000000000000  // the stable ABI of torch 2.10: built once, runs with any later
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
+#include <torch/headeronly/util/shim_utils.h>
 
 #include <optional>
 #include <string>
@@ -32,7 +34,7 @@ std::tuple<Tensor, Tensor, Tensor> reference(const Tensor& pred, const Tensor& t
   using torch::stable::detail::from;
   using torch::stable::detail::to;
   StableIValue stack[6] = {from(pred), from(target), from(weights), from(indices), from(downsample), from(mask)};
-  STABLE_TORCH_ERROR_CODE_CHECK(torch_call_dispatcher("mlr::multi_loss_reference", "", stack, TORCH_ABI_VERSION));
+  TORCH_ERROR_CODE_CHECK(torch_call_dispatcher("mlr::multi_loss_reference", "", stack, TORCH_ABI_VERSION));
   return {to<Tensor>(stack[0]), to<Tensor>(stack[1]), to<Tensor>(stack[2])};
 }
 

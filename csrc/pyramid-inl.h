@@ -131,7 +131,7 @@ MLR_INLINE void area_rows(const Scale& above, const Scale& s, int first, int las
   }
 }
 
-// A row of an area scale as its children see it: all children / valid children of a pixel, 0 where none is.
+// A row of an area scale and its valid children.
 struct AreaRow {
   const uint64_t *a, *b, *valid;
   bool wide;
@@ -142,8 +142,9 @@ struct AreaRow {
     b = above.h > 1 ? a + above.words : a;
     valid = im.valid_row(k, i);
   }
-  // pixels x .. x + N - 1
-  MLR_INLINE Vec share(int x) const {
+  // v times all children / valid children of pixels x .. x + kLanes - 1, 0 where none is valid: a mean over all
+  // becomes the mean over the valid ones, rounded once
+  MLR_INLINE Vec over_valid(Vec v, int x) const {
     const Vec one(1.0f);
     const auto pair = [&](int at) { return (one & LaneMask::load(a, at)) + (one & LaneMask::load(b, at)); };
     Vec count;
@@ -154,7 +155,7 @@ struct AreaRow {
     } else {
       count = pair(x) + pair(x);
     }
-    return Vec(4.0f) / count & LaneMask::load(valid, x);
+    return v * Vec(4.0f) / count & LaneMask::load(valid, x);
   }
 };
 
@@ -165,7 +166,7 @@ inline void masked_area_rows(const ImageTask& im, int k, int first, int last, co
   for (int i = first; i < last; i++) {
     const AreaRow row(im, k, i);
     float* const o = out + int64_t(i) * s.pitch;
-    for (int x = 0; x < s.w; x += Vec::kLanes) (Vec::load(o + x) * row.share(x)).store(o + x);
+    for (int x = 0; x < s.w; x += Vec::kLanes) row.over_valid(Vec::load(o + x), x).store(o + x);
     replicate_border(o, s.w, s.pitch);
   }
 }

@@ -168,7 +168,7 @@ inline void share_gradient(const ImageTask& im, int k, int y0, int y1, float* gr
   const Scale& s = im.plan->scale[k];
   for (int y = y0; y < y1; y++, grad += s.pitch) {
     const AreaRow row(im, k, y);
-    for (int x = 0; x < s.w; x += Vec::kLanes) (Vec::load(grad + x) * row.share(x)).store(grad + x);
+    for (int x = 0; x < s.w; x += Vec::kLanes) row.over_valid(Vec::load(grad + x), x).store(grad + x);
   }
 }
 

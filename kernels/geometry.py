@@ -16,9 +16,7 @@ PAD = tl.constexpr(32)
 TILE = tl.constexpr(128)
 #: The same for coarse maps, whose width is seldom a multiple of the former.
 COARSE_TILE = tl.constexpr(64)
-#: Scales, and kinds rounded up to a power of two: the pitch of tables [scale, kind].
 SCALES = tl.constexpr(6)
-SLOTS = tl.constexpr(16)
 
 
 @triton.jit
@@ -58,6 +56,15 @@ def plane_offset(scale, starts):
     for k in tl.static_range(1, SCALES):
         offset = tl.where(scale == k, starts[k - 1], offset)
     return tl.cast(offset, tl.int64) * 64
+
+
+@triton.jit
+def before_errors(starts, MASKED: tl.constexpr):
+    """Elements of scale 0 in a plane. The planes of E and of the target begin after them, unless there is a mask."""
+    if MASKED:
+        return tl.cast(0, tl.int64)
+    else:
+        return plane_offset(1, starts)
 
 
 @triton.jit

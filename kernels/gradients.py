@@ -5,10 +5,11 @@ import triton
 import triton.language as tl
 
 from mlr.kernels.adjoint import border_columns, border_rows, sign_columns, window_weights, windows_gradient
+from mlr.kernels import slots
+from mlr.kernels.counts import known_count
 from mlr.kernels.geometry import (
     PAD,
     SCALES,
-    SLOTS,
     TILE,
     border_places,
     map_starts,
@@ -18,7 +19,18 @@ from mlr.kernels.geometry import (
     quad,
     quads_of,
 )
-from mlr.kernels.pyramid import gather_area, gather_cells, gather_collapsed, gather_neighbours, has_taps
+from mlr.kernels.masked_adjoint import masked_sign_sums, masked_windows_gradient
+from mlr.kernels.masks import known
+from mlr.kernels.means import mean_weights
+from mlr.kernels.pyramid import (
+    gather_area,
+    gather_cells,
+    gather_collapsed,
+    gather_masked_area,
+    gather_neighbours,
+    has_taps,
+)
+from mlr.kernels.slots import SLOTS, TABLE_PITCH
 from mlr.kernels.sums import mean_sign
 
 
@@ -63,21 +75,41 @@ def sign_sums(signs, column_sums, borders, boxes, folds, batch, height, width, s
 
 
 @triton.jit
+def masked_means(own, shift, sums, plane_size, weights, y, x0, h, w, MEANS: tl.constexpr, ROWS: tl.constexpr,
+                 COLUMNS: tl.constexpr):
+    """The gradient of the means under a mask on a tile; ``own`` is its part of the pixel itself, marked as E is."""
+    total = own - shift
+    if MEANS:
+        total -= masked_windows_gradient(sums, plane_size, weights, y, x0, h, w, ROWS, COLUMNS)
+    return tl.where(known(own), total, 0.0)
+
+
+@triton.jit
 def coarse_gradient(column_signs, boxes, folds, local, centre, table, row_sums, batch, height, width, size, scale,
-                    image, plane, stencils, windows, coarse_window_rows, row_partials, y0, y1, h, w,
-                    MEANS: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+                    image, plane, stencils, windows, coarse_window_rows, row_partials, counts, y0, y1, h, w,
+                    MEANS: tl.constexpr, AREA: tl.constexpr, ROWS: tl.constexpr,
+                    COLUMNS: tl.constexpr):
     """The finished gradient of some whole rows of a coarse map, into ``local``."""
     pitch = pitch_of(w)
     row, border_size, fold, fold_size = border_places(image, scale, batch, height, width)
-    boxes += row
-    folds += fold
-    weights = table + image * 128 + scale * SLOTS
+    MASKED: tl.constexpr = counts is not None
+    if not MASKED:
+        boxes += row
+        folds += fold
+    weights = table + image * TABLE_PITCH + scale * SLOTS
     has_windows = (windows >> scale) & 1 != 0
     has_stencil = (stencils >> scale) & 1 != 0
     shift = 0.0
-    if has_windows:
-        shift = tl.load(weights + 1) * mean_sign(row_sums, image, scale, row_partials, h, w, coarse_window_rows)
-    box_weights = window_weights(weights)
+    if MASKED:
+        pixels = known_count(counts, scale, image, height, width, AREA)
+        box_weights = mean_weights(weights, pixels)
+        if has_windows:
+            shift = box_weights[0] * mean_sign(row_sums, image, scale, row_partials, h, w, coarse_window_rows, pixels)
+    else:
+        if has_windows:
+            sign_mean = mean_sign(row_sums, image, scale, row_partials, h, w, coarse_window_rows, None)
+            shift = tl.load(weights + slots.M) * sign_mean
+        box_weights = window_weights(weights)
     local += plane + PAD
     centre += plane + PAD
     for x0 in range(0, w, COLUMNS):
@@ -88,17 +120,22 @@ def coarse_gradient(column_signs, boxes, folds, local, centre, table, row_sums, 
             at = x0 + (y * pitch + column)
             grad = tl.load(local + at, mask=inside & has_stencil, other=0.0)
             if has_windows:
-                grad += tl.load(centre + at, mask=inside, other=0.0) - shift
-                if MEANS:
+                own = tl.load(centre + at, mask=inside, other=0.0)
+                if MASKED:
+                    grad += masked_means(own, shift, column_signs + plane, size, box_weights, y, x0, h, w, MEANS, ROWS,
+                                         COLUMNS)
+                else:
+                    grad += own - shift
+                if MEANS and not MASKED:
                     grad -= windows_gradient(column_signs + plane, size, boxes, border_size, folds, fold_size,
                                              box_weights, y, x0, first, first + ROWS - 1, h, w, ROWS, COLUMNS)
             tl.store(local + at, grad, mask=inside)
 
 
 @triton.jit
-def fine_gradient(grad, local, column_signs, boxes, folds, centre, table, row_sums, rest, starts, batch, height, width,
-                  plane_units, stencils, windows, window_rows, row_partials, gradient_rows, MEANS: tl.constexpr,
-                  AREA: tl.constexpr, ROWS: tl.constexpr):
+def fine_gradient(grad, local, errors, shares, column_signs, boxes, folds, centre, table, row_sums, counts, rest, starts,
+                  batch, height, width, plane_units, stencils, windows, window_rows, row_partials, gradient_rows,
+                  MEANS: tl.constexpr, AREA: tl.constexpr, ROWS: tl.constexpr):
     """A tile of the gradient by the prediction: ``gradient_rows`` rows of 128 columns."""
     pitch = pitch_of(width)
     tiles = tl.cdiv(width, TILE)
@@ -111,16 +148,25 @@ def fine_gradient(grad, local, column_signs, boxes, folds, centre, table, row_su
     x = x0 + column
     q = x0 // 4 + tl.arange(0, 32)[None, :]
     plane = image * height * pitch.to(tl.int64)
-    weights = table + image * 128
+    weights = table + image * TABLE_PITCH
     size = plane_size(plane_units)
     row, border_size, fold, fold_size = border_places(image, 0, batch, height, width)
-    boxes += row
-    folds += fold
+    MASKED: tl.constexpr = counts is not None
+    if not MASKED:
+        boxes += row
+        folds += fold
     has_windows = windows & 1 != 0
     shift = 0.0
-    if has_windows:
-        shift = tl.load(weights + 1) * mean_sign(row_sums, image, 0, row_partials, height, width, window_rows)
-    box_weights = window_weights(weights)
+    if MASKED:
+        pixels = known_count(counts, 0, image, height, width, AREA)
+        box_weights = mean_weights(weights, pixels)
+        if has_windows:
+            shift = box_weights[0] * mean_sign(row_sums, image, 0, row_partials, height, width, window_rows, pixels)
+    else:
+        if has_windows:
+            sign_mean = mean_sign(row_sums, image, 0, row_partials, height, width, window_rows, None)
+            shift = tl.load(weights + slots.M) * sign_mean
+        box_weights = window_weights(weights)
     maps = map_starts(local, image, starts, height, width)
     used = stencils | windows  # the scales gathered from; bicubic: those that are not collapsed
     if not AREA:
@@ -134,14 +180,22 @@ def fine_gradient(grad, local, column_signs, boxes, folds, centre, table, row_su
         y = first + tl.arange(0, ROWS)[:, None]
         inside = (x < width) & (y < height)
         at = y * pitch + column
-        known = (x < quads_of(width)) & (y < height)
-        total = tl.load(own + at, mask=known & (stencils & 1 != 0), other=0.0)
+        stored = (x < quads_of(width)) & (y < height)
+        total = tl.load(own + at, mask=stored & (stencils & 1 != 0), other=0.0)
         if has_windows:
-            total += tl.load(centre + at, mask=known, other=0.0) - shift
-            if MEANS:
+            at_pixel = tl.load(centre + at, mask=stored, other=0.0)
+            if MASKED:
+                total += masked_means(at_pixel, shift, column_signs + plane, size, box_weights, y, x0, height, width,
+                                      MEANS, ROWS, TILE)
+            else:
+                total += at_pixel - shift
+            if MEANS and not MASKED:
                 total -= windows_gradient(column_signs + plane, size, boxes, border_size, folds, fold_size, box_weights,
                                           y, x0, first, first + ROWS - 1, height, width, ROWS, TILE)
-        if AREA:
+        if AREA and MASKED:
+            errors_at = errors + (plane + PAD + x0) + tl.minimum(y, height - 1) * pitch + column
+            total += gather_masked_area(local, errors_at, shares, y, x, used & ~1, image, starts, height, width)
+        elif AREA:
             for k in tl.static_range(1, SCALES):
                 if (used >> k) & 1 != 0:
                     total += gather_area(local + plane_offset(k, starts), y, x, k, image, height, width)

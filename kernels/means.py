@@ -8,26 +8,49 @@ both in phase 2.
 import triton
 import triton.language as tl
 
+from mlr.kernels import slots
+from mlr.kernels.counts import known_count
 from mlr.kernels.geometry import (
     COARSE_TILE,
     PAD,
     SCALES,
-    SLOTS,
     TILE,
+    before_errors,
     pitch_of,
     plane_offset,
     plane_size,
     quads_of,
     scale_size,
 )
-from mlr.kernels.sums import SIGN_SLOT, mean_error
+from mlr.kernels.masks import marked, over
+from mlr.kernels.slots import SLOTS, TABLE_PITCH
+from mlr.kernels.sums import mean_error
 from mlr.kernels.windows import ZEROS, column_sums, pad_columns, window_signs
 
 
 @triton.jit
-def fine_columns(pred, target, sums, partials, rest, tiles, height, width, plane_units, column_rows, errors_partials,
+def store_maps(pred, target, mask, errors, targets, y0, y1, x0, h, w, COLUMNS: tl.constexpr):
+    """E, unknown pixels marked, and the target of the rows y0 .. y1 - 1 of scale 0 of an image, COLUMNS from x0 on."""
+    x = x0 + tl.arange(0, COLUMNS)[None, :]
+    for first in range(y0, y1, 8):
+        y = first + tl.arange(0, 8)[:, None]
+        at = tl.max_contiguous(tl.minimum(y, h - 1) * w + tl.minimum(x, w - 1), [1, 1])
+        t = tl.load(target + at).to(tl.float32)
+        e = tl.load(pred + at).to(tl.float32) - t
+        valid = (tl.load(mask + at) != 0) & (x < w)
+        stored = (y < y1) & (x < quads_of(w))
+        out = tl.max_contiguous(y * pitch_of(w) + (PAD + x), [1, 1])
+        tl.store(errors + out, marked(valid, e), mask=stored)
+        tl.store(targets + out, tl.where(valid, t, 0.0), mask=stored)
+
+
+@triton.jit
+def fine_columns(pred, target, mask, errors, targets, sums, partials, rest, tiles, height, width, plane_units, column_rows, errors_partials,
                  MEANS: tl.constexpr, BLOCK: tl.constexpr):
-    """Column sums of a tile of scale 0, ``tiles`` to a row; the outermost ones also fill the padding."""
+    """Column sums of a tile of scale 0, ``tiles`` to a row; the outermost ones also fill the padding.
+
+    Under a mask E and the target of the tile are stored, too.
+    """
     per_image = tiles * tl.cdiv(height, column_rows)
     image = (rest // per_image).to(tl.int64)
     part = rest % per_image
@@ -38,17 +61,25 @@ def fine_columns(pred, target, sums, partials, rest, tiles, height, width, plane
     start = image * height * width.to(tl.int64)
     pitch = pitch_of(width)
     out = sums + image * height * pitch.to(tl.int64)
-    total = column_sums(pred + start, target + start, width, out, size, y0, y1, tile * BLOCK, height, width, True,
-                        MEANS, BLOCK)
+    MASKED: tl.constexpr = mask is not None
+    m_ptr = mask
+    if MASKED:
+        m_ptr += start
+        plane = image * height * pitch.to(tl.int64)
+        store_maps(pred + start, target + start, m_ptr, errors + plane, targets + plane, y0, y1, tile * BLOCK, height,
+                   width, BLOCK)
+    total = column_sums(pred + start, target + start, m_ptr, width, out, size, y0, y1, tile * BLOCK, height, width,
+                        True, MEANS, BLOCK, MASKED)
     tl.store(partials + image * SCALES * errors_partials + part, tl.sum(total, 0))
     if MEANS:
         tl.debug_barrier()
-        pad_columns(out, size, y0, y1, tile == 0, tile == tiles - 1, width, 4, TILE)
+        pad_columns(out, size, y0, y1, tile == 0, tile == tiles - 1, width, 4, TILE, 6 if MASKED else 3)
 
 
 @triton.jit
-def windows_rows(e_ptr, t_ptr, stride, sums, signs, centre, plane_size, mean, weights, partial, y0, y1, x0, x1, h, w,
-                 PAIR: tl.constexpr, MEANS: tl.constexpr, GRAD: tl.constexpr, ROWS: tl.constexpr, TILE: tl.constexpr):
+def windows_rows(e_ptr, t_ptr, stride, sums, signs, centre, plane_size, mean, weights, unit, partial, y0, y1, x0, x1, h,
+                 w, PAIR: tl.constexpr, MEANS: tl.constexpr, GRAD: tl.constexpr, ROWS: tl.constexpr,
+                 TILE: tl.constexpr, MASKED: tl.constexpr):
     """Row windows, signs and partial sums of the rows y0 .. y1 - 1 in tiles of columns, of which x0 .. x1 - 1 start."""
     zero = tl.zeros([ROWS, TILE // 4], tl.float32)
     totals = (zero, zero, zero, zero, zero)
@@ -62,13 +93,33 @@ def windows_rows(e_ptr, t_ptr, stride, sums, signs, centre, plane_size, mean, we
             e = tl.load(e_ptr + at, mask=known, other=0.0).to(tl.float32)
             if PAIR:
                 e -= tl.load(t_ptr + at, mask=known, other=0.0).to(tl.float32)
-            totals = window_signs(totals, sums, signs, plane_size, e, mean, weights, centre, y, start, inside, y1, w,
-                                  ROWS, TILE, MEANS, GRAD)
+            totals = window_signs(totals, sums, signs, plane_size, e, mean, weights, unit, centre, y, start, inside,
+                                  y1, w, ROWS, TILE, MEANS, GRAD, MASKED)
     m, m5, m17, m65, signs_m = totals
     sums = tl.sum(tl.join(tl.join(m, m17), tl.join(m5, m65)), 1)
     kind = tl.reshape(tl.arange(0, 4), [2, 2])
-    tl.store(partial + 1 + kind, tl.sum(sums, 0))
-    tl.store(partial + SIGN_SLOT, tl.sum(tl.sum(signs_m, 1), 0))
+    tl.store(partial + slots.M + kind, tl.sum(sums, 0))
+    tl.store(partial + slots.SIGN, tl.sum(tl.sum(signs_m, 1), 0))
+
+
+@triton.jit
+def unit_of(pixels, h, w):
+    """0.0 if a map has one known pixel, where E is its own mean, else 1.0. ``pixels``: their number, None for all."""
+    if pixels is None:
+        return tl.where(h * w == 1, 0.0, 1.0)
+    else:
+        return tl.where(pixels == 1.0, 0.0, 1.0)
+
+
+@triton.jit
+def mean_weights(weights, pixels):
+    """The weights of M, M5, M17 and M65 over the number of known pixels."""
+    return (
+        over(tl.load(weights + slots.M), pixels),
+        over(tl.load(weights + slots.M5), pixels),
+        over(tl.load(weights + slots.M17), pixels),
+        over(tl.load(weights + slots.M65), pixels),
+    )
 
 
 @triton.jit
@@ -87,7 +138,7 @@ def neutral_signs(signs, plane_size, y0, y1, w, ROWS: tl.constexpr):
 @triton.jit
 def coarse_windows(errors, sums, signs, centre, table, partials, row_sums, scale, image, part, starts, height, width,
                    plane_units, coarse_window_rows, block, quad_partials, errors_partials, row_partials,
-                   MEANS: tl.constexpr, GRAD: tl.constexpr, AREA: tl.constexpr, COLUMNS: tl.constexpr,
+                   counts, MEANS: tl.constexpr, GRAD: tl.constexpr, AREA: tl.constexpr, COLUMNS: tl.constexpr,
                    ROWS: tl.constexpr):
     """Windows in both directions on some whole rows of a coarse map."""
     h, w = scale_size(height, width, scale, AREA)
@@ -96,29 +147,37 @@ def coarse_windows(errors, sums, signs, centre, table, partials, row_sums, scale
     y1 = tl.minimum(y0 + coarse_window_rows, h)
     size = plane_size(plane_units)
     plane = plane_offset(scale, starts) + image * h * pitch.to(tl.int64)
-    e_ptr = errors + (plane - plane_offset(1, starts)) + PAD
+    MASKED: tl.constexpr = counts is not None
+    e_ptr = errors + (plane - before_errors(starts, MASKED)) + PAD
     if MEANS:
-        if GRAD:
+        if GRAD and not MASKED:
             neutral_signs(signs + plane, size, y0, y1, w, ROWS)
         for x0 in range(0, w, COLUMNS):
-            column_sums(e_ptr, e_ptr, pitch, sums + plane, size, y0, y1, x0, h, w, False, True, COLUMNS)
+            column_sums(e_ptr, e_ptr, None, pitch, sums + plane, size, y0, y1, x0, h, w, False, True, COLUMNS, MASKED)
         tl.debug_barrier()
-        pad_columns(sums + plane, size, y0, y1, True, True, w, 4, COARSE_TILE)
+        pad_columns(sums + plane, size, y0, y1, True, True, w, 4, COARSE_TILE, 6 if MASKED else 3)
         tl.debug_barrier()
     count = tl.cdiv(h * quads_of(w), block)
-    if scale <= 2:
+    if MASKED and AREA:
+        count = quad_partials
+    elif scale <= 2:
         count = tl.where(quad_partials > 0, quad_partials, count)
-    mean = mean_error(partials, image, scale, count, errors_partials, h, w)
+    pixels = None
+    if MASKED:
+        pixels = known_count(counts, scale, image, height, width, AREA)
+    mean = mean_error(partials, image, scale, count, errors_partials, h, w, pixels)
+    weights = table + image * TABLE_PITCH + scale * SLOTS
+    if MASKED:
+        weights = mean_weights(weights, pixels)
     partial = row_sums + ((image * SCALES + scale) * row_partials + part) * SLOTS
-    windows_rows(e_ptr, e_ptr, pitch, sums + plane, signs + plane, centre + plane, size, mean,
-                 table + image * 128 + scale * SLOTS, partial, y0, y1, 0, w, h, w, False, MEANS, GRAD,
-                 ROWS * TILE // COARSE_TILE, COARSE_TILE)
+    windows_rows(e_ptr, e_ptr, pitch, sums + plane, signs + plane, centre + plane, size, mean, weights, unit_of(pixels, h, w),
+                 partial, y0, y1, 0, w, h, w, False, MEANS, GRAD, ROWS * TILE // COARSE_TILE, COARSE_TILE, MASKED)
 
 
 @triton.jit
-def fine_windows(pred, target, sums, signs, centre, table, partials, row_sums, rest, height, width, plane_units,
-                 column_rows, window_rows, column_tiles, errors_partials, row_partials, MEANS: tl.constexpr,
-                 GRAD: tl.constexpr, ROWS: tl.constexpr):
+def fine_windows(pred, target, errors, sums, signs, centre, table, partials, row_sums, rest, height, width, plane_units,
+                 column_rows, window_rows, column_tiles, errors_partials, row_partials, counts,
+                 MEANS: tl.constexpr, GRAD: tl.constexpr, AREA: tl.constexpr, ROWS: tl.constexpr):
     """Row windows on a tile of scale 0."""
     pitch = pitch_of(width)
     tiles = tl.cdiv(width, TILE)
@@ -130,7 +189,22 @@ def fine_windows(pred, target, sums, signs, centre, table, partials, row_sums, r
     start = image * height * width.to(tl.int64)
     plane = image * height * pitch.to(tl.int64)
     size = plane_size(plane_units)
-    mean = mean_error(partials, image, 0, column_tiles * tl.cdiv(height, column_rows), errors_partials, height, width)
-    windows_rows(pred + start, target + start, width, sums + plane, signs + plane, centre + plane, size, mean,
-                 table + image * 128, row_sums + (image * SCALES * row_partials + part) * SLOTS, y0,
-                 tl.minimum(y0 + window_rows, height), x0, x0 + 1, height, width, True, MEANS, GRAD, ROWS, TILE)
+    MASKED: tl.constexpr = counts is not None
+    pixels = None
+    if MASKED:
+        pixels = known_count(counts, 0, image, height, width, AREA)
+    mean = mean_error(partials, image, 0, column_tiles * tl.cdiv(height, column_rows), errors_partials, height, width,
+                      pixels)
+    weights = table + image * TABLE_PITCH
+    if MASKED:
+        e_ptr = errors + plane + PAD
+        t_ptr = e_ptr
+        stride = pitch
+        weights = mean_weights(weights, pixels)
+    else:
+        e_ptr = pred + start
+        t_ptr = target + start
+        stride = width
+    windows_rows(e_ptr, t_ptr, stride, sums + plane, signs + plane, centre + plane, size, mean, weights,
+                 unit_of(pixels, height, width), row_sums + (image * SCALES * row_partials + part) * SLOTS, y0, tl.minimum(y0 + window_rows, height),
+                 x0, x0 + 1, height, width, not MASKED, MEANS, GRAD, ROWS, TILE, MASKED)

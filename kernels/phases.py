@@ -14,12 +14,13 @@ two directions in turn it owns whole rows, writes them, and passes a barrier of 
 import triton
 import triton.language as tl
 
+from mlr.kernels.counts import count_parts, count_positions, position_counts
 from mlr.kernels.geometry import (
     COARSE_TILE,
     PAD,
     SCALES,
-    SLOTS,
     TILE,
+    before_errors,
     locate,
     pitch_of,
     plane_offset,
@@ -28,7 +29,9 @@ from mlr.kernels.geometry import (
 )
 from mlr.kernels.gradients import coarse_gradient, fine_gradient, sign_sums
 from mlr.kernels.means import coarse_windows, fine_columns, fine_windows
-from mlr.kernels.pyramid import reduce_maps, reduce_quads
+from mlr.kernels.masked_adjoint import masked_sign_sums
+from mlr.kernels.pyramid import reduce_area, reduce_maps, reduce_quads
+from mlr.kernels.slots import SLOTS, TABLE_PITCH
 from mlr.kernels.stencil import STRIP, walk
 from mlr.kernels.sums import term_values, weight_table
 
@@ -43,12 +46,13 @@ _RUN_TIME = [
 
 
 @triton.jit(do_not_specialize=_RUN_TIME)
-def pyramid_kernel(pred, target, weights, errors, targets, sums, table, partials, batch, height, width, plane_units,
+def pyramid_kernel(pred, target, mask, weights, errors, targets, sums, table, partials, shares, counts, batch, height, width, plane_units,
                    start1, start2, start3, start4, start5, coarse1, coarse2, coarse3, coarse4, coarse5, column_programs,
                    quad_programs, terms01, terms23, terms45, count, stencils, windows, column_rows, reps, column_tiles,
-                   errors_partials, MEANS: tl.constexpr, GRAD: tl.constexpr, AREA: tl.constexpr, ALIGNED: tl.constexpr,
-                   BLOCK: tl.constexpr, QUAD_ROWS: tl.constexpr):
-    """Phase 1. A program is a segment of columns of scale 0, a block of coarse pixels or an image's weights.
+                   errors_partials, MEANS: tl.constexpr, GRAD: tl.constexpr, AREA: tl.constexpr, MASKED: tl.constexpr,
+                   ALIGNED: tl.constexpr, BLOCK: tl.constexpr, QUAD_ROWS: tl.constexpr):
+    """Phase 1. A program is a segment of columns of scale 0, a block of coarse pixels or an image's weights; under a mask
+    also some strips of a scale, on which it counts positions.
 
     ``ALIGNED``: rows consist of whole quads of pixels, so four of them are loaded at once.
     """
@@ -57,31 +61,53 @@ def pyramid_kernel(pred, target, weights, errors, targets, sums, table, partials
         width = (width >> 2) * 4
     starts = (start1, start2, start3, start4, start5)
     if pid < column_programs:
-        fine_columns(pred, target, sums, partials, pid, column_tiles, height, width, plane_units, column_rows,
+        fine_columns(pred, target, mask, errors, targets, sums, partials, pid, column_tiles, height, width, plane_units, column_rows,
                      errors_partials, MEANS, BLOCK)
     elif pid < column_programs + quad_programs:
-        if ALIGNED and not AREA:
+        per_image = quad_programs // batch
+        image = ((pid - column_programs) // per_image).to(tl.int64)
+        part = (pid - column_programs) % per_image
+        if AREA and MASKED:
+            reduce_area(pred, target, mask, errors, targets, shares, partials, part, image, starts, height, width,
+                        errors_partials)
+        elif ALIGNED and not AREA:
             across = tl.cdiv(width, TILE)
-            per_image = quad_programs // batch
-            image = ((pid - column_programs) // per_image).to(tl.int64)
-            part = (pid - column_programs) % per_image
             partial = partials + (image * SCALES + 1) * errors_partials + part
-            reduce_quads(pred, target, errors, targets, partial, partial + errors_partials,
+            first_errors = errors
+            first_targets = targets
+            if MASKED:
+                first_errors += plane_offset(1, starts)
+                first_targets += plane_offset(1, starts)
+            reduce_quads(pred, target, mask, first_errors, first_targets, partial, partial + errors_partials,
                          (part // across) * QUAD_ROWS, (part % across) * TILE, stencils | windows, image,
                          plane_offset(2, starts) - plane_offset(1, starts), height, width, QUAD_ROWS)
     else:
         scale, image, part, rest = locate(pid - column_programs - quad_programs, batch,
                                           (0, coarse1, coarse2, coarse3, coarse4, coarse5))
         if scale > 0:
-            start = plane_offset(scale, starts) - plane_offset(1, starts)
-            reduce_maps(pred, target, errors, targets, partials + (image * SCALES + scale) * errors_partials, part,
-                        scale, image, start, height, width, reps, AREA, BLOCK)
+            if not (AREA and MASKED):
+                start = plane_offset(scale, starts) - before_errors(starts, MASKED)
+                reduce_maps(pred, target, mask, errors, targets,
+                            partials + (image * SCALES + scale) * errors_partials, part, scale, image, start, height,
+                            width, reps, AREA, BLOCK)
+        elif MASKED:
+            used = stencils | windows
+            parts = ()
+            for k in tl.static_range(SCALES):
+                parts += (((used >> k) & 1) * count_parts(k, height, width, AREA),)
+            scale, image, part, rest = locate(rest, batch, parts)
+            if scale >= 0:
+                count_positions(mask, counts, scale, image, part, height, width, AREA)
+            else:
+                weight_table(weights, table, rest.to(tl.int64), height, width, terms01, terms23, terms45, count, GRAD,
+                             AREA, True)
         else:
-            weight_table(weights, table, rest.to(tl.int64), height, width, terms01, terms23, terms45, count, GRAD, AREA)
+            weight_table(weights, table, rest.to(tl.int64), height, width, terms01, terms23, terms45, count, GRAD, AREA,
+                         False)
 
 
 @triton.jit
-def strips(pred, target, errors, targets, local, table, strip_sums, scale, image, part, starts, height, width,
+def strips(pred, target, errors, targets, local, table, strip_sums, counts, scale, image, part, starts, height, width,
            strip_rows, strip_partials, NORMALS: tl.constexpr, GRAD: tl.constexpr, AREA: tl.constexpr,
            STRIPS: tl.constexpr, UNROLL: tl.constexpr):
     """Stencils on ``STRIPS`` strips of a map."""
@@ -92,35 +118,39 @@ def strips(pred, target, errors, targets, local, table, strip_sums, scale, image
     y0 = ((worker // per_row) * strip_rows)[:, None]
     x0 = ((worker % per_row) * STRIP)[:, None]
     partial = strip_sums + ((image * SCALES + scale) * strip_partials + worker) * SLOTS
-    keep = worker < per_row * tl.cdiv(h, strip_rows)
+    active = worker < per_row * tl.cdiv(h, strip_rows)
     plane = plane_offset(scale, starts) + image * h * pitch.to(tl.int64) + PAD
-    coarse = plane - plane_offset(1, starts)
+    coarse = plane - before_errors(starts, counts is not None)
     start = image * height * width.to(tl.int64)
-    weights = table + image * 128 + scale * SLOTS
-    if pred.dtype.element_ty == tl.float32:  # one walk serves both sources
+    weights = table + image * TABLE_PITCH + scale * SLOTS
+    if counts is not None:
+        numbers = position_counts(counts, scale, image, height, width, AREA)
+        walk(errors + coarse, targets + coarse, None, pitch, weights, numbers, local + plane, pitch, y0, strip_rows, x0,
+             h, w, partial, active, STRIPS, NORMALS, GRAD, UNROLL)
+    elif pred.dtype.element_ty == tl.float32:  # one walk serves both sources
         e_ptr = pred + start
         t_ptr = target + start
         if scale > 0:
             e_ptr = errors + coarse
             t_ptr = targets + coarse
-        walk(e_ptr, t_ptr, tl.where(scale == 0, -1.0, 0.0), tl.where(scale == 0, width, pitch), weights, local + plane,
-             pitch, y0, strip_rows, x0, h, w, partial, keep, STRIPS, NORMALS, GRAD, UNROLL)
+        walk(e_ptr, t_ptr, tl.where(scale == 0, -1.0, 0.0), tl.where(scale == 0, width, pitch), weights, None,
+             local + plane, pitch, y0, strip_rows, x0, h, w, partial, active, STRIPS, NORMALS, GRAD, UNROLL)
     elif scale == 0:
-        walk(pred + start, target + start, -1.0, width, weights, local + plane, pitch, y0, strip_rows, x0, h, w,
-             partial, keep, STRIPS, NORMALS, GRAD, UNROLL)
+        walk(pred + start, target + start, -1.0, width, weights, None, local + plane, pitch, y0, strip_rows, x0, h, w,
+             partial, active, STRIPS, NORMALS, GRAD, UNROLL)
     else:
-        walk(errors + coarse, targets + coarse, 0.0, pitch, weights, local + plane, pitch, y0, strip_rows, x0, h, w,
-             partial, keep, STRIPS, NORMALS, GRAD, UNROLL)
+        walk(errors + coarse, targets + coarse, 0.0, pitch, weights, None, local + plane, pitch, y0, strip_rows, x0, h, w,
+             partial, active, STRIPS, NORMALS, GRAD, UNROLL)
 
 
 @triton.jit(do_not_specialize=_RUN_TIME)
 def losses_kernel(pred, target, errors, targets, sums, signs, local, centre, table, partials, strip_sums, row_sums,
-                  batch, height, width, plane_units, start1, start2, start3, start4, start5, coarse1, coarse2, coarse3,
+                  counts, batch, height, width, plane_units, start1, start2, start3, start4, start5, coarse1, coarse2, coarse3,
                   coarse4, coarse5, strips0, strips1, strips2, strips3, strips4, strips5, stencils, windows,
                   coarse_programs, strip_programs, column_rows, window_rows, coarse_window_rows, strip_rows, block,
                   column_tiles, quad_partials, errors_partials, strip_partials, row_partials,
                   MEANS: tl.constexpr, NORMALS: tl.constexpr, GRAD: tl.constexpr, AREA: tl.constexpr,
-                  ALIGNED: tl.constexpr, COLUMNS: tl.constexpr, ROWS: tl.constexpr, STRIPS: tl.constexpr,
+                  MASKED: tl.constexpr, ALIGNED: tl.constexpr, COLUMNS: tl.constexpr, ROWS: tl.constexpr, STRIPS: tl.constexpr,
                   UNROLL: tl.constexpr):
     """Phase 2. A program is windows on rows of a coarse map, stencils on strips, or windows on a tile of scale 0."""
     pid = tl.program_id(0)
@@ -131,23 +161,23 @@ def losses_kernel(pred, target, errors, targets, sums, signs, local, centre, tab
         scale, image, part, _ = locate(pid, batch, (0, coarse1, coarse2, coarse3, coarse4, coarse5))
         coarse_windows(errors, sums, signs, centre, table, partials, row_sums, scale, image, part, starts, height,
                        width, plane_units, coarse_window_rows, block, quad_partials, errors_partials, row_partials,
-                       MEANS, GRAD, AREA, COLUMNS, ROWS)
+                       counts, MEANS, GRAD, AREA, COLUMNS, ROWS)
     elif pid < coarse_programs + strip_programs:
         scale, image, part, _ = locate(pid - coarse_programs, batch,
                                        (strips0, strips1, strips2, strips3, strips4, strips5))
-        strips(pred, target, errors, targets, local, table, strip_sums, scale, image, part, starts, height, width,
+        strips(pred, target, errors, targets, local, table, strip_sums, counts, scale, image, part, starts, height, width,
                strip_rows, strip_partials, NORMALS, GRAD, AREA, STRIPS, UNROLL)
     else:
-        fine_windows(pred, target, sums, signs, centre, table, partials, row_sums,
+        fine_windows(pred, target, errors, sums, signs, centre, table, partials, row_sums,
                      pid - coarse_programs - strip_programs, height, width, plane_units, column_rows, window_rows,
-                     column_tiles, errors_partials, row_partials, MEANS, GRAD, ROWS)
+                     column_tiles, errors_partials, row_partials, counts, MEANS, GRAD, AREA, ROWS)
 
 
 @triton.jit(do_not_specialize=_RUN_TIME)
-def columns_kernel(signs, column_signs, borders, boxes, folds, local, centre, table, row_sums, batch, height, width,
+def columns_kernel(signs, column_signs, borders, boxes, folds, local, centre, table, row_sums, counts, batch, height, width,
                    plane_units, start1, start2, start3, start4, start5, coarse1, coarse2, coarse3, coarse4, coarse5,
                    stencils, windows, coarse_programs, coarse_window_rows, row_partials,
-                   MEANS: tl.constexpr, AREA: tl.constexpr, SIGN_ROWS: tl.constexpr, COARSE_ROWS: tl.constexpr,
+                   MEANS: tl.constexpr, AREA: tl.constexpr, MASKED: tl.constexpr, SIGN_ROWS: tl.constexpr, COARSE_ROWS: tl.constexpr,
                    WORDS: tl.constexpr, ROWS: tl.constexpr):
     """Phase 3. A program is some rows of a coarse map, or of one sign map of scale 0.
 
@@ -173,23 +203,26 @@ def columns_kernel(signs, column_signs, borders, boxes, folds, local, centre, ta
     y1 = tl.minimum(y0 + rows, h)
     size = plane_size(plane_units)
     plane = plane_offset(scale, (start1, start2, start3, start4, start5)) + image * h * pitch_of(w).to(tl.int64)
-    if MEANS:
+    if MEANS and MASKED:
+        masked_sign_sums(signs, column_signs, scale, plane, size, first, last, y0, y1, h, w, SIGN_ROWS, COARSE_ROWS)
+        tl.debug_barrier()
+    elif MEANS:
         sign_sums(signs, column_signs, borders, boxes, folds, batch, height, width, size, scale, image, plane, first,
                   last, y0, y1, h, w, WORDS, SIGN_ROWS, COARSE_ROWS)
         tl.debug_barrier()
     if scale > 0:
         coarse_gradient(column_signs, boxes, folds, local, centre, table, row_sums, batch, height, width, size, scale,
-                        image, plane, stencils, windows, coarse_window_rows, row_partials, y0, y1, h, w, MEANS,
-                        ROWS * TILE // COARSE_TILE, COARSE_TILE)
+                        image, plane, stencils, windows, coarse_window_rows, row_partials, counts, y0, y1, h, w,
+                        MEANS, AREA, ROWS * TILE // COARSE_TILE, COARSE_TILE)
 
 
 @triton.jit(do_not_specialize=_RUN_TIME)
-def gradient_kernel(grad, terms, local, column_signs, boxes, folds, centre, table, strip_sums, row_sums, batch, height,
-                    width, plane_units, start1, start2, start3, start4, start5, terms01, terms23, terms45, count,
+def gradient_kernel(grad, terms, positions, local, errors, shares, column_signs, boxes, folds, centre, table,
+                    strip_sums, row_sums, counts, batch, height, width, plane_units, start1, start2, start3, start4, start5, terms01, terms23, terms45, count,
                     stencils, windows, window_rows, coarse_window_rows, strip_rows, strip_partials, row_partials,
                     gradient_rows,
-                    MEANS: tl.constexpr, GRAD: tl.constexpr, AREA: tl.constexpr, ALIGNED: tl.constexpr,
-                    ROWS: tl.constexpr):
+                    MEANS: tl.constexpr, GRAD: tl.constexpr, AREA: tl.constexpr, MASKED: tl.constexpr,
+                    ALIGNED: tl.constexpr, ROWS: tl.constexpr):
     """Phase 4. A program is a tile of the gradient, or the losses of one image and scale."""
     pid = tl.program_id(0)
     if ALIGNED:
@@ -197,9 +230,10 @@ def gradient_kernel(grad, terms, local, column_signs, boxes, folds, centre, tabl
     if pid < batch * SCALES:
         term_values(terms, strip_sums, row_sums, (pid // SCALES).to(tl.int64), pid % SCALES, height, width, terms01,
                     terms23, terms45, count, window_rows, coarse_window_rows, strip_rows, strip_partials,
-                    row_partials, AREA)
+                    row_partials, counts, positions, AREA)
     elif GRAD:
-        fine_gradient(grad, local, column_signs, boxes, folds, centre, table, row_sums, pid - batch * SCALES,
+        fine_gradient(grad, local, errors, shares, column_signs, boxes, folds, centre, table, row_sums, counts,
+                      pid - batch * SCALES,
                       (start1, start2, start3, start4, start5), batch, height, width, plane_units, stencils, windows,
                       window_rows, row_partials, gradient_rows, MEANS, AREA, ROWS)
 

@@ -11,15 +11,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
+from mlr.kernels import counts, geometry, slots, stencil
 from mlr.kernels.configs import Shapes
 from mlr.losses.reference import scale_size
 from mlr.losses.space import FAMILIES, KINDS, SCALES, WINDOWS
 
-# the same numbers as in the kernels (geometry, stencil)
-TILE = 128
-STRIP = 28
-PAD = 32
-SLOTS = 16
+TILE: int = geometry.TILE.value
+PAD: int = geometry.PAD.value
+STRIP: int = stencil.STRIP.value
+SLOTS: int = slots.SLOTS.value
 
 #: Kinds whose sums the row windows make; the stencils make the others.
 BY_ROWS = frozenset(FAMILIES["mean"])
@@ -55,6 +55,7 @@ class Plan:
     place: tuple[int, ...] | None  # None if they are in it
     grad: bool
     area: bool
+    masked: bool
     terms: tuple[int, int, int]  # bits of the wanted losses: two scales of 13 bits in each
     count: int
     stencils: int  # bits of the scales with losses of the stencils
@@ -86,7 +87,14 @@ class Plan:
 
 @lru_cache(maxsize=512)
 def plan(
-    batch: int, height: int, width: int, terms: tuple[int, ...], downsample: str, grad: bool, shapes: Shapes
+    batch: int,
+    height: int,
+    width: int,
+    terms: tuple[int, ...],
+    downsample: str,
+    grad: bool,
+    shapes: Shapes,
+    masked: bool = False,
 ) -> Plan:
     """The plan for losses ``terms`` of maps [batch, height, width]."""
     order = tuple(sorted(range(len(terms)), key=terms.__getitem__))
@@ -128,8 +136,16 @@ def plan(
     if width % 4 == 0 and downsample == "bicubic" and min(height, width) >= 4:
         quad_programs = cdiv(width, TILE) * cdiv(cdiv(height, 4), shapes.quad_rows)
     blocks = [cdiv(h * quads(w), shapes.block * reps) for h, w in sizes]
+    area_tiles = masked and downsample == "area"
+    if area_tiles:  # all scales together
+        quad_programs = cdiv(width, TILE) * cdiv(height, 32)
+    together = 0b111110 if area_tiles else 0b110 if quad_programs else 0
     used = stencils | windows
-    listed_blocks = listed(used & (0b111000 if quad_programs else 0b111110), blocks)
+    listed_blocks = listed(used & ~together & ~1, blocks)
+    count_parts = [
+        cdiv(cdiv(w, counts.COUNTED.value) * cdiv(h, counts.COUNT_ROWS.value), counts.COUNT_STRIPS.value)
+        for h, w in sizes
+    ]
     strips = [cdiv(w, STRIP) * cdiv(h, strip_rows) for h, w in sizes]
     tiles = [
         cdiv(h, coarse_window_rows) if k else cdiv(w, TILE) * cdiv(h, window_rows) for k, (h, w) in enumerate(sizes)
@@ -137,32 +153,38 @@ def plan(
     coarse_windows = listed(windows & ~1, tiles)
     strip_groups = listed(stencils, [cdiv(n, shapes.strips) for n in strips])
     coarse_gradients = listed(used & ~1 if grad else 0, [cdiv(h, shapes.coarse_rows) for h, _ in sizes])
-    listed_columns = columns if windows & 1 else 0
-    listed_quads = quad_programs if used & 0b110 else 0
+    listed_columns = columns if (used if masked else windows) & 1 else 0  # under a mask they also store E
+    listed_quads = quad_programs if used & together else 0
+    counting = sum(listed(used, count_parts)) if masked else 0
     grids = (
-        listed_columns + listed_quads + sum(listed_blocks) + 1,
+        listed_columns + listed_quads + sum(listed_blocks) + counting + 1,
         sum(coarse_windows) + sum(strip_groups) + (tiles[0] if windows & 1 else 0),
         sum(coarse_gradients) + (len(WINDOWS) * cdiv(height, shapes.sign_rows) if maps and windows & 1 else 0),
         SCALES + (cdiv(width, TILE) * cdiv(height, shapes.gradient_rows) if grad else 0),
     )
     errors_partials = max(columns, quad_programs, *blocks[1:])
-    borders = len(WINDOWS) * batch * SCALES * 2 if maps else 0  # rows or columns at the border
+    sign_maps = 0 if masked else maps
+    borders = len(WINDOWS) * batch * SCALES * 2 if sign_maps else 0  # rows or columns at the border
+    partial_counts = batch * SCALES * count_parts[0] * SLOTS if masked else 0
     floats = (
-        planes_of_coarse,  # errors: E^k, k >= 1
-        planes_of_coarse,  # targets: T^k
-        len(WINDOWS) * plane if means else 0,  # sums: of columns of E
+        plane if masked else planes_of_coarse,  # errors: E^k, k >= 1, under a mask k >= 0
+        plane if masked else planes_of_coarse,  # targets: T^k
+        (2 if masked else 1) * len(WINDOWS) * plane if means else 0,  # sums: of columns of E, and of V under a mask
         plane if grad else 0,  # local: gradient of the stencils, later the whole gradient of coarse scales
         plane if grad else 0,  # centre: gradient of the means that stays at its own pixel
         batch * 128,  # table: weights by slot
         batch * SCALES * errors_partials,  # partials: sums of E^k
         batch * SCALES * max(strips) * SLOTS,  # strip_sums
         batch * SCALES * max(tiles) * SLOTS,  # row_sums
+        maps if masked else 0,  # cotangents: signs over the numbers of known pixels
+        planes_of_coarse if area_tiles else 0,  # shares: 1 / number of known children
     )
     return Plan(
         order=None if sorted_already else order,
         place=None if sorted_already else place,
         grad=grad,
         area=downsample == "area",
+        masked=masked,
         terms=(bits[0] | bits[1] << 13, bits[2] | bits[3] << 13, bits[4] | bits[5] << 13),
         count=len(terms),
         stencils=stencils,
@@ -182,8 +204,9 @@ def plan(
         row_partials=max(tiles),
         workspace=(
             tuple(map(_aligned, floats)),
-            (maps, maps),  # signs, column_signs
-            tuple(map(_aligned, (borders * pitch(width), borders * pitch(width), borders * height))),  # see adjoint
+            (sign_maps, sign_maps),  # signs, column_signs
+            # borders, boxes, folds (see adjoint), counts
+            tuple(map(_aligned, (borders * pitch(width), borders * pitch(width), borders * height, partial_counts))),
         ),
         plane_units=plane // 64,
         starts=tuple(sum(planes[:k]) // 64 for k in range(1, SCALES)),

@@ -9,7 +9,8 @@ the prediction: subtracting two resampled depths would lose the digits that deci
 import triton
 import triton.language as tl
 
-from mlr.kernels.geometry import PAD, TILE, pitch_of, quads_of, quarters, scale_size
+from mlr.kernels.geometry import PAD, SCALES, TILE, pitch_of, plane_offset, quads_of, quarters, scale_size
+from mlr.kernels.masks import byte_flags, known, marked
 
 
 @triton.jit
@@ -33,6 +34,14 @@ def first_tap(length, scale, collapsed):
 
 
 @triton.jit
+def clamped_tap(i, length, height, width, scale, TAP: tl.constexpr):
+    """Input position of a tap of output i along an axis; a side that samples its middle pixel reads nothing else."""
+    collapsed = ((height >> scale) == 0) | ((width >> scale) == 0)
+    first, odd = first_tap(length, scale, collapsed)
+    return tl.minimum(tl.maximum(first + (i << scale) + tl.where(odd, 1, TAP), 0), length - 1)
+
+
+@triton.jit
 def block_exponent(length, scale):
     """`area`: the exponent of the block's side along an axis, which stops growing where one pixel is left."""
     exponent = 0
@@ -42,11 +51,12 @@ def block_exponent(length, scale):
 
 
 @triton.jit
-def reduce_maps(pred, target, errors, targets, partial, block, scale, image, start, height, width, reps,
+def reduce_maps(pred, target, mask, errors, targets, partial, block, scale, image, start, height, width, reps,
                 AREA: tl.constexpr, BLOCK: tl.constexpr):
     """E^k and T^k of ``reps`` blocks of outputs, and the sum of E^k over them; the scale starts at ``start``.
 
-    Outputs are numbered through the whole map, so small maps leave no lane idle.
+    Outputs are numbered through the whole map, so small maps leave no lane idle. Under a mask `area` has
+    ``reduce_area`` instead.
     """
     h, w = scale_size(height, width, scale, AREA)
     pitch = pitch_of(w)
@@ -84,12 +94,17 @@ def reduce_maps(pred, target, errors, targets, partial, block, scale, image, sta
             x0, odd_x = first_tap(width, scale, collapsed)
             y0 += i << scale
             x0 += j << scale
+            valid = j < w
             for ty in tl.static_range(4):
                 row = source + tl.minimum(tl.maximum(y0 + ty, 0), height - 1) * width
                 row_error = tl.zeros([BLOCK], tl.float32)
                 row_depth = tl.zeros([BLOCK], tl.float32)
                 for tx in tl.static_range(4):
                     at = row + tl.minimum(tl.maximum(x0 + tx, 0), width - 1)
+                    if mask is not None:
+                        at = source + (clamped_tap(i, height, height, width, scale, ty) * width
+                                       + clamped_tap(j, width, height, width, scale, tx))  # fmt: skip
+                        valid &= tl.load(mask + at) != 0
                     weight = tap_weight(tx, odd_x)
                     d = tl.load(target + at).to(tl.float32)
                     row_error += weight * (tl.load(pred + at).to(tl.float32) - d)
@@ -97,6 +112,9 @@ def reduce_maps(pred, target, errors, targets, partial, block, scale, image, sta
                 weight = tap_weight(ty, odd_y)
                 error += weight * row_error
                 depth += weight * row_depth
+            if mask is not None:  # what was made of unknown pixels goes no further
+                error = marked(valid, error)
+                depth = tl.where(valid, depth, 0.0)
         tl.store(errors + out + i * pitch + j, error, mask=inside)
         tl.store(targets + out + i * pitch + j, depth, mask=inside)
         total += tl.where(inside & (j < w), error, 0.0)
@@ -137,7 +155,24 @@ def quad_row(pred, target, y, x0, height, width, ROWS: tl.constexpr):
 
 
 @triton.jit
-def reduce_quads(pred, target, errors, targets, partial1, partial2, y0, x0, scales, image, start2, height, width,
+def quad_flags(mask, y, x0, height, width):
+    """Flags of the pixels that ``quad_row`` reads: bytes of the quads, and one bit higher their neighbours."""
+    row = tl.minimum(tl.maximum(y, 0), height - 1) * width
+    first = x0 + 4 * tl.arange(0, 32)[None, :]
+    word = tl.load((mask + (row + tl.minimum(first, width - 4))).to(tl.pointer_type(tl.int32)))
+    before = tl.load(mask + (row + tl.maximum(tl.minimum(first, width) - 1, 0))) != 0
+    after = tl.load(mask + (row + tl.minimum(first + 4, width - 1))) != 0
+    return byte_flags(word) | (before.to(tl.int32) << 1) | (after.to(tl.int32) << 2)
+
+
+@triton.jit
+def have(flags, WANTED: tl.constexpr):
+    """Whether all flags that are wanted are set."""
+    return (flags & WANTED) == WANTED
+
+
+@triton.jit
+def reduce_quads(pred, target, mask, errors, targets, partial1, partial2, y0, x0, scales, image, start2, height, width,
                  ROWS: tl.constexpr):
     """Scales 1 and 2 of 4 ROWS x 128 pixels at once, under `bicubic` and where rows consist of whole quads.
 
@@ -155,6 +190,14 @@ def reduce_quads(pred, target, errors, targets, partial1, partial2, y0, x0, scal
     a4, b4, c4, p4, q4, r4 = quad_row(pred, target, 4 * i + 3, x0, height, width, ROWS)
     a5, b5, _c5, p5, q5, _r5 = quad_row(pred, target, 4 * i + 4, x0, height, width, ROWS)
     q = x0 // 4 + tl.arange(0, 32)[None, :]
+    if mask is not None:
+        mask += source
+        inner = quad_flags(mask, 4 * i + 1, x0, height, width) & quad_flags(mask, 4 * i + 2, x0, height, width)
+        above = quad_flags(mask, 4 * i, x0, height, width)
+        below = quad_flags(mask, 4 * i + 3, x0, height, width)
+        middle = inner & above & below
+        above &= inner & quad_flags(mask, 4 * i - 1, x0, height, width)
+        below &= inner & quad_flags(mask, 4 * i + 4, x0, height, width)
     if (scales >> 1) & 1 != 0:
         h, w = scale_size(height, width, 1, False)
         at = image * h * pitch_of(w).to(tl.int64) + PAD + 2 * i * pitch_of(w) + x0 // 2
@@ -165,6 +208,14 @@ def reduce_quads(pred, target, errors, targets, partial1, partial2, y0, x0, scal
         e_low = tl.reshape(tl.join(cubic(a2, a3, a4, a5), cubic(b2, b3, b4, b5)), [ROWS, 64])
         t_up = tl.reshape(tl.join(cubic(p0, p1, p2, p3), cubic(q0, q1, q2, q3)), [ROWS, 64])
         t_low = tl.reshape(tl.join(cubic(p2, p3, p4, p5), cubic(q2, q3, q4, q5)), [ROWS, 64])
+        if mask is not None:
+            within = x0 // 2 + j < w
+            valid = tl.reshape(tl.join(have(above, 0x00010103), have(above, 0x01010104)), [ROWS, 64]) & within
+            e_up = marked(valid, e_up)
+            t_up = tl.where(valid, t_up, 0.0)
+            valid = tl.reshape(tl.join(have(below, 0x00010103), have(below, 0x01010104)), [ROWS, 64]) & within
+            e_low = marked(valid, e_low)
+            t_low = tl.where(valid, t_low, 0.0)
         tl.store(errors + at + j, e_up, mask=upper)
         tl.store(targets + at + j, t_up, mask=upper)
         tl.store(errors + at + pitch_of(w) + j, e_low, mask=lower)
@@ -176,9 +227,70 @@ def reduce_quads(pred, target, errors, targets, partial1, partial2, y0, x0, scal
         at = start2 + image * h * pitch_of(w).to(tl.int64) + PAD + i * pitch_of(w) + q
         inside = (i < h) & (q < quads_of(w))
         error = cubic(c1, c2, c3, c4)
+        depth = cubic(r1, r2, r3, r4)
+        if mask is not None:
+            valid = have(middle, 0x01010101) & (q < w)
+            error = marked(valid, error)
+            depth = tl.where(valid, depth, 0.0)
         tl.store(errors + at, error, mask=inside)
-        tl.store(targets + at, cubic(r1, r2, r3, r4), mask=inside)
+        tl.store(targets + at, depth, mask=inside)
         tl.store(partial2, tl.sum(tl.sum(tl.where(inside & (q < w), error, 0.0), 1), 0))
+
+
+@triton.jit
+def children_sum(x):
+    """Sums of 2 x 2 pixels."""
+    pairs = tl.sum(tl.reshape(x, [x.shape[0], x.shape[1] // 2, 2]), 2)
+    return tl.sum(tl.reshape(pairs, [x.shape[0] // 2, 2, x.shape[1] // 2]), 1)
+
+
+@triton.jit
+def reduce_area(pred, target, mask, errors, targets, shares, partials, part, image, starts, height, width,
+                errors_partials):
+    """`area` under a mask: all scales of a tile of 32 x 128 pixels, each pixel the mean of its known children.
+
+    ``shares`` gets 1 / the number of these, which the gradient needs. Children outside the map count as unknown ones,
+    so a side of one pixel needs no care.
+    """
+    source = image * height * width.to(tl.int64)
+    across = tl.cdiv(width, TILE)
+    y0 = (part // across) * 32
+    x0 = (part % across) * TILE
+    i = y0 // 2 + tl.arange(0, 16)[:, None]
+    j = x0 // 2 + tl.arange(0, 64)[None, :]
+    error = tl.zeros([16, 64], tl.float32)
+    depth = error
+    count = error
+    for down in tl.static_range(2):
+        for right in tl.static_range(2):
+            y = 2 * i + down
+            x = 2 * j + right
+            at = source + (tl.minimum(y, height - 1) * width + tl.minimum(x, width - 1))
+            valid = (tl.load(mask + at) != 0) & (y < height) & (x < width)
+            t = tl.load(target + at).to(tl.float32)
+            error += tl.where(valid, tl.load(pred + at).to(tl.float32) - t, 0.0)
+            depth += tl.where(valid, t, 0.0)
+            count += valid.to(tl.float32)
+    for k in tl.static_range(1, SCALES):
+        h, w = scale_size(height, width, k, True)
+        pitch = pitch_of(w)
+        i = (y0 >> k) + tl.arange(0, 32 >> k)[:, None]
+        j = (x0 >> k) + tl.arange(0, 128 >> k)[None, :]
+        if k > 1:
+            error = children_sum(error)
+            depth = children_sum(depth)
+            count = children_sum(count)
+        valid = (count > 0.0) & (i < h) & (j < w)
+        share = tl.where(count > 3.0, 0.25, tl.where(count > 2.0, 1.0 / 3, tl.where(count > 1.0, 0.5, 1.0)))
+        error = tl.where(valid, error * share, 0.0)
+        depth = tl.where(valid, depth * share, 0.0)
+        count = valid.to(tl.float32)
+        stored = (i < h) & (j < quads_of(w))
+        at = image * h * pitch.to(tl.int64) + (PAD + i * pitch + j)
+        tl.store(errors + (plane_offset(k, starts) + at), marked(valid, error), mask=stored)
+        tl.store(targets + (plane_offset(k, starts) + at), depth, mask=stored)
+        tl.store(shares + (plane_offset(k, starts) - plane_offset(1, starts) + at), share, mask=stored)
+        tl.store(partials + (image * SCALES + k) * errors_partials + part, tl.sum(tl.sum(error, 1), 0))
 
 
 @triton.jit
@@ -265,6 +377,28 @@ def gather_cells(start, first, q, scale: tl.constexpr, width, ROWS: tl.constexpr
 def gather_collapsed(grads, y, x, image, height, width):
     """The same for the single pixel of a scale that the map is too small for; ``grads`` points to the scale."""
     return tl.load(grads + image * (TILE + 2 * PAD) + PAD) * collapsed_axis(y, height) * collapsed_axis(x, width)
+
+
+@triton.jit
+def gather_masked_area(local, errors, shares, y, x, scales, image, starts, height, width):
+    """The same for `area` under a mask: a pixel's share of its block is the product of those of all scales between.
+
+    ``errors`` points to E at the pixels (y, x), ``scales`` holds the bits of the scales to gather from.
+    """
+    total = tl.zeros_like(x).to(tl.float32) + tl.zeros_like(y).to(tl.float32)
+    for below in tl.static_range(SCALES - 1):
+        k: tl.constexpr = SCALES - 1 - below
+        if scales >> k != 0:
+            h, w = scale_size(height, width, k, True)
+            pitch = pitch_of(w)
+            i = y >> block_exponent(height, k)
+            j = x >> block_exponent(width, k)
+            at = image * h * pitch.to(tl.int64) + (PAD + tl.minimum(i, h - 1) * pitch + tl.minimum(j, w - 1))
+            if (scales >> k) & 1 != 0:
+                total += tl.load(local + (plane_offset(k, starts) + at))
+            share = tl.load(shares + (plane_offset(k, starts) - plane_offset(1, starts) + at))
+            total *= tl.where((i < h) & (j < w), share, 0.0)
+    return tl.where(known(tl.load(errors)), total, 0.0)
 
 
 @triton.jit

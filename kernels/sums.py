@@ -4,36 +4,40 @@
 import triton
 import triton.language as tl
 
-from mlr.kernels.geometry import SCALES, SLOTS, TILE, scale_size
+from mlr.kernels import slots
+from mlr.kernels.counts import position_counts
+from mlr.kernels.geometry import SCALES, TILE, scale_size
+from mlr.kernels.masks import over
+from mlr.kernels.slots import KIND_COUNT, SLOTS, TABLE_PITCH
 from mlr.kernels.stencil import STRIP
-
-KINDS = tl.constexpr(13)
-#: Slot of the sum of the signs of M in the partial sums of the windows.
-SIGN_SLOT = tl.constexpr(13)
 
 
 @triton.jit
 def selected(slot, terms01, terms23, terms45):
-    """Whether the loss in a slot 16 k + kind is wanted: 13 bits a scale, two scales in each number."""
+    """Whether the loss in a slot SLOTS k + kind is wanted: a bit a kind, two scales in each number."""
     scale = slot // SLOTS
     kind = slot % SLOTS
     word = tl.where(scale < 2, terms01, tl.where(scale < 4, terms23, terms45))
-    return (kind < KINDS) & (scale < SCALES) & (((word >> ((scale % 2) * KINDS + kind)) & 1) != 0)
+    return (kind < KIND_COUNT) & (scale < SCALES) & (((word >> ((scale % 2) * KIND_COUNT + kind)) & 1) != 0)
 
 
 @triton.jit
 def weight_table(weights, table, image, height, width, terms01, terms23, terms45, count, GRAD: tl.constexpr,
-                 AREA: tl.constexpr):
-    """An image's weights by slot, over the number of pixels of the scale; 0 for losses that are not wanted."""
-    slot = tl.arange(0, 128)
-    value = tl.zeros([128], tl.float32)
+                 AREA: tl.constexpr, MASKED: tl.constexpr):
+    """An image's weights by slot, 0 for losses that are not wanted.
+
+    They are divided by the number of pixels of the scale; under a mask whoever reads them divides by that of positions.
+    """
+    slot = tl.arange(0, TABLE_PITCH)
+    value = tl.zeros([TABLE_PITCH], tl.float32)
     if GRAD:
         wanted = selected(slot, terms01, terms23, terms45)
         column = tl.cumsum(wanted.to(tl.int32), 0) - 1
         h, w = scale_size(height, width, slot // SLOTS, AREA)
         value = tl.load(weights + image * count + column, mask=wanted, other=0.0).to(tl.float32)
-        value /= h.to(tl.float32) * w.to(tl.float32)
-    tl.store(table + image * 128 + slot, value)
+        if not MASKED:
+            value /= h.to(tl.float32) * w.to(tl.float32)
+    tl.store(table + image * TABLE_PITCH + slot, value)
 
 
 @triton.jit
@@ -47,14 +51,17 @@ def add_partials(partial, count, slot):
 
 
 @triton.jit
-def mean_error(partials, image, scale, count, errors_partials, h, w):
-    """Mean of E^k from the ``count`` partial sums of phase 1."""
+def mean_error(partials, image, scale, count, errors_partials, h, w, pixels):
+    """Mean of E^k from the ``count`` partial sums of phase 1; ``pixels``: number of the known ones, None for all."""
     start = partials + (image * SCALES + scale) * errors_partials
     total = tl.zeros([TILE], tl.float32)
     for first in range(0, count, TILE):
         i = first + tl.arange(0, TILE)
         total += tl.load(start + i, mask=i < count, other=0.0)
-    return tl.sum(total, 0) / (h.to(tl.float32) * w.to(tl.float32))
+    if pixels is None:
+        return tl.sum(total, 0) / (h.to(tl.float32) * w.to(tl.float32))
+    else:
+        return over(tl.sum(total, 0), pixels)
 
 
 @triton.jit
@@ -64,26 +71,32 @@ def window_partials(scale, h, w, rows):
 
 
 @triton.jit
-def mean_sign(row_sums, image, scale, row_partials, h, w, rows):
-    """Mean of the sign of E - mean E: what the adjoint of the mean takes from every pixel."""
+def mean_sign(row_sums, image, scale, row_partials, h, w, rows, pixels):
+    """Mean of the sign of E - mean E: what the adjoint of the mean takes from every pixel (``pixels`` as before)."""
     count = window_partials(scale, h, w, rows)
     partial = row_sums + (image * SCALES + scale) * row_partials * SLOTS
-    return add_partials(partial, count, SIGN_SLOT) / (h * w).to(tl.float32)
+    if pixels is None:
+        return add_partials(partial, count, slots.SIGN) / (h * w).to(tl.float32)
+    else:
+        return over(add_partials(partial, count, slots.SIGN), pixels)
 
 
 @triton.jit
 def term_values(terms, strip_sums, row_sums, image, scale, height, width, terms01, terms23, terms45, count,
                 window_rows, coarse_window_rows,
-                strip_rows, strip_partials, row_partials, AREA: tl.constexpr):
-    """The losses of an image and scale: partial sums added in double precision and in a fixed order."""
+                strip_rows, strip_partials, row_partials, counts, position_numbers, AREA: tl.constexpr):
+    """The losses of an image and scale: partial sums added in double precision and in a fixed order.
+
+    Under a mask ``counts`` are the partial counts; the numbers of positions go to ``position_numbers``.
+    """
     h, w = scale_size(height, width, scale, AREA)
     strips = tl.cdiv(w, STRIP) * tl.cdiv(h, strip_rows)
     tiles = window_partials(scale, h, w, tl.where(scale == 0, window_rows, coarse_window_rows))
-    slot = tl.arange(0, 128)
+    slot = tl.arange(0, TABLE_PITCH)
     before = tl.sum((selected(slot, terms01, terms23, terms45) & (slot < scale * SLOTS)).to(tl.int32), 0)
     kind = tl.arange(0, SLOTS)
     mine = selected(scale * SLOTS + kind, terms01, terms23, terms45)
-    by_rows = (kind >= 1) & (kind <= 4)
+    by_rows = (kind >= slots.M) & (kind <= slots.M65)
     start = (image * SCALES + scale) * SLOTS
     total = tl.zeros([SLOTS], tl.float64)
     for first in range(0, tiles, 64):
@@ -97,4 +110,10 @@ def term_values(terms, strip_sums, row_sums, image, scale, height, width, terms0
                        mask=(i < strips) & (mine & (by_rows == 0))[None, :], other=0.0)
         total += tl.sum(part.to(tl.float64), 0)
     column = before + tl.cumsum(mine.to(tl.int32), 0) - 1
-    tl.store(terms + image * count + column, (total / (h * w).to(tl.float64)).to(tl.float32), mask=mine)
+    if counts is None:
+        total = total / (h * w).to(tl.float64)
+    else:
+        number = position_counts(counts, scale, image, height, width, AREA)
+        tl.store(position_numbers + image * count + column, number.to(tl.int64), mask=mine)
+        total = tl.where(number > 0, total / tl.maximum(number, 1).to(tl.float64), 0.0)
+    tl.store(terms + image * count + column, total.to(tl.float32), mask=mine)

@@ -15,7 +15,9 @@ therefore written into the padding.
 import triton
 import triton.language as tl
 
+from mlr.kernels import slots
 from mlr.kernels.geometry import PAD, pitch_of, quad, quads_of, quarters
+from mlr.kernels.masks import bits_set, known, marked
 
 #: Rows that the column sums are made for at a time.
 BLOCK_ROWS = tl.constexpr(16)
@@ -26,17 +28,21 @@ HUGE = tl.constexpr(2.0**127)
 
 
 @triton.jit
-def error_tile(e_ptr, t_ptr, stride, y, h, FIRST: tl.constexpr, PAIR: tl.constexpr, INSIDE: tl.constexpr):
-    """Eight rows of E, the first FIRST below a row y of the map; ``e_ptr`` and ``t_ptr`` [1, B] point to columns.
+def error_tile(e_ptr, t_ptr, m_ptr, stride, y, h, FIRST: tl.constexpr, PAIR: tl.constexpr, INSIDE: tl.constexpr):
+    """Eight rows of E, the first FIRST below a row y of the map; the pointers [1, B] point to columns.
 
     Row numbers are clamped unless ``INSIDE`` says that the map has them. ``PAIR``: E is formed from prediction and
-    target. The hint, which is not true, makes a lane load a column. One load for eight rows halves the time to compile:
-    Triton's choice of layouts takes time with the number of loads times the square of that of operations.
+    target, and is 0 where the mask, unless it is None, is not set. The contiguity hint is
+    false on purpose: it only steers Triton's layout, to a lane that loads a column. One load for eight rows halves the
+    time to compile: Triton's choice of layouts takes time with the number of loads times the square of that of
+    operations.
     """
     row = tl.arange(0, 8)[:, None]
     if INSIDE:
         e_ptr += stride * (y + FIRST)
         t_ptr += stride * (y + FIRST)
+        if m_ptr is not None:
+            m_ptr += stride * (y + FIRST)
     elif FIRST < 0:
         row = tl.maximum(row + (y + FIRST), 0)
     else:
@@ -44,6 +50,8 @@ def error_tile(e_ptr, t_ptr, stride, y, h, FIRST: tl.constexpr, PAIR: tl.constex
     e = tl.load(tl.max_contiguous(e_ptr + row * stride, [1, 1])).to(tl.float32)
     if PAIR:
         e -= tl.load(tl.max_contiguous(t_ptr + row * stride, [1, 1])).to(tl.float32)
+        if m_ptr is not None:
+            e = tl.where(tl.load(tl.max_contiguous(m_ptr + row * stride, [1, 1])) != 0, e, 0.0)
     return e
 
 
@@ -62,24 +70,25 @@ def rows_of(tile):
 
 
 @triton.jit
-def error_rows(e_ptr, t_ptr, stride, y, h, FIRST: tl.constexpr, COUNT: tl.constexpr, PAIR: tl.constexpr,
+def error_rows(e_ptr, t_ptr, m_ptr, stride, y, h, FIRST: tl.constexpr, COUNT: tl.constexpr, PAIR: tl.constexpr,
                INSIDE: tl.constexpr):
     """Rows y + FIRST .. y + FIRST + COUNT - 1 of E around a row y of the map, as ``error_tile`` makes them."""
     rows = ()
     for k in tl.static_range(0, COUNT, 8):
-        rows += rows_of(error_tile(e_ptr, t_ptr, stride, y, h, FIRST + k, PAIR, INSIDE))
+        rows += rows_of(error_tile(e_ptr, t_ptr, m_ptr, stride, y, h, FIRST + k, PAIR, INSIDE))
     return rows
 
 
 @triton.jit
-def block_sums(e_ptr, t_ptr, stride, at, pitch, plane_size, mask, y, h, PAIR: tl.constexpr, INSIDE: tl.constexpr):
+def block_sums(e_ptr, t_ptr, m_ptr, stride, at, pitch, plane_size, mask, y, h, PAIR: tl.constexpr,
+               INSIDE: tl.constexpr):
     """Column sums for 16 rows from y on, stored from ``at`` on; returns the sum of E over those of the map.
 
     They take 64 more rows of E, each loaded once and before the first store, which no load may pass. ``INSIDE`` says
     that the map has them all.
     """
-    above = error_rows(e_ptr, t_ptr, stride, y, h, -32, 24, PAIR, INSIDE)
-    below = error_rows(e_ptr, t_ptr, stride, y, h, 8 + BLOCK_ROWS, 24, PAIR, INSIDE)
+    above = error_rows(e_ptr, t_ptr, m_ptr, stride, y, h, -32, 24, PAIR, INSIDE)
+    below = error_rows(e_ptr, t_ptr, m_ptr, stride, y, h, 8 + BLOCK_ROWS, 24, PAIR, INSIDE)
     far = above[0]
     for i in tl.static_range(1, 24):
         far += above[i]
@@ -88,7 +97,7 @@ def block_sums(e_ptr, t_ptr, stride, at, pitch, plane_size, mask, y, h, PAIR: tl
     changes = ()
     for i in tl.static_range(BLOCK_ROWS - 1):
         changes += (below[25 - BLOCK_ROWS + i] - above[i],)
-    near = error_rows(e_ptr, t_ptr, stride, y, h, -8, 16 + BLOCK_ROWS, PAIR, INSIDE)
+    near = error_rows(e_ptr, t_ptr, m_ptr, stride, y, h, -8, 16 + BLOCK_ROWS, PAIR, INSIDE)
     s5 = near[6]
     for i in tl.static_range(7, 11):
         s5 += near[i]
@@ -114,57 +123,104 @@ def block_sums(e_ptr, t_ptr, stride, at, pitch, plane_size, mask, y, h, PAIR: tl
 
 
 @triton.jit
-def column_sums(e_ptr, t_ptr, stride, sums, plane_size, y0, y1, x0, h, w, PAIR: tl.constexpr, MEANS: tl.constexpr,
-                COLUMNS: tl.constexpr):
+def known_bits(source, stride, y, h, rows):
+    """Bits of the ``rows`` rows from y on, clamped to the map: whether their pixels are known.
+
+    ``source`` [1, B] points to columns of a mask or of E with its unknown pixels marked. The loop is not to be
+    unrolled: all loads together would take more registers than there are.
+    """
+    bits = tl.zeros([source.shape[1]], tl.int32)
+    row = tl.arange(0, 8)[:, None]
+    for k in tl.range(0, rows, 8, loop_unroll_factor=1):
+        at = tl.minimum(tl.maximum(row + (y + k), 0), h - 1) * stride
+        value = tl.load(tl.max_contiguous(source + at, [1, 1]))
+        flag = known(value) if source.dtype.element_ty == tl.float32 else value != 0
+        bits |= tl.sum(flag.to(tl.int32) << row, 0) << k
+    return bits
+
+
+@triton.jit
+def block_counts(source, stride, at, pitch, plane_size, mask, y, h):
+    """Known pixels of the columns over 5, 17 and 65 rows, for 16 rows from y on, stored from ``at`` on."""
+    above = known_bits(source, stride, y - 32, h, 32)
+    near = known_bits(source, stride, y, h, 32)
+    below = known_bits(source, stride, y + 32, h, BLOCK_ROWS)
+    n5 = bits_set(((above >> 30) & 3) | ((near & 7) << 2))
+    n17 = bits_set(((above >> 24) & 0xFF) | ((near & 0x1FF) << 8))
+    n65 = bits_set(above) + bits_set(near) + (below & 1)
+    for i in tl.static_range(BLOCK_ROWS):
+        store = mask & (y + i < h)
+        tl.store(at, n5, mask=store)
+        tl.store(at + plane_size, n17, mask=store)
+        tl.store(at + 2 * plane_size, n65, mask=store)
+        at += pitch
+        if i < BLOCK_ROWS - 1:
+            n5 += ((near >> (i + 3)) & 1) - (((above >> (30 + i)) if i < 2 else (near >> (i - 2))) & 1)
+            n17 += ((near >> (i + 9)) & 1) - (((above >> (24 + i)) if i < 8 else (near >> (i - 8))) & 1)
+            n65 += ((below >> (i + 1)) & 1) - ((above >> i) & 1)
+
+
+@triton.jit
+def column_sums(e_ptr, t_ptr, m_ptr, stride, sums, plane_size, y0, y1, x0, h, w, PAIR: tl.constexpr,
+                MEANS: tl.constexpr, COLUMNS: tl.constexpr, MASKED: tl.constexpr):
     """Column sums over 5, 17 and 65 rows for rows y0 .. y1 - 1, whole blocks or up to the last, COLUMNS from x0 on.
 
-    ``sums`` points to the image's map in the first of three planes. Returns the sum of E over these rows.
+    ``sums`` points to the image's map in the first of three planes, under a mask of six: the others get the numbers of
+    known pixels, as int32. Returns the sum of E over these rows.
     """
     pitch = pitch_of(w)
     x = x0 + tl.arange(0, COLUMNS)
     mask = x < w
     e_ptr += tl.minimum(x, w - 1)[None, :]
     t_ptr += tl.minimum(x, w - 1)[None, :]
+    if m_ptr is not None:
+        m_ptr += tl.minimum(x, w - 1)[None, :]
     total = tl.zeros([COLUMNS], tl.float32)
     # hoisting out of the loop would take registers that its loads need
     for y in tl.range(y0, y1, BLOCK_ROWS, disable_licm=True):
         if MEANS:
             at = sums + y * pitch + PAD + x
             if (y >= 32) & (h - y >= 32 + BLOCK_ROWS):
-                total += block_sums(e_ptr, t_ptr, stride, at, pitch, plane_size, mask, y, h, PAIR, True)
+                total += block_sums(e_ptr, t_ptr, m_ptr, stride, at, pitch, plane_size, mask, y, h, PAIR, True)
             else:
-                total += block_sums(e_ptr, t_ptr, stride, at, pitch, plane_size, mask, y, h, PAIR, False)
+                total += block_sums(e_ptr, t_ptr, m_ptr, stride, at, pitch, plane_size, mask, y, h, PAIR, False)
+            if MASKED:
+                counts = (at + 3 * plane_size).to(tl.pointer_type(tl.int32))
+                source = e_ptr if m_ptr is None else m_ptr
+                block_counts(source, stride, counts, pitch, plane_size, mask, y, h)
         else:
             for k in tl.static_range(0, BLOCK_ROWS, 8):
-                tile = error_tile(e_ptr, t_ptr, stride, y, h, k, PAIR, False)
+                tile = error_tile(e_ptr, t_ptr, m_ptr, stride, y, h, k, PAIR, False)
                 total += tl.sum(tl.where(tl.arange(0, 8)[:, None] + (y + k) < h, tile, 0.0), 0)
     return tl.where(mask, total, 0.0)
 
 
 @triton.jit
-def replicate(sums, plane_size, y0, y1, column, place, end, pitch, ROWS: tl.constexpr):
-    """Copies of a column in the places ``place`` .. ``end`` - 1 of each row, in all three planes."""
+def replicate(sums, plane_size, y0, y1, column, place, end, pitch, ROWS: tl.constexpr, PLANES: tl.constexpr):
+    """Copies of a column in the places ``place`` .. ``end`` - 1 of each row, in all planes."""
     for start in range(place, end, 32):
         lane = start + tl.arange(0, 32)[None, :]
         for first in range(y0, y1, ROWS):
             y = first + tl.arange(0, ROWS)[:, None]
             row = sums + y * pitch
-            for n in tl.static_range(3):
+            for n in tl.static_range(PLANES):
                 edge = tl.load(row + n * plane_size + PAD + column, mask=y < y1, other=0.0)
                 tl.store(row + n * plane_size + lane, edge + tl.zeros([ROWS, 32], tl.float32),
                          mask=(y < y1) & (lane < end))
 
 
 @triton.jit
-def pad_columns(sums, plane_size, y0, y1, left, right, w, ROWS: tl.constexpr, TILE: tl.constexpr):
+def pad_columns(sums, plane_size, y0, y1, left, right, w, ROWS: tl.constexpr, TILE: tl.constexpr,
+                PLANES: tl.constexpr):
     """The padding of the column sums at the ``left`` and at the ``right`` border: replicated columns.
 
     On the right they go on to the end of what the windows of the last tile read.
     """
     if left:
-        replicate(sums, plane_size, y0, y1, 0, 0, PAD, pitch_of(w), ROWS)
+        replicate(sums, plane_size, y0, y1, 0, 0, PAD, pitch_of(w), ROWS, PLANES)
     if right:
-        replicate(sums, plane_size, y0, y1, w - 1, w + PAD, tl.cdiv(w, TILE) * TILE + 2 * PAD, pitch_of(w), ROWS)
+        end = tl.cdiv(w, TILE) * TILE + 2 * PAD
+        replicate(sums, plane_size, y0, y1, w - 1, w + PAD, end, pitch_of(w), ROWS, PLANES)
 
 
 @triton.jit
@@ -251,32 +307,78 @@ def one_window(total, e, box, valid, weight, own, words, store, ROWS: tl.constex
 
 
 @triton.jit
-def window_signs(totals, sums, signs, plane_size, e, mean, weights, centre, y, x0, inside, h, w, ROWS: tl.constexpr,
-                 TILE: tl.constexpr, MEANS: tl.constexpr, GRAD: tl.constexpr):
+def one_masked_window(total, e, row, count, valid, weight, own, at, store, x0, WINDOW: tl.constexpr,
+                      ROWS: tl.constexpr, QUADS: tl.constexpr, GRAD: tl.constexpr):
+    """``one_window`` under a mask: the mean runs over the known pixels of the window, which ``count`` has the column
+    sums of, and ``at`` gets not the sign but the sign over the number of these pixels."""
+    count = count.to(tl.pointer_type(tl.int32))
+    if WINDOW == 5:
+        box = box5_row(row, x0, ROWS, QUADS)
+        number = box5_row(count, x0, ROWS, QUADS)
+    else:
+        box = box_row(row, x0, WINDOW // 2, ROWS, QUADS)
+        number = box_row(count, x0, WINDOW // 2, ROWS, QUADS)
+    share = 1.0 / tl.maximum(number, 1).to(tl.float32)
+    d = e - box * share
+    if GRAD:
+        s = sign(d, valid)
+        own += s * weight
+        tl.store(at, s * share, mask=store)
+    return add_up(total, d, valid, ROWS), own
+
+
+@triton.jit
+def window_signs(totals, sums, signs, plane_size, e, mean, weights, unit, centre, y, x0, inside, h, w,
+                 ROWS: tl.constexpr, TILE: tl.constexpr, MEANS: tl.constexpr, GRAD: tl.constexpr,
+                 MASKED: tl.constexpr):
     """Signs of E - mean and of E - box E on a tile from x0 on; ``totals`` of |.| of M, M5, M17, M65 and of M's signs.
 
     Writes the signs of the three windows plus one as bytes (0, 1, 2) and, to ``centre``, the weighted sum of all four
-    signs: the part of the gradient that stays at its own pixel. Returns the totals with this tile's share.
+    signs: the part of the gradient that stays at its own pixel. Returns the totals with this tile's share. ``unit`` is
+    0 where all of these losses are 0 by definition, on a map of one pixel, else 1.
+
+    Under a mask ``weights`` are the four weights, ``signs`` gets what ``one_masked_window`` says, and ``centre`` marks
+    unknown pixels as E does.
     """
     m, m5, m17, m65, signs_m = totals
     line = tl.minimum(y, h - 1) * pitch_of(w) + PAD
-    valid = tl.where(inside, 1.0, 0.0)
+    if MASKED:
+        inside &= known(e)
+    valid = tl.where(inside, unit, 0.0)
     s = sign(e - mean, valid)
-    own = s * tl.load(weights + 1)
+    if MASKED:
+        own = s * weights[0]
+    else:
+        own = s * tl.load(weights + slots.M)
     m = add_up(m, e - mean, valid, ROWS)
     s0, s1, s2, s3 = quarters(s, ROWS)
     signs_m += (s0 + s1) + (s2 + s3)
-    if MEANS:
+    if MEANS and MASKED:
+        x = x0 + tl.arange(0, TILE)[None, :]
+        store = (y < h) & (x < quads_of(w))
+        at = signs + (line + x)
+        row = sums + line
+        m5, own = one_masked_window(m5, e, row, row + 3 * plane_size, valid, weights[1], own, at, store, x0, 5, ROWS,
+                                    TILE // 4, GRAD)
+        row += plane_size
+        m17, own = one_masked_window(m17, e, row, row + 3 * plane_size, valid, weights[2], own, at + plane_size, store,
+                                     x0, 17, ROWS, TILE // 4, GRAD)
+        row += plane_size
+        m65, own = one_masked_window(m65, e, row, row + 3 * plane_size, valid, weights[3], own, at + 2 * plane_size,
+                                     store, x0, 65, ROWS, TILE // 4, GRAD)
+    elif MEANS:
         store = y < h
         words = (signs + line + x0).to(tl.pointer_type(tl.int32)) + tl.arange(0, TILE // 4)[None, :]
         size = plane_size // 4  # in words
         box = box5_row(sums + line, x0, ROWS, TILE // 4) * (1.0 / 25)
-        m5, own = one_window(m5, e, box, valid, weights + 2, own, words, store, ROWS, GRAD)
+        m5, own = one_window(m5, e, box, valid, weights + slots.M5, own, words, store, ROWS, GRAD)
         box = box_row(sums + plane_size + line, x0, 8, ROWS, TILE // 4) * (1.0 / 289)
-        m17, own = one_window(m17, e, box, valid, weights + 3, own, words + size, store, ROWS, GRAD)
+        m17, own = one_window(m17, e, box, valid, weights + slots.M17, own, words + size, store, ROWS, GRAD)
         box = box_row(sums + 2 * plane_size + line, x0, 32, ROWS, TILE // 4) * (1.0 / 4225)
-        m65, own = one_window(m65, e, box, valid, weights + 4, own, words + 2 * size, store, ROWS, GRAD)
+        m65, own = one_window(m65, e, box, valid, weights + slots.M65, own, words + 2 * size, store, ROWS, GRAD)
     if GRAD:
+        if MASKED:
+            own = marked(inside, own)
         x = x0 + tl.arange(0, TILE)[None, :]
         tl.store(centre + line + x, own, mask=(y < h) & (x < quads_of(w)))
     return m, m5, m17, m65, signs_m

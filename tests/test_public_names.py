@@ -16,7 +16,8 @@ PUBLIC = {
     "mlr": (
         "DepthMetrics", "DepthModel", "EqualContribution", "FixedWeights", "LossBalancer", "LossSpace", "MultiLoss",
         "MultiLossOutput", "Rebalancing", "__version__", "backend", "backend_report", "depth_metrics",
-        "known_depth", "lambda_staircase", "load_checkpoint", "multi_loss", "multi_loss_terms", "save_checkpoint",
+        "known_depth", "lambda_staircase", "load_checkpoint", "multi_loss", "multi_loss_terms", "open_model",
+        "save_checkpoint",
     ),
     "mlr.balancing": (
         "BALANCERS", "CoVWeighting", "DynamicWeightAverage", "EqualContribution", "FixedWeights", "LossBalancer",

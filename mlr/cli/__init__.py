@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from mlr.utils.optional import missing_explained
 
-__all__ = ["main", "train_command"]
+__all__ = ["main", "train_command", "training_parser"]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -30,6 +31,13 @@ def train_command(argv: Sequence[str] | None = None) -> int:
         The exit code, as of :func:`main`.
     """
     return _run("train_command", argv)
+
+
+def training_parser() -> Any:
+    """The parser of ``python train.py``."""
+    from mlr.cli import commands
+
+    return commands.training_parser()
 
 
 def _run(name: str, argv: Sequence[str] | None) -> int:

@@ -7,6 +7,7 @@ resumed run the same as an uninterrupted one.
 
 from __future__ import annotations
 
+import inspect
 import os
 import warnings
 from collections.abc import Iterator
@@ -160,6 +161,7 @@ class DepthData(L.LightningDataModule):
         train_length: scenes in an epoch of "rooms".
         val_length: scenes to validate on of "rooms".
         options: of the reader, e.g. "kb_crop=true,list_file=mine.txt"; see docs/data.md.
+        max_depth: deepest median depth of a frame that is believed, metres; None = the reader's 100.
 
     Raises:
         ValueError, DataError: from :meth:`setup`, naming the flag or the file.
@@ -179,11 +181,12 @@ class DepthData(L.LightningDataModule):
         train_length: int = 800,
         val_length: int = 100,
         options: str = "",
+        max_depth: float | None = None,
     ) -> None:
         super().__init__()
         self.data, self.root, self.size, self.batch_size, self.seed = data, root, size, batch_size, seed
         self.augment = renamed.AUGMENTATIONS.get(augment, augment)
-        self.holes, self.depth_unit, self.options = holes, depth_unit, options
+        self.holes, self.depth_unit, self.options, self.max_depth = holes, depth_unit, options, max_depth
         self.lengths = {"train": train_length, "val": val_length}
         self.workers = min(max((os.cpu_count() or 2) - 1, 1), 8) if workers < 0 else workers
         self.datasets: dict[str, DepthDataset] = {}
@@ -192,20 +195,9 @@ class DepthData(L.LightningDataModule):
     @classmethod
     def from_config(cls, config: TrainingSettings) -> DepthData:
         """The data that the settings of a run name."""
-        return cls(
-            data=config.data,
-            root=config.root,
-            size=config.height_width,
-            batch_size=config.batch_size,
-            workers=config.workers,
-            seed=config.seed,
-            augment=config.augment,
-            holes=config.holes,
-            depth_unit=config.depth_unit,
-            options=config.data_options,
-            train_length=config.train_length,
-            val_length=config.val_length,
-        )
+        same = set(inspect.signature(cls).parameters) - {"size", "options"}
+        given = {name: getattr(config, name) for name in same if hasattr(config, name)}
+        return cls(size=config.height_width, options=config.data_options, **given)
 
     def setup(self, stage: str) -> None:
         """Open the data set and look at its first frames, so that what is wrong with it shows before training."""
@@ -232,7 +224,9 @@ class DepthData(L.LightningDataModule):
         """Share of the pixels with known depth in a few training frames, evenly spread."""
         dataset = Transformed(self.datasets["train"], None, self.seed, "mask")
         count = min(frames, len(dataset))
-        shares = [dataset.filled(i * len(dataset) // count)["valid"].float().mean() for i in range(count)]
+        with warnings.catch_warnings():  # training says it again when the frames' turn comes
+            warnings.simplefilter("ignore")
+            shares = [dataset.filled(i * len(dataset) // count)["valid"].float().mean() for i in range(count)]
         return float(torch.stack(shares).mean())
 
     def left_out(self) -> str:
@@ -267,6 +261,8 @@ class DepthData(L.LightningDataModule):
             if "unit" not in dataset_options(self.data):
                 raise ValueError(f"--depth-unit is not for --data {self.data}, whose unit is known")
             options["unit"] = self.depth_unit
+        if self.max_depth is not None:
+            options["max_depth"] = self.max_depth
         if check_dataset(self.data) == "rooms":
             check_root(self.data, self.root)
             height, width = self.size

@@ -97,6 +97,16 @@ def read_image(
     return np.repeat(np.rint(grey / 257).astype(np.uint8)[..., None], 3, axis=2)
 
 
+def image_size(file: str | Path | BinaryIO, name: str | None = None) -> tuple[int, int]:
+    """Height and width of an image as it is stored.
+
+    Raises:
+        DataError: the file is missing or no image.
+    """
+    with _opened(file, name or str(file), "image", IMAGE_FORMATS) as image:
+        return image.height, image.width
+
+
 def orientation(file: str | Path | BinaryIO, name: str | None = None) -> int:
     """EXIF orientation of an image, 1 to 8; 1 is upright, and 5 to 8 swap height and width.
 

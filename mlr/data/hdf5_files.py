@@ -104,7 +104,7 @@ class Disk:
     is let finish, and the file is thrown away.
 
     Args:
-        path: the file; it is written anew.
+        path: the file; an earlier one is overwritten.
 
     Attributes:
         error: the first error; nothing is written after it.

@@ -10,12 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from mlr.data.sample import Region
 from mlr.evaluation.edges import EDGE_THRESHOLDS, edge_metrics
 from mlr.evaluation.metrics import METRICS, aggregate, score_table
 from mlr.evaluation.normals import normal_angle
 from mlr.evaluation.protocols import Protocol, get_protocol
+from mlr.models.inference import infer
 
 #: Metrics of structure by name: edges by threshold in centimetres, and the mean angle of the normals in degrees. An
 #: image without an edge has no score in some of them; every image that has one counts once.
@@ -26,9 +29,8 @@ STRUCTURE = (
 
 
 @torch.no_grad()
-def structure_table(pred: Tensor, target: Tensor, mask: Tensor | None, protocol: Protocol) -> Tensor:
-    """Scores of structure of a batch, [B, 10] in the order of :data:`STRUCTURE`, on the maps that a protocol scores."""
-    pred, target, mask = protocol.prepare(pred, target, mask)
+def structure_table(pred: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+    """Scores of structure of a batch [B, 1, H, W], [B, 10] in the order of :data:`STRUCTURE`."""
     edges = [edge_metrics(pred, target, mask, threshold) for threshold in EDGE_THRESHOLDS]
     columns = [scores[name] for scores in edges for name in ("precision", "recall", "f1")]
     return torch.stack([*columns, normal_angle(pred, target, mask)], 1)
@@ -36,25 +38,41 @@ def structure_table(pred: Tensor, target: Tensor, mask: Tensor | None, protocol:
 
 @torch.no_grad()
 def predict(
-    model: Callable[[Tensor], Tensor], image: Tensor, protocol: str | Protocol, flip_average: bool | None = None
+    model: Callable[[Tensor], Tensor],
+    image: Tensor,
+    protocol: str | Protocol,
+    size: tuple[int, int] | None = None,
+    flip: bool | None = None,
+    device: torch.device | None = None,
 ) -> Tensor:
-    """Predict depth as a protocol wants it: its rows of the image, its input size, with the mirrored image or not.
+    """Predict depth as a protocol prescribes the input, by the way of :meth:`mlr.DepthModel.infer`.
 
     Args:
         model: network from [B, 3, h, w] in [0, 1] to depth [B, 1, h, w].
-        image: [B, 3, H, W] in [0, 1], at the camera's size.
+        image: [B, 3, H, W] at the camera's size, bytes or floats in [0, 1].
         protocol: name or :class:`Protocol`.
-        flip_average: average with the prediction of the mirrored image; None = as the protocol says.
+        size: (height, width) of the network's input where the protocol has none; None = the image's.
+        flip: average with the prediction of the mirrored image; None = as the protocol says.
+        device: where the model is; None = where the image is.
 
     Returns:
-        Depth in metres, [B, 1, h, w], float32, at the size of the network's input.
+        Depth in metres, float32, [B, 1, h, w]: at the size of the part of the image that the protocol shows, or, where
+        it prescribes the resize, at the size of the network's input.
+
+    Raises:
+        ValueError: the protocol is defined on images of another size.
     """
-    protocol = get_protocol(protocol)
-    image = protocol.input(image)
-    depth = model(image).float()
-    if protocol.flip_average if flip_average is None else flip_average:
-        depth = (depth + model(image.flip(-1)).float().flip(-1)) / 2
-    return depth
+    given = get_protocol(protocol).input
+    try:
+        image = given.part(image)
+    except ValueError as error:
+        raise ValueError(f"protocol {get_protocol(protocol).name!r}: {error}") from error
+    size = given.size or size or (image.shape[-2], image.shape[-1])
+    if given.resize == "bicubic":
+        image = image / 255 if image.dtype == torch.uint8 else image
+        if tuple(image.shape[-2:]) != size:
+            image = F.interpolate(image, size=size, mode="bicubic", align_corners=False)
+    return infer(model, image, size, given.flip_average if flip is None else flip, device)
 
 
 class Scores:
@@ -81,7 +99,14 @@ class Scores:
         self._structures: list[Tensor] = []
         self._pixels: list[Tensor] = []
 
-    def add(self, ids: list[str], pred: Tensor, target: Tensor, mask: Tensor | None = None) -> None:
+    def add(
+        self,
+        ids: list[str],
+        pred: Tensor,
+        target: Tensor,
+        mask: Tensor | None = None,
+        region: Region | None = None,
+    ) -> None:
         """Score a batch.
 
         Args:
@@ -89,6 +114,7 @@ class Scores:
             pred: predicted depth in metres, [B, h, w] or [B, 1, h, w].
             target: true depth in metres, [B, H, W] or [B, 1, H, W].
             mask: True where the pixel counts.
+            region: what the predictions cover of the targets' frame; None = all of it.
 
         Raises:
             ValueError: the numbers of ids, predictions and targets differ, or the protocol refuses the maps; the
@@ -97,8 +123,9 @@ class Scores:
         if len(ids) != len(pred):
             raise ValueError(f"{len(ids)} ids for {len(pred)} predictions")
         try:
-            table, pixels = score_table(pred, target, mask, self.protocol)
-            structure = structure_table(pred, target, mask, self.protocol)
+            pred, target, mask = self.protocol.prepare(pred, target, mask, region)
+            table, pixels = score_table(pred, target, mask, self.protocol.inclusive)
+            structure = structure_table(pred, target, mask)
         except ValueError as error:
             raise ValueError(f"{', '.join(ids[:3])}{' ...' if len(ids) > 3 else ''}: {error}") from error
         self.ids += ids

@@ -183,16 +183,18 @@ def score(checkpoint: Path, frames: Any, run: PlannedRun, batch: int = 8) -> dic
     from mlr.evaluation.protocols import get_protocol
     from mlr.models.depth_model import open_model
 
-    model = open_model(checkpoint, run.config.device).model.eval().to(memory_format=torch.channels_last)
+    trained = open_model(checkpoint, run.config.device)
+    model = trained.model.to(memory_format=torch.channels_last)  # as in training
     protocol = get_protocol(run.evaluation.protocol)
     size = parse_size(run.evaluation.size) if run.evaluation.size else run.config.height_width
-    protocol = replace(protocol, input_size=protocol.input_size or size)
-    scores, device = Scores(run.evaluation.protocol), model.pixel_mean.device
+    scores = Scores(protocol)
     for samples in DataLoader(frames, batch_size=batch, collate_fn=list):
-        image = torch.stack([s["image"].as_subclass(Tensor).float() / 255 for s in samples])
-        target, valid = (torch.stack([s[name].as_subclass(Tensor) for s in samples]) for name in ("depth", "valid"))
-        depth = predict(model, image.to(device), protocol).cpu()
-        scores.add([s["id"] for s in samples], depth, target, None if protocol.needs_full else valid)
+        image, target, valid = (
+            torch.stack([sample[name].as_subclass(Tensor) for sample in samples])
+            for name in ("image", "depth", "valid")
+        )
+        depth = predict(model, image, protocol, size, device=trained.device).cpu()
+        scores.add([sample["id"] for sample in samples], depth, target, None if protocol.needs_full else valid)
     means = scores.means() | scores.structure_means()
     return {name: None if math.isnan(value) else value for name, value in means.items()}
 

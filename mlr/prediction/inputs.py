@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Images and videos that a command line names, and their pictures as 8-bit RGB."""
+"""Images, videos and frames of data sets that a command line names, and their pictures as 8-bit RGB."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ import glob
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import takewhile
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from mlr.data.datasets.base import DepthDataset
 from mlr.data.datasets.folder import IMAGE_SUFFIXES
 from mlr.data.depth_files import DataError, read_image
 from mlr.prediction.video import VIDEO_SUFFIXES, read_video
@@ -32,6 +33,19 @@ class Input:
     def is_video(self) -> bool:
         """Whether the file holds many pictures."""
         return self.path.suffix.lower() in VIDEO_SUFFIXES
+
+
+@dataclass(frozen=True)
+class FrameInput(Input):
+    """A frame of a data set.
+
+    Attributes:
+        dataset: the data set.
+        index: of the frame.
+    """
+
+    dataset: DepthDataset
+    index: int
 
 
 @dataclass(frozen=True)
@@ -86,6 +100,22 @@ def find_inputs(words: Iterable[str], out: Path) -> tuple[list[Input], int]:
     return list(found.values()), len(ignored)
 
 
+def frame_inputs(dataset: DepthDataset) -> list[Input]:
+    """The frames of a data set; each is called by its id, without the suffix of its image.
+
+    Raises:
+        DataError: an id would lead out of the folder of the outputs.
+    """
+    inputs: list[Input] = []
+    for index in range(len(dataset)):
+        path = PurePosixPath(dataset.name(index))
+        name = path.with_suffix("") if path.suffix.lower() in IMAGE_SUFFIXES else path
+        if name.is_absolute() or ".." in name.parts or not name.name:
+            raise DataError(f"the frame {str(path)!r} has an id that cannot name a file below --out")
+        inputs.append(FrameInput(Path(path), name.as_posix(), dataset, index))
+    return inputs
+
+
 def _expand(word: str, out: Path) -> tuple[Path, list[Path]]:
     """Files of a folder or a pattern, sorted, and the folder that their names begin at."""
     path = Path(word)
@@ -121,7 +151,9 @@ def read_pictures(file: Input) -> Iterator[Picture]:
     Raises:
         DataError: the file is broken; the pictures before the fault have been given by then.
     """
-    if file.is_video:
+    if isinstance(file, FrameInput):
+        yield Picture(file.name, file.dataset.read(file.index)[0])
+    elif file.is_video:
         for number, image in enumerate(read_video(file.path)):
             yield Picture(f"{file.name}/{number:06d}", image)
     else:

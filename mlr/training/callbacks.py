@@ -18,6 +18,7 @@ from rich.console import Console
 from mlr.balancing import RebalanceRecord
 from mlr.models.checkpoints import save_checkpoint
 from mlr.training.tables import BALANCING, Table, read_balancing, read_metrics
+from mlr.utils.console import plain
 from mlr.utils.files import atomic_save
 
 
@@ -110,32 +111,50 @@ class EpochReport(RebalanceListener):
         console: where to print.
     """
 
+    #: Steps before the first estimate of the time left, after one that warms up.
+    FIRST = 5
+
     def __init__(self, console: Console) -> None:
         self.console = console
-        self._start = self._first = 0.0
+        self._start = self._first_step = 0.0
+        self._first = 0
 
-    def _print(self, trainer: L.Trainer, line: str) -> None:
+    def _print(self, trainer: L.Trainer, line: str, style: str = "") -> None:
         # a line printed past a live progress bar would be drawn over
-        console = getattr(trainer.progress_bar_callback, "_console", None) or self.console
-        console.print(line, highlight=False, soft_wrap=True)
+        plain(getattr(trainer.progress_bar_callback, "_console", None) or self.console, line, style)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Start the clock for the estimate of the time left."""
         self._start, self._first = time.monotonic(), trainer.current_epoch
 
     @rank_zero_only
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any) -> None:
+        """How long the run will take, once a few steps are done."""
+        batch, batches = int(args[-1]), int(trainer.num_training_batches)
+        if trainer.current_epoch != self._first or batch > self.FIRST:
+            return
+        if batch == 0:
+            self._first_step = time.monotonic()
+        elif batch == self.FIRST:
+            step = (time.monotonic() - self._first_step) / batch
+            left = step * (batches * ((trainer.max_epochs or 0) - self._first) - batch - 1)
+            self._print(trainer, f"  {step:.2f} s a step: about {_duration(left)} to go, without validation", "dim")
+
+    @rank_zero_only
     def on_rebalance(self, trainer: L.Trainer, record: RebalanceRecord) -> None:
-        """What the rebalancing did."""
-        names = sorted(zip(record.contributions, record.names, strict=True), reverse=True)[:3]
-        # the period that initialises has no lambda, and balancers other than the paper's never have one
-        what = "" if record.lam is None else f"lambda {record.lam:+.1f}, {len(record.clipped)} clipped; "
-        top = ", ".join(f"{name} {100 * share:.1f}%" for share, name in names)
-        notes = f", {record.dropped} images dropped" if record.dropped else ""
-        notes += f", {len(record.held)} losses held" if record.held else ""
-        self._print(
-            trainer,
-            f"  [dim]step {record.step:>6}  period {record.period:>2}: {what}largest shares {top}{notes}[/dim]",
-        )
+        """What the rebalancing did, and why."""
+        count = len(record.names)
+        if record.lam is None:
+            what = f"the {count} losses get equal shares of the total" if record.period == 0 else "new weights"
+        else:
+            towards = "losses that fall fast" if record.lam > 0 else "losses that fall slowly"
+            what = f"lambda {record.lam:+.1f}" + (f", towards {towards}" if record.lam else ", the weights stay")
+            names = sorted(zip(record.contributions, record.names, strict=True), reverse=True)[:3]
+            what += "; largest shares " + ", ".join(f"{name} {100 * share:.1f} %" for share, name in names)
+        notes = f"; {len(record.clipped)} of {count} changes limited" if record.clipped else ""
+        notes += f"; {len(record.held)} losses keep their weight" if record.held else ""
+        notes += f"; {record.dropped} images left out, whose losses are not finite" if record.dropped else ""
+        self._print(trainer, f"  step {record.step:>6}, rebalancing {record.period + 1}: {what}{notes}", "dim")
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Loss and scores of the epoch, and how long the rest will take."""
@@ -147,7 +166,8 @@ class EpochReport(RebalanceListener):
         eta = f"  about {_duration(left)} left" if done < total else ""
         self._print(
             trainer,
-            f"epoch {done:>2}/{total}  loss {float(m['train/loss_epoch']):.4f}  "
+            # the total under the weights in force falls and rises with them
+            f"epoch {done:>2}/{total}  mean of the losses {float(m['train/equal_loss_epoch']):.4f}  "
             f"delta1 {float(m['val/delta1']):.3f}  rmse {float(m['val/rmse']):.3f} m  "
             f"abs_rel {float(m['val/abs_rel']):.3f}{eta}",
         )

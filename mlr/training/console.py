@@ -12,18 +12,19 @@ from rich.table import Table
 from mlr.data import DepthData
 from mlr.losses import LossSpace, backend_report
 from mlr.training.settings import TrainingSettings
+from mlr.utils.console import plain
 
 
 def say(console: Console, what: str, text: str) -> None:
     """Print a line of the introduction: a word, and what there is to say about it."""
-    console.print(f"{what:<9} {text}", highlight=False, soft_wrap=True)
+    plain(console, f"{what:<9} {text}")
 
 
 def introduce(console: Console, config: TrainingSettings, data: DepthData) -> None:
-    """Say what is about to happen, and why where it was not asked for."""
+    """Print the run's data, losses and backend; explain defaults that the user did not choose."""
     say(console, "data", data.describe())
     if config.data == "rooms":
-        why = "built-in scenes, because no data set was named: --data nyu --root FOLDER trains on NYU Depth v2"
+        why = "built-in scenes, which need no files: --data nyu --root FOLDER trains on NYU Depth v2"
         say(console, "", f"({why})")
     say(console, "holes", _holes(config, data))
     say(console, "losses", f"{len(config.space)} of {len(LossSpace())} ({config.losses}), {config.balancer}")
@@ -47,10 +48,8 @@ def _holes(config: TrainingSettings, data: DepthData) -> str:
 
 def score_line(console: Console, what: str, scores: dict[str, float]) -> None:
     """Print three of the scores on a line."""
-    console.print(
-        f"{what:<16} delta1 {scores['delta1']:.3f}  rmse {scores['rmse']:.3f} m  abs_rel {scores['abs_rel']:.3f}",
-        highlight=False,
-    )
+    text = f"{what:<16} delta1 {scores['delta1']:.3f}  rmse {scores['rmse']:.3f} m  abs_rel {scores['abs_rel']:.3f}"
+    plain(console, text)
 
 
 def summary(*columns: dict[str, float]) -> Table:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from mlr.losses.space import KINDS, SCALES
 from mlr.training.tables import read_balancing, read_metrics
+from mlr.utils.files import atomic_write
 
 #: Near is blue and far is red, as in the paper's Fig. 4.
 DEPTH_COLOURS = "jet"
@@ -136,6 +137,7 @@ def bubbles(axis: Any, shares: dict[str, float], before: dict[str, float] | None
 
 
 def _save(figure: Any, path: Path) -> Path:
-    figure.savefig(path, dpi=110)
+    with atomic_write(path) as partial:
+        figure.savefig(partial, dpi=110, format="png")
     plt.close(figure)
     return path

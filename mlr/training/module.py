@@ -144,11 +144,11 @@ class DepthTraining(L.LightningModule):
                     callback.on_rebalance(self.trainer, record)
 
     def on_validation_start(self) -> None:
-        """Refuse a network that is beyond help before it replaces the files of the last good one."""
+        """Refuse a network with numbers that are not finite before it replaces the files of the last good one."""
         if self.trainer.state.fn != "fit":
             return
         finite = [x.isfinite().all() for x in self.model.state_dict().values() if x.is_floating_point()]
-        if not torch.stack(finite).all():  # the only number that is waited for
+        if not torch.stack(finite).all():  # the single synchronisation
             found = self.nonfinite.read()
             self._refuse_divergence("the network holds numbers that are not finite" + (f": {found}" if found else ""))
 

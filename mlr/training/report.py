@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``mlr report``: the figures of a run drawn anew, and a page about it, from the files it left."""
+"""``mlr report``: the figures of a run drawn again, and a page about it, from the files it left."""
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -19,6 +20,7 @@ from mlr.training import figures
 from mlr.training.run import Run
 from mlr.training.settings import TrainingSettings
 from mlr.training.tables import read_balancing, read_metrics
+from mlr.utils.console import plain, shown
 from mlr.utils.files import atomic_write
 from mlr.utils.renamed import current_metrics
 
@@ -33,7 +35,7 @@ FIGURES = ("curves", "contributions", "samples")
 
 
 def report(run: Path) -> int:
-    """Draw the figures of a run anew and write a page about it, report.md, into its folder.
+    """Draw the figures of a run again and write a page about it, report.md, into its folder.
 
     The run may still go on or have been stopped. Its data is needed for the figure of samples alone, which otherwise
     stays as it is.
@@ -59,13 +61,13 @@ def report(run: Path) -> int:
     try:
         draw_samples(run, config)
     except (ValueError, OSError) as error:
-        console.print(f"samples.png is not drawn anew: {error}", style="yellow", highlight=False, soft_wrap=True)
+        plain(console, f"samples.png is not drawn again: {error}", "yellow")
     text = page(opened, config)
     pictures = [f"![{name}]({name}.png)" for name in FIGURES if (run / f"{name}.png").is_file()]
     with atomic_write(run / "report.md") as partial:
         partial.write_text("\n\n".join([text, "## Figures", *pictures]) + "\n")
     Console().print(Markdown(text))
-    console.print(f"the page is {run / 'report.md'}", highlight=False, soft_wrap=True)
+    plain(console, f"the page is {run / 'report.md'}")
     return 0
 
 
@@ -96,7 +98,7 @@ def page(run: Run, config: TrainingSettings) -> str:
         "machine": ", ".join(f"{name} {value}" for name, value in record.get("machine", {}).items() if value),
     }
     parts = [
-        f"# {run.path.resolve().name}",
+        f"# {_verbatim(run.path.resolve().name)}",
         _table(["setting", "value"], settings + [[name, value] for name, value in ran_on.items() if value]),
         "## Scores",
         "On the validation images at the working size, over measured pixels; `mlr evaluate` scores under published "
@@ -125,7 +127,7 @@ def _balancing(run: Path) -> list[str]:
         [
             term,
             *(f"{100 * float(period[term]['contribution']):.2f} %" for period in (first, last)),
-            last[term]["weight"],
+            f"{float(last[term]['weight']):.4g}",
         ]
         for term in ordered
     ]
@@ -146,5 +148,10 @@ def _number(value: Any) -> str:
 
 
 def _table(header: list[str], rows: list[list[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+    first, *rest = ("| " + " | ".join(map(_verbatim, line)) + " |" for line in [header, *rows])
+    return "\n".join([first, "|" + " --- |" * len(header), *rest])
+
+
+def _verbatim(text: str) -> str:
+    """A text that Markdown shows as it is: stars, brackets and bars escaped, and underscores but those within words."""
+    return re.sub(r"[\\`*\[\]<>|#]|(?<!\w)_|_(?!\w)", lambda match: "\\" + match[0], shown(text).replace("\n", " "))

@@ -145,37 +145,19 @@ class Run:
 
     @rank_zero_only
     def write_config(self, config: TrainingSettings) -> None:
-        """Write the settings; the folder is none of them, so that they serve another run."""
+        """Write the settings. ``out`` is not saved, so config.yaml can start another run."""
         with atomic_write(self.config_file) as partial:
             partial.write_text(yaml.safe_dump(config.as_dict() | {"out": None}, sort_keys=False))
 
-    def config(self) -> dict[str, Any]:
+    def training_settings(self) -> TrainingSettings:
         """The settings of the run.
 
         Raises:
-            ValueError: the file is damaged.
+            ValueError: the file is damaged, or of another version.
         """
-        try:
-            settings = yaml.safe_load(self.config_file.read_text())
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise ValueError(f"{self.config_file} is damaged: {error}") from error
-        if not isinstance(settings, dict):
-            raise ValueError(f"{self.config_file} is damaged: it holds no settings")
-        return settings
+        from mlr.cli.commands import saved_settings
 
-    def training_settings(self) -> TrainingSettings:
-        """The same as :class:`TrainingSettings`.
-
-        Raises:
-            ValueError: the file holds something else, or another version's settings.
-        """
-        try:
-            return TrainingSettings(**self.config())
-        except TypeError as error:
-            raise ValueError(
-                f"{self.config_file} does not hold the settings of mlr {__version__}: {error}; it is damaged or of "
-                "another version"
-            ) from error
+        return saved_settings(self.config_file)
 
     def state(self) -> State | None:
         """What --resume continues from; None for a run that was stopped before its first epoch was finished.

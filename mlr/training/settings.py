@@ -1,28 +1,36 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The settings of a training run: one flat, typed list that the command line, YAML files and the run's record share."""
+"""The settings of a training run, which the command line, YAML files and the run's record share.
+
+They come in groups, the headings of ``--help``; names are unique over all of them, so that flags and files need no
+group.
+"""
 
 from __future__ import annotations
 
 import ast
 import math
 import os
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
 from mlr.balancing import LossBalancer, lambda_staircase, make_balancer
-from mlr.losses.reference import DOWNSAMPLE
 from mlr.losses.space import LossSpace
 from mlr.utils import renamed
 from mlr.utils.flags import flag
 from mlr.utils.sizes import MIN_SIDE, parse_size
 
 
+def _at_least(least: int, default: Any, most: int | None = None) -> Any:
+    """A whole number within bounds that :meth:`TrainingSettings.validate` checks."""
+    return field(default=default, metadata={"least": least, "most": most})
+
+
 @dataclass(frozen=True)
-class TrainingSettings:
-    """Train a monocular depth network with the 78 losses of the paper and their rebalancing.
+class DataSettings:
+    """Data: where images and depth come from.
 
     Args:
         data: where images and depth come from: "rooms" are built-in scenes that need no files, "folder" your own pairs
@@ -40,11 +48,43 @@ class TrainingSettings:
         train_length: scenes in an epoch of "rooms".
         val_length: scenes to validate on of "rooms".
         workers: processes that load data; -1 chooses by the number of cores.
+    """
+
+    data: str = "rooms"
+    root: Path | None = None
+    data_options: str = ""
+    depth_unit: str | None = None
+    holes: Literal["mask", "colorize", "nearest", "error"] = "mask"
+    size: str = "288x384"
+    augment: Literal["paper", "hu2019", "none", "eccv2020"] = "paper"
+    train_length: int = _at_least(1, 800)
+    val_length: int = _at_least(1, 100)
+    workers: int = _at_least(-1, -1)
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """Model: the network.
+
+    Args:
         backbone: any timm model name, or pnasnet, densenet161, vgg16, resnet50, senet154 of the paper.
         decoder_channels: channels the decoder starts with.
         pretrained: ImageNet weights of the backbone: "auto" uses them where they can be had and says so otherwise,
             "true" insists, "false" starts from random weights, anything else is a weights file.
         freeze_encoder: train the decoder alone: the backbone keeps its weights and its normalisation statistics.
+    """
+
+    backbone: str = "pnasnet"
+    decoder_channels: int = _at_least(32, 1024)
+    pretrained: str = "auto"
+    freeze_encoder: bool = False
+
+
+@dataclass(frozen=True)
+class LossSettings:
+    """Losses: which, and how they are balanced.
+
+    Args:
         losses: selection from the 78 losses, e.g. "all", "depth+gradient", "*/3-5", "D/0+r/0+c/0".
         downsample: how depth is brought to coarser scales: "bicubic" (the authors' program) or "area" (2x2 means, for
             sparse depth such as a LiDAR's).
@@ -55,6 +95,23 @@ class TrainingSettings:
         lambda_slope: its change per epoch.
         lambda_floor: its last value.
         periods_per_epoch: rebalancings in an epoch.
+    """
+
+    losses: str = "all"
+    downsample: Literal["bicubic", "area"] = "bicubic"
+    balancer: str = "rebalancing"
+    balancer_options: str = ""
+    lambda_start: float = 3.0
+    lambda_slope: float = -1.5
+    lambda_floor: float = -3.0
+    periods_per_epoch: int = _at_least(1, 4)
+
+
+@dataclass(frozen=True)
+class OptimizerSettings:
+    """Optimizer: Adam and its batches.
+
+    Args:
         batch_size: images in a batch.
         epochs: passes over the training data.
         steps_per_epoch: cut an epoch after so many batches.
@@ -63,6 +120,23 @@ class TrainingSettings:
         precision: "32", or mixed precision "bf16" or "fp16".
         accumulate: batches whose gradients are added up for one optimizer step.
         clip_gradient: largest norm of the gradient; 0 does not clip.
+    """
+
+    batch_size: int = _at_least(1, 8)
+    epochs: int = _at_least(1, 20)
+    steps_per_epoch: int | None = _at_least(1, None)
+    learning_rate: float = 1e-4
+    weight_decay: float = 0.0
+    precision: Literal["32", "bf16", "fp16"] = "32"
+    accumulate: int = _at_least(1, 1)
+    clip_gradient: float = 0.0
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """Run: seed, machine and folder.
+
+    Args:
         seed: of the network's weights, the order of the data, the augmentation and balancers that draw.
         device: "auto", "cpu" or "gpu".
         devices: how many of them.
@@ -70,41 +144,26 @@ class TrainingSettings:
         out: folder of the run; by default runs/<backbone>-<data>-<date>. An earlier run is never overwritten.
     """
 
-    data: str = "rooms"
-    root: Path | None = None
-    data_options: str = ""
-    depth_unit: str | None = None
-    holes: Literal["mask", "colorize", "nearest", "error"] = "mask"
-    size: str = "288x384"
-    augment: Literal["paper", "hu2019", "none", "eccv2020"] = "paper"
-    train_length: int = 800
-    val_length: int = 100
-    workers: int = -1
-    backbone: str = "pnasnet"
-    decoder_channels: int = 1024
-    pretrained: str = "auto"
-    freeze_encoder: bool = False
-    losses: str = "all"
-    downsample: str = "bicubic"
-    balancer: str = "rebalancing"
-    balancer_options: str = ""
-    lambda_start: float = 3.0
-    lambda_slope: float = -1.5
-    lambda_floor: float = -3.0
-    periods_per_epoch: int = 4
-    batch_size: int = 8
-    epochs: int = 20
-    steps_per_epoch: int | None = None
-    learning_rate: float = 1e-4
-    weight_decay: float = 0.0
-    precision: Literal["32", "bf16", "fp16"] = "32"
-    accumulate: int = 1
-    clip_gradient: float = 0.0
-    seed: int = 0
+    seed: int = _at_least(0, 0, most=2**32 - 1)
     device: Literal["auto", "cpu", "gpu"] = "auto"
-    devices: int = 1
-    threads: int = 0
+    devices: int = _at_least(1, 1)
+    threads: int = _at_least(0, 0)
     out: Path | None = None
+
+
+#: The groups by the names that settings files may use.
+GROUPS: dict[str, type] = {
+    "data": DataSettings, "model": ModelSettings, "losses": LossSettings, "optimizer": OptimizerSettings,
+    "run": RunSettings,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class TrainingSettings(RunSettings, OptimizerSettings, LossSettings, ModelSettings, DataSettings):
+    """Train a monocular depth network with the 78 losses of the paper and their rebalancing.
+
+    All groups in one, by the names of their settings.
+    """
 
     def __post_init__(self) -> None:
         # older runs and command lines have older names
@@ -155,24 +214,20 @@ class TrainingSettings:
         from mlr.data.datasets.registry import check_options, parse_options
         from mlr.models.depth_model import check_backbone
 
-        positive = {
-            "train_length": 1, "val_length": 1, "batch_size": 1, "epochs": 1, "accumulate": 1, "devices": 1,
-            "decoder_channels": 32, "periods_per_epoch": 1, "threads": 0, "workers": -1, "seed": 0,
-        }  # fmt: skip
-        for name, least in positive.items():
-            if getattr(self, name) < least:
-                raise ValueError(f"{flag(name)} must be at least {least}, got {getattr(self, name)}")
-        for name, most in {"seed": 2**32 - 1, "threads": os.cpu_count() or 1}.items():
-            if getattr(self, name) > most:
-                raise ValueError(f"{flag(name)} must be at most {most} here, got {getattr(self, name)}")
-        if self.steps_per_epoch is not None and self.steps_per_epoch < 1:
-            raise ValueError(f"--steps-per-epoch must be at least 1, got {self.steps_per_epoch}")
+        for setting in fields(self):
+            value, bounds = getattr(self, setting.name), setting.metadata
+            if value is None or not bounds:
+                continue
+            if value < bounds["least"]:
+                raise ValueError(f"{flag(setting.name)} must be at least {bounds['least']}, got {value}")
+            if bounds["most"] is not None and value > bounds["most"]:
+                raise ValueError(f"{flag(setting.name)} must be at most {bounds['most']}, got {value}")
+        if self.threads > (os.cpu_count() or 1):
+            raise ValueError(f"--threads must be at most {os.cpu_count()} here, got {self.threads}")
         for name in ("learning_rate", "weight_decay", "clip_gradient"):
             value = getattr(self, name)
             if not math.isfinite(value) or value < 0 or (value == 0 and name == "learning_rate"):
                 raise ValueError(f"{flag(name)} must be a positive number, got {value}")
-        if self.downsample not in DOWNSAMPLE:
-            raise ValueError(f"--downsample must be one of {', '.join(DOWNSAMPLE)}, got {self.downsample!r}")
         has_gpu = torch.cuda.is_available() or torch.backends.mps.is_available()
         if self.precision == "fp16" and (self.device == "cpu" or not has_gpu):
             raise ValueError("--precision fp16 is for GPUs; choose bf16, or 32")
@@ -193,7 +248,8 @@ class TrainingSettings:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for YAML and for checkpoints."""
-        return {k: str(v) if isinstance(v, Path) else v for k, v in asdict(self).items()}
+        values = asdict(self)
+        return {name: str(values[name]) if isinstance(values[name], Path) else values[name] for name in self.names()}
 
     def flags(self) -> list[str]:
         """The command line that gives these settings."""
@@ -201,8 +257,8 @@ class TrainingSettings:
 
     @classmethod
     def names(cls) -> list[str]:
-        """Names of the settings."""
-        return [f.name for f in fields(cls)]
+        """Names of the settings, group by group."""
+        return [setting.name for group in GROUPS.values() for setting in fields(group)]
 
 
 def _typed_options(text: str) -> dict[str, Any]:

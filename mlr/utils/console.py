@@ -7,13 +7,19 @@ from rich.console import Console
 from rich.text import Text
 
 
-def plain(console: Console, text: str, style: str = "") -> None:
-    """Print a text as it is on lines as long as they are: ``[bold]`` in a file's name is part of the name.
+def shown(text: str) -> str:
+    """A text with its control characters as escapes, so that a file's name cannot steer a terminal."""
+    return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)
+
+
+def plain(console: Console, text: str, style: str = "", label: tuple[str, str] | None = None) -> None:
+    """Print a text on lines as long as they are: ``[bold]`` in a file's name is part of the name.
 
     Args:
         console: where.
-        text: what; control characters are shown as escapes, so that a name cannot steer a terminal.
-        style: of all of it, such as "yellow".
+        text: what.
+        style: of the text, such as "yellow".
+        label: a word before it, and its style.
     """
-    shown = "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)
-    console.print(Text(shown, style=style), soft_wrap=True, highlight=False)
+    before = [(f"{label[0]} ", label[1])] if label else []
+    console.print(Text.assemble(*before, (shown(text), style)), soft_wrap=True, highlight=False)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
 from dataclasses import replace
@@ -111,8 +112,8 @@ def test_a_compilation_that_takes_too_long_is_given_up() -> None:
 
 def test_a_first_call_that_fails_says_why() -> None:
     with pytest.raises(Unavailable, match="float32"):
-        first_call.first_call("compile", replace(TINY, dtype="float16"), 60)
-    assert 0 < first_call.first_call("l1", TINY, 60) < 60
+        first_call.first_call("compile", replace(TINY, dtype="float16"), 600)
+    assert first_call.first_call("l1", TINY, 600) > 0
 
 
 def test_everybody_here_is_right_and_timed() -> None:
@@ -357,15 +358,17 @@ def test_steps_and_sweeps_are_merged_from_the_same_machine_only(measured: Path, 
             report.merge(measured, tmp_path / "other.json")
 
 
-def test_every_input_set_gets_its_turn() -> None:
+def test_every_input_set_gets_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[int] = []
+    ticks = itertools.count()
+    monkeypatch.setattr(harness.time, "perf_counter", lambda: 1e-3 * next(ticks))  # a slow machine takes no more turns
 
     def call(inputs: Inputs) -> Values:
         seen.append(id(inputs))
         return IMPLEMENTATIONS["l1"].build(case)(inputs)
 
     case = Case(batch=1, height=8, width=8, losses="D/0", sets=200)
-    harness.measure_case(case, [replace(IMPLEMENTATIONS["l1"], build=lambda _: call)], harness.Limits(seconds=0.5))
+    harness.measure_case(case, [replace(IMPLEMENTATIONS["l1"], build=lambda _: call)], harness.Limits(seconds=2))
     assert len(set(seen)) == 200
 
 

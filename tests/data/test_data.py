@@ -151,7 +151,7 @@ def test_a_broken_nyu_is_named_before_training(tmp_path, capsys, breakage, messa
 
 def test_the_real_frame_has_holes_that_are_handled_by_name(tmp_path, capsys):
     arguments = ["--data=folder", f"--root={FRAME}", f"--out={tmp_path / 'run'}", *LITTLE]
-    assert train_command(arguments) == 1
+    assert train_command([*arguments, "--holes=error"]) == 1
     error = capsys.readouterr().err
     assert "rgb.png" in error
     assert "--holes nearest" in error

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from torture.malformed import CASES, SECRET, WHOLE, Case, damaged
+from torture.hdf5_faults import SECRET
+from torture.malformed import CASES, WHOLE, Case, damaged
 
 from mlr.data import DataError, open_dataset
 from mlr.utils.files import list_files

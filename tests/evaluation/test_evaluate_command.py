@@ -20,7 +20,9 @@ from scipy.io import savemat
 import mlr
 from mlr.cli import main
 from mlr.data import DataError, open_dataset
-from mlr.evaluation import METRICS, PROTOCOLS, Scores, get_protocol, predict
+from mlr.data.datasets.kitti import kb_region
+from mlr.data.sample import make_sample
+from mlr.evaluation import METRICS, PROTOCOLS, Scores, get_protocol
 from mlr.evaluation.frames import open_frames
 from mlr.evaluation.predictor import Network
 
@@ -43,8 +45,8 @@ def test_the_folder_holds_what_was_scored_and_every_frame(shots, tmp_path, capsy
     assert record == printed
     assert record["evaluated"] == {"predictions": str(tmp_path / "pred")}
     assert record["data"] == {
-        "name": "folder", "root": str(shots), "options": "unit=mm", "split": "val", "frames": 3, "sizes": {"48x64": 3},
-        "missing": [], "broken": [],
+        "name": "folder", "root": str(shots), "options": "unit=mm", "depth_unit": None, "holes": "mask", "split": "val",
+        "frames": 3, "sizes": {"48x64": 3}, "missing": [], "broken": [],
     }  # fmt: skip
     assert record["versions"]["mlr"] == mlr.__version__
     assert record["protocols"]["full"]["protocol"]["clamp_min"] == 1e-3
@@ -105,9 +107,8 @@ ROOMS = ["--data", "rooms", "--data-options", "length=2,height=96,width=128"]
 def expected(checkpoint: Path, size: tuple[int, int], **options) -> dict[str, float]:
     model, scores = mlr.DepthModel.from_checkpoint(checkpoint), Scores("full")
     for sample in (open_dataset("rooms", None, "val", length=2, height=96, width=128)[i] for i in range(2)):
-        image = sample["image"].as_subclass(torch.Tensor)[None] / 255
-        image = torch.nn.functional.interpolate(image, size, mode="bicubic")
-        scores.add([sample["id"]], predict(model, image, "full", **options), sample["depth"].as_subclass(torch.Tensor))
+        depth = model.infer(sample["image"], size, **options)
+        scores.add([sample["id"]], depth, sample["depth"].as_subclass(torch.Tensor))
     return scores.means()
 
 
@@ -115,19 +116,20 @@ def test_a_checkpoint_runs_at_the_size_it_was_trained_at_or_another(checkpoint, 
     record = run(capsys, checkpoint, *ROOMS)
     assert means(record) == pytest.approx(expected(checkpoint, (64, 96)), rel=1e-4)
     assert record["protocols"]["full"]["prediction"] == {
-        "part": None, "input_size": [64, 96], "flip_average": False, "precision": "float32", "device": "cpu",
+        "part": None, "precision": "float32", "device": "cpu",
+        "input": {"resize": "trained", "size": [64, 96], "rows": None, "image_height": None, "flip_average": False},
     }  # fmt: skip
     assert record["evaluated"]["backbone"] == "test_resnet"
     assert len(record["evaluated"]["sha256"]) == 64
     other = run(capsys, checkpoint, *ROOMS, "--size", "32x64")
     assert means(other) == pytest.approx(expected(checkpoint, (32, 64)), rel=1e-4)
-    assert other["protocols"]["full"]["prediction"]["input_size"] == [32, 64]
+    assert other["protocols"]["full"]["prediction"]["input"]["size"] == [32, 64]
 
 
 def test_the_mirrored_image_takes_part_where_it_is_asked_for(checkpoint, capsys):
     flipped = run(capsys, checkpoint, *ROOMS, "--flip")
-    assert means(flipped) == pytest.approx(expected(checkpoint, (64, 96), flip_average=True), rel=1e-4)
-    assert flipped["protocols"]["full"]["prediction"]["flip_average"] is True
+    assert means(flipped) == pytest.approx(expected(checkpoint, (64, 96), flip=True), rel=1e-4)
+    assert flipped["protocols"]["full"]["prediction"]["input"]["flip_average"] is True
     assert means(flipped)["rmse"] != pytest.approx(means(run(capsys, checkpoint, *ROOMS))["rmse"], rel=1e-4)
 
 
@@ -150,9 +152,9 @@ def test_a_run_folder_means_its_best_model(checkpoint, tmp_path, capsys):
 
 def test_the_networks_work_is_shared_between_protocols(checkpoint):
     network = Network(mlr.DepthModel.from_checkpoint(checkpoint), (64, 96))
-    same = {network.key(get_protocol(name)) for name in ("full", "nyu-toolbox", "kitti-garg", "make3d-c1")}
+    same = {network.key(get_protocol(name)) for name in ("full", "kitti-eigen", "kitti-garg", "make3d-c1")}
     assert len(same) == 1
-    assert len(same | {network.key(get_protocol(name)) for name in ("paper", "bts", "make3d-md2")}) == 4
+    assert len(same | {network.key(get_protocol(name)) for name in ("paper", "nyu-toolbox", "bts", "make3d-md2")}) == 5
 
 
 # --- data sets and their protocols ------------------------------------------------------------------------------------
@@ -252,10 +254,8 @@ def test_a_network_of_kittis_crop_sees_the_crop_and_is_scored_on_whole_frames(ch
     files.write_kitti(tmp_path)
     model, scores = mlr.DepthModel.from_checkpoint(checkpoint), Scores("kitti-garg")
     frame = open_dataset("kitti", tmp_path, "val")[0]
-    crop = frame["image"].as_subclass(torch.Tensor)[None, :, 23:, 13 : 13 + 1216] / 255
-    small = predict(model, torch.nn.functional.interpolate(crop, (64, 96), mode="bicubic"), "full")
-    depth = torch.nn.functional.interpolate(small, (352, 1216), mode="bilinear", align_corners=True)
-    scores.add(["frame"], depth, frame["depth"].as_subclass(torch.Tensor))
+    depth = model.infer(frame["image"][:, 23:, 13 : 13 + 1216], (64, 96))
+    scores.add(["frame"], depth[None], frame["depth"].as_subclass(torch.Tensor), region=kb_region((375, 1242), "frame"))
     flags = [*on(tmp_path, "kitti"), "--data-options", "kb_crop=true"]
     record = run(capsys, checkpoint, *flags)
     assert means(record, "kitti-garg") == pytest.approx(scores.means(), rel=1e-4)
@@ -266,34 +266,36 @@ def test_a_network_of_kittis_crop_sees_the_crop_and_is_scored_on_whole_frames(ch
     assert means(whole, "kitti-garg")["rmse"] != means(record, "kitti-garg")["rmse"]
 
 
-class Perfect(torch.nn.Module):
+class Perfect(mlr.DepthModel):
     """Sees the depth in the red of its image."""
 
     def __init__(self):
-        super().__init__()
-        self.register_buffer("pixel_mean", torch.zeros(3, 1, 1))
+        super().__init__("test_resnet", 32, pretrained=False)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         return 100 * image[:, :1]
 
 
-def test_depth_of_whole_frames_is_not_pasted_though_it_has_the_size_of_the_crop():
-    truth = torch.linspace(5, 70, 375)[:, None].expand(1, 1, 375, 1242)
-    image, protocol = (truth / 100).repeat(1, 3, 1, 1), get_protocol("kitti-garg")
-    for pasted, size in ((False, (352, 1216)), (True, (352, 1216)), (True, (64, 96))):
-        network, scores = Network(Perfect(), size, pasted=pasted), Scores(protocol)
-        depth = network.predict(0, image, protocol)
-        scores.add(["frame"], depth, truth)
-        assert scores.means()["rmse"] < 0.3
-        assert tuple(depth.shape[-2:]) == ((352, 1216) if pasted else (375, 1242))
-        assert network.key(protocol) != network.key(get_protocol("full"))  # which resizes by itself
+def test_depth_of_whole_frames_is_not_pasted_though_the_input_has_the_size_of_the_crop():
+    metres = np.broadcast_to(np.linspace(5, 70, 375, dtype=np.float32)[:, None], (375, 1242))
+    image = np.repeat(np.rint(metres * 2.55).astype(np.uint8)[..., None], 3, 2)
+    protocol, region = get_protocol("kitti-garg"), kb_region((375, 1242), "frame")
+    whole = make_sample(image, metres, "frame")
+    part = make_sample(region.cut(image), region.cut(metres), "frame", region=region)
+    for sample, size in ((whole, (352, 1216)), (part, (352, 1216)), (part, (64, 96))):
+        network, scores = Network(Perfect(), size), Scores(protocol)
+        depth, covered = network.predict(0, sample, protocol)
+        scores.add(["frame"], depth, whole["depth"].as_subclass(torch.Tensor), region=covered)
+        assert scores.means()["rmse"] < 0.5
+        assert tuple(depth.shape[-2:]) == tuple(sample["image"].shape[-2:])
+        assert covered == sample.get("region")
 
 
 @pytest.mark.parametrize(
     ("trained", "shown", "said"),
     [
         ({"data": "kitti", "data_options": "kb_crop=yes"}, "", "give --data-options kb_crop=true"),
-        ({"data": "kitti", "data_options": ""}, "kb_crop=1", "leave kb_crop=true out"),
+        ({"data": "kitti", "data_options": ""}, "kb_crop=1", "give --data-options kb_crop=false"),
         ({"data": "kitti", "data_options": "kb_crop=yes"}, "kb_crop=true", ""),
         ({"data": "nyu", "data_options": ""}, "kb_crop=true", ""),
         ({}, "kb_crop=true", ""),
@@ -306,7 +308,7 @@ def test_a_network_of_another_part_of_kittis_images_is_pointed_out(network, tmp_
     assert main(["evaluate", *map(str, [tmp_path / "best.pt", *flags])]) == 0
     error = capsys.readouterr().err
     assert said in error
-    assert ("the network was trained on KITTI's" in error) == bool(said)
+    assert ("the network was trained with kb_crop" in error) == bool(said)
 
 
 def test_cropped_frames_of_unknown_origin_are_refused_by_kittis_protocols(tmp_path, capsys):
@@ -341,13 +343,13 @@ def test_make3ds_protocols_score_the_distance_along_the_ray_alone(tmp_path):
     files.write_make3d(tmp_path)
     protocols = [get_protocol(name) for name in ("full", "make3d-c1", "make3d-c2", "make3d-md2")]
     for given in ({}, {"channel": "3"}, {"channel": "03"}, {"channel": 3}):
-        datasets, refused = open_frames(protocols, "make3d", tmp_path, given)
-        assert refused == {}
-        assert len(set(datasets.values())) == 1  # opened once
-    datasets, refused = open_frames(protocols, "make3d", tmp_path, {"channel": "2"})
-    assert list(datasets) == ["full"]
+        frames = open_frames(protocols, "make3d", tmp_path, given)
+        assert frames.refused == {}
+        assert set(frames.truths.values()) == {frames.shown}  # opened once
+    frames = open_frames(protocols, "make3d", tmp_path, {"channel": "2"})
+    assert list(frames.truths) == ["full"]
     for name in ("make3d-c1", "make3d-c2", "make3d-md2"):
-        assert "leave out the option channel=2" in refused[name]
+        assert "leave out the option channel=2" in frames.refused[name]
     with pytest.raises(DataError, match=r"^there is no folder"):
         open_frames(protocols[1:], "make3d", tmp_path / "nowhere", {})
 

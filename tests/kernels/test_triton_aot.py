@@ -37,15 +37,17 @@ TARGETS = {
 MAX_REGISTERS = 128
 #: Bytes that a program may take of the shared memory, which is exchange between warps alone.
 MAX_SHARED = 16384
-NAMES = {torch.float32: "*fp32", torch.uint8: "*u8", torch.int32: "*i32"}
+NAMES = {torch.float32: "*fp32", torch.uint8: "*u8", torch.int32: "*i32", torch.int64: "*i64"}
 
 pytestmark = pytest.mark.skipif(triton.knobs.runtime.interpret, reason="TRITON_INTERPRET=1: nothing is compiled")
 
 
-def compile_for(kernel: Any, target: str, width: int = 384, wide: bool = False) -> Any:
-    """All losses with gradient, float32, bicubic: what a training step runs; ``wide``: with tensors beyond 2 GiB."""
+def compile_for(
+    kernel: Any, target: str, width: int = 384, wide: bool = False, downsample: str = "bicubic", masked: bool = False
+) -> Any:
+    """All losses with gradient in float32: what a training step runs; ``wide``: with tensors beyond 2 GiB."""
     shapes = TABLE.get(target, TABLE[""])
-    p = plan(8, 288, width, mlr.LossSpace("all").indices, "bicubic", True, shapes)
+    p = plan(8, 288, width, mlr.LossSpace("all").indices, downsample, True, shapes, masked)
     constants = dict(constants_of(p, shapes)[KERNELS.index(kernel)])
     warps = constants.pop("num_warps")
     backend = make_backend(TARGETS[target])
@@ -56,7 +58,10 @@ def compile_for(kernel: Any, target: str, width: int = 384, wide: bool = False) 
             signature[parameter.name] = "constexpr"
             continue
         argument = next(run_time)
-        if isinstance(argument, int):
+        if argument is None:
+            signature[parameter.name] = "constexpr"
+            constants[parameter.name] = None
+        elif isinstance(argument, int):
             signature[parameter.name] = "i32"
         else:  # with what Triton's launcher finds out about a tensor
             signature[parameter.name] = NAMES[argument.dtype]

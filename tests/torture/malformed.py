@@ -20,19 +20,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import data_files as files
-import h5py
 import numpy as np
 from PIL import Image
 from scipy.io import savemat
-
-from mlr.data.datasets.packed import Frame, write_frames
-
-#: What stands in a file outside the data set; it must never appear in a frame.
-SECRET = 171
-#: More pixels than any reader takes.
-HUGE = (40_000, 40_000)
-IMAGE, DEPTH = files.frame(0)
-RGB = IMAGE.transpose(2, 0, 1)
+from torture.hdf5_faults import DEPTH, HDF5_ARRAYS, HUGE, IMAGE, PACKED, RGB, changed, nyu, nyu_h5, packed
 
 
 class Case(NamedTuple):
@@ -41,175 +32,6 @@ class Case(NamedTuple):
     dataset: str
     fault: str
     write: Callable[[Path], Path]
-
-
-# --- HDF5: what one array of a file may be ----------------------------------------------------------------------------
-
-
-def secret(root: Path) -> Path:
-    """A file of raw bytes and an HDF5 file beside the data set, as they lie on a user's disk."""
-    path = root / "secret.bin"
-    path.write_bytes(bytes([SECRET]) * (4 << 20))
-    with h5py.File(root / "secret.h5", "w") as file:
-        file["x"] = np.full(1 << 20, SECRET, np.uint8)
-        file["rgb"], file["depth"] = np.full(RGB.shape, SECRET, np.uint8), np.full(DEPTH.shape, 1.71, np.float32)
-    return path
-
-
-def _external(group: h5py.Group, name: str, value: np.ndarray, root: Path) -> None:
-    file = [(str(secret(root)), 0, h5py.h5f.UNLIMITED)]
-    group.create_dataset(name, value.shape, value.dtype, external=file)
-
-
-def _virtual(group: h5py.Group, name: str, value: np.ndarray, root: Path) -> None:
-    secret(root)
-    layout = h5py.VirtualLayout(value.shape, value.dtype)
-    layout[...] = h5py.VirtualSource(str(root / "secret.h5"), "rgb" if value.ndim == 3 else "depth", value.shape)
-    group.create_virtual_dataset(name, layout)
-
-
-def _external_link(group: h5py.Group, name: str, value: np.ndarray, root: Path) -> None:
-    secret(root)
-    group[name] = h5py.ExternalLink(str(root / "secret.h5"), "rgb" if value.ndim == 3 else "depth")
-
-
-def _soft_link_out(group: h5py.Group, name: str, value: np.ndarray, root: Path) -> None:
-    secret(root)
-    group["elsewhere"] = h5py.ExternalLink(str(root / "secret.h5"), "/")
-    group[name] = h5py.SoftLink(f"{group.name.rstrip('/')}/elsewhere/{'rgb' if value.ndim == 3 else 'depth'}")
-
-
-def _huge(group: h5py.Group, name: str, value: np.ndarray, root: Path) -> None:
-    shape = (*value.shape[:-2], *HUGE)
-    group.create_dataset(name, shape, value.dtype, chunks=(*[1] * (value.ndim - 2), 100, 100))
-
-
-def _huge_chunk(group: h5py.Group, name: str, value: np.ndarray, root: Path) -> None:
-    chunk = (*[1] * (value.ndim - 2), 30_000, 40_000)
-    group.create_dataset(name, value.shape, value.dtype, chunks=chunk, maxshape=(None,) * value.ndim, compression=1)
-
-
-def _as(change: Callable[[np.ndarray], Any]) -> Callable[[h5py.Group, str, np.ndarray, Path], None]:
-    def put(group: h5py.Group, name: str, value: np.ndarray, root: Path) -> None:
-        group[name] = change(value)
-
-    return put
-
-
-HDF5_ARRAYS: dict[str, Callable[[h5py.Group, str, np.ndarray, Path], None]] = {
-    "external storage": _external,
-    "virtual data set": _virtual,
-    "external link": _external_link,
-    "soft link through an external link": _soft_link_out,
-    "soft link to itself": lambda group, name, value, root: group.__setitem__(name, h5py.SoftLink(f"/{name}")),
-    "declares 40,000 x 40,000": _huge,
-    "declares one chunk of 30,000 x 40,000": _huge_chunk,
-    "group": lambda group, name, value, root: group.create_group(name),
-    "empty": lambda group, name, value, root: group.create_dataset(name, dtype=value.dtype, data=h5py.Empty("f")),
-    "no rows": _as(lambda value: value[:0]),
-    "scalar": _as(lambda value: value.ravel()[0]),
-    "complex": _as(lambda value: value.astype(np.complex64)),
-    "bool": _as(lambda value: value > 0),
-    "text": _as(lambda value: "depth"),
-    "compound": _as(lambda value: np.zeros(value.shape, [("a", "f4"), ("b", "i4")])),
-    "references": lambda group, name, value, root: group.create_dataset(name, value.shape, h5py.ref_dtype),
-    "lists of any length": lambda group, name, value, root: group.create_dataset(
-        name, value.shape, h5py.vlen_dtype(np.float32)
-    ),
-    "other size": _as(lambda value: value[..., : value.shape[-1] // 2]),
-    "other number of axes": _as(lambda value: value[0]),
-}
-
-
-def _nyu_h5(array: str, put: Callable) -> Callable[[Path], Path]:
-    def write(root: Path) -> Path:
-        files.write_nyu_h5(root / "set")
-        with h5py.File(root / "set/train/kitchen_1/00001.h5", "w") as file:
-            for name, value in (("rgb", RGB), ("depth", DEPTH)):
-                (put if name == array else _as(lambda x: x))(file, name, value, root)
-        return root / "set"
-
-    return write
-
-
-def _nyu(array: str, put: Callable) -> Callable[[Path], Path]:
-    def write(root: Path) -> Path:
-        with h5py.File(root / "nyu_depth_v2_labeled.mat", "w") as file:
-            for name, value in (("images", np.stack([RGB, RGB])), ("depths", np.stack([DEPTH, DEPTH]))):
-                value = np.ascontiguousarray(value.swapaxes(-1, -2))
-                (put if name == array else _as(lambda x: x))(file, name, value, root)
-        savemat(root / "splits.mat", {"trainNdxs": np.array([[1]]), "testNdxs": np.array([[2]])})
-        return root
-
-    return write
-
-
-def _packed(change: Callable[[h5py.File, Path], None]) -> Callable[[Path], Path]:
-    def write(root: Path) -> Path:
-        path = root / "x.h5"
-        frames = [Frame(f"{i}", "folder", "train", *files.frame(i), np.ones(files.SIZE, np.uint8)) for i in range(2)]
-        write_frames(path, frames, "none", {"skipped": "[]"})
-        with h5py.File(path, "r+") as file:
-            change(file, root)
-        return path
-
-    return write
-
-
-def _replaced(name: str, put: Callable) -> Callable[[h5py.File, Path], None]:
-    def change(file: h5py.File, root: Path) -> None:
-        value = file[name][()]
-        del file[name]
-        group, _, last = name.rpartition("/")
-        put(file[group], last, value, root)
-
-    return change
-
-
-def _attribute(name: str, value: Any) -> Callable[[h5py.File, Path], None]:
-    return lambda file, root: file.attrs.__setitem__(name, value)
-
-
-def _index(column: str, values: Any) -> Callable[[h5py.File, Path], None]:
-    def change(file: h5py.File, root: Path) -> None:
-        del file[f"index/{column}"]
-        file[f"index/{column}"] = values
-
-    return change
-
-
-PACKED = {
-    **{
-        f"{array} is {fault}": _replaced(f"48x64/{array}", put)
-        for array in ("image", "depth", "valid")
-        for fault, put in HDF5_ARRAYS.items()
-    },
-    "grey images": _replaced("48x64/image", _as(lambda value: value[..., 0])),
-    "images of one channel": _replaced("48x64/image", _as(lambda value: value[..., :1])),
-    "fewer rows": _replaced("48x64/image", _as(lambda value: value[:1])),
-    "depth of two sizes": _replaced("48x64/depth", _as(lambda value: value[:, :7])),
-    "depth of float64": _replaced("48x64/depth", _as(lambda value: value.astype(np.float64))),
-    "no group": lambda file, root: file.__delitem__("48x64"),
-    "no index": lambda file, root: file.__delitem__("index"),
-    "index is an array": lambda file, root: (file.__delitem__("index"), file.__setitem__("index", [1, 2])),
-    **{f"short {name}": _index(name, values) for name, values in
-       {"id": ["0"], "group": ["48x64"], "row": [0], "crc32": np.array([1], np.uint32), "split": ["train"]}.items()},
-    "group leads out": _index("group", ["..", "48x64"]),
-    "group is a path": _index("group", ["/index", "48x64"]),
-    "group without a name": _index("group", ["", "48x64"]),
-    "row beyond": _index("row", [0, 7]),
-    "row below": _index("row", [-1, 0]),
-    "row of floats": _index("row", [0.5, 1.0]),
-    "row of text": _index("row", ["0", "1"]),
-    "ids of bytes that are no text": _index("id", np.array([b"\xff\xfe", b"\xff"])),
-    "ids of numbers": _index("id", [1, 2]),
-    "crc of floats": _index("crc32", [0.0, 1.0]),
-    "format of numbers": _attribute("format", np.arange(3)),
-    "version of text": _attribute("version", "one"),
-    "version of the future": _attribute("version", 99),
-    "max_depth of text": _attribute("max_depth", "deep"),
-    "max_depth of nothing": _attribute("max_depth", np.nan),
-}  # fmt: skip
 
 
 # --- pictures, archives, tables ---------------------------------------------------------------------------------------
@@ -453,7 +275,7 @@ def _huge_mat(root: Path) -> Path:
 
 def _splits(content: dict[str, Any]) -> Callable[[Path], Path]:
     def write(root: Path) -> Path:
-        _nyu("", _as(lambda x: x))(root)
+        nyu("", changed(lambda x: x))(root)
         savemat(root / "splits.mat", content)
         return root
 
@@ -473,7 +295,11 @@ SPLITS = {
 
 
 def _text(dataset: str, name: str, content: bytes) -> Case:
-    writers: dict[str, Callable[[Path], Any]] = {"kitti": files.write_kitti, "nyu-sync": files.write_nyu_sync}
+    writers: dict[str, Callable[[Path], Any]] = {
+        "kitti": files.write_kitti,
+        "nyu-sync": files.write_nyu_sync,
+        "matterport3d": files.write_matterport3d,
+    }
 
     def write(root: Path) -> Path:
         writers.get(dataset, lambda root: files.write_folder(root, range(3)))(root)
@@ -483,15 +309,33 @@ def _text(dataset: str, name: str, content: bytes) -> Case:
     return Case(dataset, f"{name} is {content[:12]!r}", write)
 
 
+def _sun_split(cells: Any) -> Callable[[Path], Path]:
+    def write(root: Path) -> Path:
+        files.write_sunrgbd(root)
+        path = root / "SUNRGBDtoolbox/traintestSUNRGBD/allsplit.mat"
+        savemat(path, {"alltrain": cells, "alltest": cells})
+        return root
+
+    return write
+
+
+SUN_SPLITS = {
+    "numbers": np.array([[1.0, 2.0]]),
+    "nothing": np.zeros((0, 0)),
+    "empty cells": np.array([[np.zeros((0, 0))]], dtype=object),
+    "one text": "/n/fs/sun3d/data/SUNRGBD/kv2",
+    "paths out of the root": np.array([["/n/SUNRGBD/../../secret"]], dtype=object),
+}
+
 LISTS = (b"", b"\xff\xfe\x00\x01", b"a", b"../../../etc/passwd /etc/passwd", b"a b c d", b"\x00" * 50, b"a,b\n\x00,")
 
 CASES: list[Case] = [
-    *(Case("nyu-h5", f"{array} is {fault}", _nyu_h5(array, put))
+    *(Case("nyu-h5", f"{array} is {fault}", nyu_h5(array, put))
       for array in ("rgb", "depth") for fault, put in HDF5_ARRAYS.items()),
-    *(Case("nyu", f"{array} is {fault}", _nyu(array, put))
+    *(Case("nyu", f"{array} is {fault}", nyu(array, put))
       for array in ("images", "depths") for fault, put in HDF5_ARRAYS.items()),
     *(Case("nyu", f"split of {fault}", _splits(content)) for fault, content in SPLITS.items()),
-    *(Case("packed", fault, _packed(change)) for fault, change in PACKED.items()),
+    *(Case("packed", fault, packed(change)) for fault, change in PACKED.items()),
     *(Case("folder", f"rgb is {fault}", _folder("rgb", content)) for fault, content in PICTURES.items()),
     *(Case("folder", f"depth is {fault}", _folder("depth", content)) for fault, content in DEPTHS.items()),
     *(Case("folder", f"{kind} is a {fault}", _special(make, kind))
@@ -503,6 +347,8 @@ CASES: list[Case] = [
     Case("make3d", "declares 40,000 x 40,000", _huge_mat),
     *(_text("kitti", "eigen_train_files_with_gt.txt", content) for content in LISTS),
     *(_text("nyu-sync", "nyudepthv2_train_files_with_gt.txt", content) for content in LISTS),
+    *(Case("sunrgbd", f"split of {fault}", _sun_split(cells)) for fault, cells in SUN_SPLITS.items()),
+    *(_text("matterport3d", "tasks/benchmark/scenes_train.txt", content) for content in LISTS),
     *(_text("folder", name, content) for name in ("pairs.csv", "train.csv") for content in LISTS),
     Case("nyu-h5", "a pipe", _piped(files.write_nyu_h5, "train/kitchen_1/00001.h5")),
     Case("nyu-sync", "a pipe", _piped(files.write_nyu_sync, "sync/kitchen_0028a/rgb_00000.jpg")),
@@ -529,9 +375,17 @@ WHOLE: dict[str, tuple[Callable[[Path], Any], str, tuple[str, ...]]] = {
         ("official_splits/test/bathroom/sync_depth_00045.png", "official_splits/test/bathroom/rgb_00045.jpg"),
     ),
     "make3d": (files.write_make3d, "val", (f"Gridlaserdata/depth_sph_corr-{files.MAKE3D_NAMES[0]}.mat",)),
+    "sunrgbd": (
+        files.write_sunrgbd,
+        "train",
+        (
+            "SUNRGBDtoolbox/traintestSUNRGBD/allsplit.mat",
+            f"SUNRGBD/{files.SUN_FRAMES[0]}/depth_bfx/0000000_abs.png",
+        ),
+    ),
     "folder": (lambda root: files.write_folder(root, range(2)), "train", ("rgb/001.png", "depth/001.png")),
-    "nyu": (_nyu("", _as(lambda x: x)), "train", ("nyu_depth_v2_labeled.mat", "splits.mat")),
-    "packed": (_packed(lambda file, root: None), "train", ("x.h5",)),
+    "nyu": (nyu("", changed(lambda x: x)), "train", ("nyu_depth_v2_labeled.mat", "splits.mat")),
+    "packed": (packed(lambda file, root: None), "train", ("x.h5",)),
     "nyu-parquet": (
         lambda root: files.write_nyu_parquet(root, "train", range(3)),
         "train",

@@ -73,7 +73,7 @@ def test_without_the_data_the_figure_of_samples_stays_as_it_is(run, capsys):
     before = (run / "samples.png").read_bytes()
     assert main(["report", str(run)]) == 0
     error = capsys.readouterr().err
-    assert "samples.png is not drawn anew: --data nyu needs --root" in " ".join(error.split())
+    assert "samples.png is not drawn again: --data nyu needs --root" in " ".join(error.split())
     assert (run / "samples.png").read_bytes() == before
     assert "![samples](samples.png)" in (run / "report.md").read_text()
 

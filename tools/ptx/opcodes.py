@@ -78,6 +78,8 @@ def arithmetic(opcode: str) -> Arithmetic:
     if name == "mov" and not modifiers:
         return Arithmetic(f"b{bits_of(ptx_type)}", (f"b{bits_of(ptx_type)}",), "a")
     meaning = None
+    if ptx_type in ("s16x2", "u16x2") and name == "add" and not modifiers:
+        return Arithmetic("b32", ("b32", "b32"), "((a + b) & 0xFFFFu) | ((a & 0xFFFF0000u) + (b & 0xFFFF0000u))")
     if ptx_type in INTEGERS:
         meaning = _integer(name, modifiers, ptx_type)
     elif ptx_type in FLOATS:

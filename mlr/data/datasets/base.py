@@ -13,7 +13,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 
 from mlr.data.depth_files import MAX_DEPTH, DataError, check_depth
-from mlr.data.sample import Sample, make_sample
+from mlr.data.sample import Region, Sample, make_sample
 
 T = TypeVar("T")
 
@@ -53,6 +53,7 @@ class DepthDataset(ABC):
         own_depth_grid: whether depth has a grid of its own, coarser than the image.
         left_out: what ``missing`` holds.
         splits: the splits that the reader itself knows.
+        region_options: options that choose a part of the frames; all others choose what lies in them.
     """
 
     tolerant: bool = False
@@ -60,6 +61,7 @@ class DepthDataset(ABC):
     own_depth_grid: bool = False
     left_out: str = "listed pairs"
     splits: tuple[str, ...] = ("train", "val")
+    region_options: tuple[str, ...] = ()
     max_depth: float = MAX_DEPTH
     missing: list[str]
 
@@ -87,6 +89,14 @@ class DepthDataset(ABC):
         """Whether the frame's picture was turned as its EXIF orientation says."""
         return False
 
+    def region(self, index: int) -> Region | None:
+        """What :meth:`read` gives of the camera's frame; None = all of it."""
+        return None
+
+    def region_of(self, size: tuple[int, int], frame: tuple[int, int]) -> Region | None:
+        """What maps of that size cover of a frame, if it is the size that the set's programs crop frames to."""
+        return None
+
     def __getitem__(self, index: int) -> Sample:
         if not 0 <= index < len(self):
             raise IndexError(f"frame {index} of {len(self)}")
@@ -94,7 +104,8 @@ class DepthDataset(ABC):
         image, depth, valid = self.read_all(index)
         check_pair(image, depth, name, self.own_depth_grid)
         depth = check_depth(depth, name, self.max_depth)
-        return make_sample(image, depth, name, None if valid is None else (valid > 0) & (depth > 0))
+        measured = None if valid is None else (valid > 0) & (depth > 0)
+        return make_sample(image, depth, name, measured, self.region(index))
 
     def note(self) -> str:
         """What to say about frames that were left out; empty if there are none."""
@@ -145,6 +156,15 @@ class AllSplits(DepthDataset):
         """Whether EXIF turned the frame's picture."""
         part, place = self._place(index)
         return part.turned(place)
+
+    def region(self, index: int) -> Region | None:
+        """What a frame's sample covers."""
+        part, place = self._place(index)
+        return part.region(place)
+
+    def region_of(self, size: tuple[int, int], frame: tuple[int, int]) -> Region | None:
+        """What maps of that size cover of a frame."""
+        return self.parts[0].region_of(size, frame)
 
     def __repr__(self) -> str:
         return " and ".join(map(repr, self.parts))

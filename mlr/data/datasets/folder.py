@@ -39,7 +39,7 @@ SIDE_SUFFIXES = (
     ".part",
 )
 Pairs = list[tuple[Path, Path]]
-#: Every so many pairs one is for validation, where the folder has no split of its own.
+#: One in this number of pairs is for validation if the folder has no split of its own.
 HELD_OUT = 10
 #: Names of the splits of a folder's own; the first that is there counts.
 OWN = {"train": ("train",), "val": ("val", "test")}

@@ -240,7 +240,7 @@ def write_frames(path: Path, frames: Iterable[Frame], compression: str, attribut
 
 
 def join(parts: list[Path], path: Path, attributes: dict[str, Any]) -> int:
-    """Join packed files into one; frames are copied as they are, without packing them anew.
+    """Join packed files into one; frames are copied as they are, still compressed.
 
     Args:
         parts: the files; the new one is written beside them.

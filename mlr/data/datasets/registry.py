@@ -30,6 +30,8 @@ DATASETS: dict[str, tuple[str, str]] = {
     "nyu-parquet": ("mlr.data.datasets.nyu_parquet:NYUParquet", "NYU Depth v2 at 288 x 384 in parquet files"),
     "kitti": ("mlr.data.datasets.kitti:KITTI", "KITTI by the lists of Eigen's split"),
     "make3d": ("mlr.data.datasets.make3d:Make3D", "Make3D with laser depth"),
+    "sunrgbd": ("mlr.data.datasets.sunrgbd:SUNRGBD", "SUN RGB-D with allsplit.mat of its toolbox"),
+    "matterport3d": ("mlr.data.datasets.matterport3d:Matterport3D", "Matterport3D, undistorted images, by scenes"),
     "folder": ("mlr.data.datasets.folder:Folder", "your own pairs of images and depth files"),
     "packed": ("mlr.data.datasets.packed:Packed", "the file that mlr prepare writes"),
 }
@@ -70,7 +72,7 @@ def open_dataset(name: str, root: str | Path | None = None, split: str = "train"
         root: folder or file of the data set; "rooms" needs none.
         split: "train", "val" (the test images, where a benchmark calls them so) or "all".
         options: of the reader, as values or as text, e.g. ``kb_crop=True`` or ``channel="2"``. Every data set takes
-            ``max_depth``: medians of a frame up to so many metres are believed (100 by default).
+            ``max_depth``: largest median depth of a frame that is believed, metres (100 by default).
 
     Raises:
         ValueError: the name, the split or an option is unknown.

@@ -30,6 +30,7 @@ from mlr.data.datasets.registry import DATASETS, check_dataset, check_root, data
 from mlr.data.depth_files import DataError
 from mlr.data.fill import fill_sample
 from mlr.data.transforms import resize_sample
+from mlr.utils.console import plain
 from mlr.utils.files import UNFINISHED, atomic_replace
 from mlr.utils.sizes import parse_size
 
@@ -108,7 +109,7 @@ def prepare(
     settings = {"holes": holes, "size": None if size is None else parse_size(size), "compression": compression}
     parts, missing = plan(datasets, parse_splits(splits), parse_options(options), folder, settings)
     for text in missing:
-        console.print(text, style="yellow", highlight=False)
+        plain(console, text, "yellow")
     if missing and strict:
         raise DataError(f"--strict: {'; '.join(missing)}")
 
@@ -116,12 +117,12 @@ def prepare(
     waiting = [part for part in parts if not part.path.exists() or _skipped(part)]  # what was broken may be mended
     frames = sum(part.stop - part.start for part in parts)
     if len(waiting) < len(parts):
-        console.print(f"continuing: {len(parts) - len(waiting)} of {len(parts)} parts are there", highlight=False)
+        plain(console, f"continuing: {len(parts) - len(waiting)} of {len(parts)} parts are there")
     processes = min((os.cpu_count() or 1) if workers == -1 else workers, len(waiting))
     _work(waiting, frames, processes, strict, console)
     skipped = [line for part in parts for line in _skipped(part)]
     for line in skipped[:20]:
-        console.print(f"left out: {line}", style="yellow", highlight=False)
+        plain(console, f"left out: {line}", "yellow")
     if len(skipped) == frames:
         shutil.rmtree(folder)  # or a corrected command would take it for another preparation's
         raise DataError(f"none of the {frames} frames can be used; the first: {skipped[0]}")
@@ -137,13 +138,15 @@ def prepare(
         "holes": holes, "size": size or "", "sources": ", ".join(datasets), "options": options,
         "skipped": json.dumps(skipped), "missing": json.dumps(missing),
     }  # fmt: skip
+    options_given = parse_options(options)
+    if "max_depth" in options_given:  # or the file's own frames would be refused
+        record["max_depth"] = options_given["max_depth"]
     count = join([part.path for part in parts], out, record)
     shutil.rmtree(folder)
     left_out = f", {len(skipped)} broken ones left out" if skipped else ""
-    console.print(
+    plain(
+        console,
         f"{count} frames in {out}, {out.stat().st_size / 1e6:,.1f} MB{left_out}; train with --data packed --root {out}",
-        highlight=False,
-        soft_wrap=True,
     )
     return 0
 
@@ -248,8 +251,8 @@ def _in_order_of_completion(waiting: list[Part], processes: int, strict: bool) -
             running |= {executor.submit(pack, part, strict) for part in islice(queue, len(finished))}
     except BrokenProcessPool as error:
         raise OSError(
-            "the system ended a worker, probably for want of memory: run the same command again with fewer --workers, "
-            "it continues from here"
+            "the system ended a worker, probably because memory ran out: run the same command again with fewer "
+            "--workers, it continues from here"
         ) from error
     finally:
         executor.shutdown(cancel_futures=True)

@@ -22,7 +22,7 @@ LITTLE = [
     "--backbone=test_resnet", "--decoder-channels=32", "--pretrained=false", "--device=cpu", "--workers=0",
     "--batch-size=1",
 ]  # fmt: skip
-XTION = Path(__file__).parents[1] / "data" / "xtion_bookshelf"
+XTION = Path(__file__).parents[2] / "examples" / "xtion_bookshelf"
 
 
 def losses(run: Path) -> list[float]:
