@@ -86,7 +86,7 @@ def loss_space(run: Path) -> Any:
                     left.plot(*line.T, mark, color=colour, markersize=4.5, markeredgecolor="white", label=kind)
                     left.annotate("0", line[0], fontsize=6, xytext=(2, 2), textcoords="offset points")
         colours = plt.get_cmap("viridis")(np.linspace(0, 0.95, SCALES))
-        for scale, (colour, mark) in enumerate(zip(colours, "os^Dv*", strict=True)):
+        for scale, (colour, mark) in enumerate(zip(colours, "os^DvP", strict=True)):
             dots = np.array([place[f"{kind}/{scale}"] for kind in KINDS if f"{kind}/{scale}" in place])
             if len(dots):
                 right.plot(*dots.T, mark, color=colour, markersize=5, markeredgecolor="white", label=f"scale {scale}")
@@ -206,7 +206,7 @@ def save(figure: Any, path: Path) -> list[Path]:
     """Write a figure as PNG and SVG; ``path`` is without the ending. The SVG is the same for the same data."""
     path.parent.mkdir(parents=True, exist_ok=True)
     files = [path.with_suffix(ending) for ending in (".png", ".svg")]
-    figure.savefig(files[0], dpi=150, metadata={"Software": None})
+    figure.savefig(files[0], dpi=110, metadata={"Software": None})
     with plt.rc_context(STYLE):
         figure.savefig(files[1], metadata={"Date": None, "Creator": None})
     plt.close(figure)
