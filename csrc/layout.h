@@ -12,7 +12,7 @@
 namespace mlr {
 
 // Float maps have replicated borders, 32 pixels on the left and at least 32 on the right, so that a window of 65 and
-// every derivative read without a test; byte maps of signs have zeros there, as the adjoint of a window needs.
+// every derivative read without a test.
 constexpr int kPad = 32;
 // Rows repeated below a float map: what a second difference reads.
 constexpr int kBelow = 2;

@@ -10,6 +10,7 @@ namespace {
 
 // |w| in [2^kLowest, 2^kHighest)
 constexpr int kLowest = -56, kHighest = 24;
+constexpr float kSmallest = 0x1p-56f, kBound = 0x1p24f;
 
 // The e with |w| in [2^(e-1), 2^e).
 int binary_exponent(float w) {
@@ -53,7 +54,7 @@ bool in_range(const float* weights, int64_t n) {
   for (int64_t j = 0; j < n; j++) {
     if (!std::isfinite(weights[j])) return true;
     const float size = std::fabs(weights[j]);
-    outside |= size != 0 && (size < std::ldexp(1.0f, kLowest) || size >= std::ldexp(1.0f, kHighest));
+    outside |= size != 0 && (size < kSmallest || size >= kBound);
   }
   return !outside;
 }

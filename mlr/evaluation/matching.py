@@ -153,7 +153,8 @@ def match_order(
 
     Names go before order: files that are named like the frames belong to them, and so do files whose last numbers are
     the frames' last numbers. Otherwise the order must be beyond doubt: either the frames' names are in natural order
-    too, or the files are numbered without gaps, as a loop over a list numbers them.
+    too, and no file has another frame's name or number, or the files are numbered without gaps from 0 or 1, as a loop
+    over a list numbers them.
 
     Args:
         folder: where the files lie.
@@ -202,12 +203,24 @@ def _in_order(folder: Path, files: Sequence[Path], frames: list[str]) -> list[Pa
         by_number = [file_of[number] for number in wanted or {}]
         if by_number == ordered or not counter:
             return by_number
-    elif natural or counter:
+    elif counter or (natural and not _contradicted(frames, ordered, keys, wanted)):
         return ordered
     raise DataError(
-        f"--match order is ambiguous: the data set's order is {some(frames, 4)}, which is not the order of the names, "
-        f"and the files' order is {some([keys[file] for file in ordered], 4)}. Name the files like the frames instead"
+        f"--match order is ambiguous: the frames in the data set's order are {some(frames, 4)}, the files in theirs "
+        f"{some([keys[file] for file in ordered], 4)}, and names or numbers say otherwise: name the files like frames"
     )
+
+
+def _contradicted(frames: list[str], ordered: list[Path], keys: dict[Path, str], wanted: dict[int, str] | None) -> bool:
+    """Whether a file has the name or the last number of another frame than the one in its place."""
+    named = _Keys(frames)
+    for index, file in enumerate(ordered):
+        owners = named.whole.get(keys[file]) or named.ends.get(keys[file]) or {index}
+        numbers = _last_numbers([keys[file]]) or {}
+        others = {wanted[number] for number in numbers if wanted and number in wanted}
+        if index not in owners or others - {_without_suffix(frames[index])}:
+            return True
+    return False
 
 
 def _last_numbers(keys: Any) -> dict[int, str] | None:

@@ -56,9 +56,15 @@ class PredictionFiles(Predictor):
             raise DataError(f"{folder} holds no predictions: expected .png or .npy files, one a frame")
         self.frames, self.unit = frames, unit
         names = [frames.name(index) for index in range(len(frames))]
-        self.paths, outside = match_files(folder, listing.files, names, match, everything)
-        unused = (outside, "files belong to frames outside the split"), (listing.left_out, "files are not read")
-        self.notes = [f"{folder}: {len(files)} {what}: {some(files)}" for files, what in unused if files]
+        unread = f"{folder}: {len(listing.left_out)} files are not read: {some(listing.left_out)}" * bool(
+            listing.left_out
+        )
+        try:
+            self.paths, outside = match_files(folder, listing.files, names, match, everything)
+        except DataError as error:
+            raise DataError(f"{error}. {unread}" if unread else str(error)) from error
+        aside = f"{folder}: {len(outside)} files belong to frames outside the split: {some(outside)}" * bool(outside)
+        self.notes = [note for note in (aside, unread) if note]
 
     def key(self, protocol: Protocol) -> tuple[Any, ...]:
         """A file is the same for every protocol."""

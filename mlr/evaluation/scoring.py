@@ -211,15 +211,19 @@ class Scores:
         }
 
     def save_csv(self, path: str | Path) -> None:
-        """Write one row per image: id, pixels scored, metrics (empty where the image has no such score)."""
-        with open(path, "w", newline="") as file:
+        """Write one row per image: id, pixels scored, metrics (empty where the image has no such score).
+
+        Spreadsheets run cells as formulas that begin with =, +, -, @, a tab or a line break. An id that begins so, or
+        with an apostrophe, is written with an apostrophe before it.
+        """
+        with open(path, "w", newline="", encoding="utf-8", errors="backslashreplace") as file:
             writer = csv.writer(file)
             writer.writerow(["id", "pixels", *METRICS, *STRUCTURE])
             scores = torch.cat([self.table, self.structure], 1).tolist()
             for name, pixels, row in zip(self.ids, self.pixels.tolist(), scores, strict=True):
                 nine, rest = row[: len(METRICS)], row[len(METRICS) :]
                 cells = [repr(x) if pixels else "" for x in nine] + ["" if math.isnan(x) else repr(x) for x in rest]
-                writer.writerow([name, pixels, *cells])
+                writer.writerow([_cell(name), pixels, *cells])
 
 
 def _bootstrap(
@@ -235,3 +239,8 @@ def _bootstrap(
     ends = torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64)
     low, high = means.nanquantile(ends, dim=0).tolist()
     return list(zip(low, high, strict=True))
+
+
+def _cell(text: str) -> str:
+    """A text that no spreadsheet takes for a formula."""
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r", "\n", "'")) else text

@@ -231,7 +231,7 @@ def checkpoint_file(source: str | Path) -> Path:
 
 
 def load_exactly(model: nn.Module, state: Mapping[str, Tensor], path: str | Path) -> None:
-    """Load a state dict whose names and shapes must all agree; what differs is listed in the error."""
+    """Load a state dict whose names, shapes and kinds of numbers must agree; what differs is listed in the error."""
     own = model.state_dict()
     differences = [f"missing: {_first(own.keys() - state.keys())}"] * bool(own.keys() - state.keys())
     differences += [f"not in the network: {_first(state.keys() - own.keys())}"] * bool(state.keys() - own.keys())
@@ -241,6 +241,12 @@ def load_exactly(model: nn.Module, state: Mapping[str, Tensor], path: str | Path
         if own[key].shape != state[key].shape
     ]
     differences += [f"other shape: {_first(shapes)}"] * bool(shapes)
+    types = [
+        f"{key} {state[key].dtype} instead of {own[key].dtype}"
+        for key in sorted(own.keys() & state.keys())
+        if own[key].is_floating_point() != state[key].is_floating_point()
+    ]
+    differences += [f"other type: {_first(types)}"] * bool(types)
     if differences:
         raise CheckpointError(f"{path} does not fit the network; " + "; ".join(differences))
     model.load_state_dict(dict(state), strict=True)

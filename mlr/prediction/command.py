@@ -84,7 +84,8 @@ def predict(
     chosen = ChosenData(data, None if root is None else str(root), data_options, depth_unit)
     if inputs and chosen != ChosenData():
         raise ValueError("--data, --root, --data-options and --depth-unit are for frames of a data set: name no files")
-    files, ignored = find_inputs(inputs, outputs.folder) if inputs else ([], 0)
+    unread: list[str] = []
+    files, ignored = find_inputs(inputs, outputs.folder, unread) if inputs else ([], 0)
     if any(file.is_video for file in files):
         require_av()
     network = open_model(checkpoint, device)
@@ -96,8 +97,10 @@ def predict(
     size_used = given or network.checkpoint.size
     if not quiet:
         plain(console, _description(network, size_used, flip))
-        if ignored:
-            plain(console, f"{ignored} files are neither images nor videos and are left alone", "dim")
+        if ignored > len(unread):
+            plain(console, f"{ignored - len(unread)} files are neither images nor videos and are left alone", "dim")
+        for line in unread[:20]:
+            plain(console, f"left out: {line}", "yellow")
     done, broken = _run(network, files, outputs, size_used, batch_size, flip, Console(stderr=True, quiet=quiet))
     _report(console, outputs, done, broken, quiet)
     return 1 if broken else 0

@@ -14,9 +14,10 @@ matplotlib.use("Agg")  # no window, whatever the machine
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mlr.losses.space import KINDS, SCALES
+from mlr.models import DepthModel
 from mlr.training.tables import read_balancing, read_metrics
 from mlr.utils.files import atomic_write
 
@@ -54,19 +55,15 @@ def curves(run: Path) -> Path:
     return _save(figure, run / "curves.png")
 
 
-@torch.no_grad()
-def samples(run: Path, model: nn.Module, batches: Iterable[dict[str, Any]], count: int = 4) -> Path:
+def samples(run: Path, model: DepthModel, batches: Iterable[dict[str, Any]], count: int = 4) -> Path:
     """Image, true and predicted depth of the first images of a data set; returns samples.png."""
-    device, training = next(model.parameters()).device, model.training
     rows: list[tuple[Tensor, Tensor, Tensor]] = []
-    model.eval()
     for batch in batches:
-        pred = model(batch["image"].to(device)).float().cpu()
+        pred = model.infer(batch["image"])
         truth = batch["depth"].where(batch["valid"], torch.nan)
         rows += zip(batch["image"], truth[:, 0], pred[:, 0], strict=True)
         if len(rows) >= count:
             break
-    model.train(training)
     rows = rows[:count]
     figure, axes = plt.subplots(len(rows), 3, figsize=(9, 2.25 * len(rows)), layout="constrained", squeeze=False)
     for (left, middle, right), (image, truth, pred) in zip(axes, rows, strict=True):

@@ -35,9 +35,10 @@ class DataSettings:
     Args:
         data: where images and depth come from: "rooms" are built-in scenes that need no files, "folder" your own pairs
             of images and depth files, "packed" the file that mlr prepare wrote; also nyu (labelled set), nyu-zip,
-            nyu-h5, nyu-sync, nyu-parquet, kitti, make3d. docs/data.md describes them.
+            nyu-h5, nyu-sync, nyu-parquet, sunrgbd, matterport3d, kitti, make3d. docs/data.md describes them.
         root: folder (or file) of the data set; not used by "rooms".
-        data_options: options of the data set, e.g. "kb_crop=true,list_file=mine.txt".
+        data_options: options of the data set, e.g. "kb_crop=true,list_file=mine.txt"; "max_depth=300" says that depth
+            beyond 100 m is true.
         depth_unit: unit of integer depth files of "folder": mm, m, 256 (KITTI) or any number of units per metre.
         holes: what to do with pixels without depth: "mask" leaves them out of the losses, "colorize" fills along the
             image (0.1 s a frame: better once, by mlr prepare), "nearest" takes the nearest depth, "error" stops and

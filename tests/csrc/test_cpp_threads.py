@@ -36,7 +36,7 @@ def same(a, b):
 def test_bits_do_not_depend_on_threads_or_batch(instruction_set, batch, size, downsample):
     pred, target = depth_pair(batch, *size)
     terms = list(LossSpace("all").indices)
-    weights = torch.randn(batch, 78, generator=torch.Generator().manual_seed(1))
+    weights = torch.randn(batch, len(terms), generator=torch.Generator().manual_seed(1))
     torch.set_num_threads(1)
     values, grad = op(pred, target, weights, terms, downsample)
     for threads in (1, 2, 3, 8):  # more than the machine has: image by image, strip by strip, and both
@@ -66,7 +66,7 @@ def test_bits_of_subsets_do_not_depend_on_threads(selection):
 def test_concurrent_calls_do_not_share_workspaces():
     from concurrent.futures import ThreadPoolExecutor
 
-    cases = [(depth_pair(2, 40 + 7 * i, 60 + 5 * i, seed=i), torch.ones(2, 78)) for i in range(8)]
+    cases = [(depth_pair(2, 40 + 7 * i, 60 + 5 * i, seed=i), torch.ones(2, len(LossSpace("all")))) for i in range(8)]
     terms = list(LossSpace("all").indices)
 
     def run(case):

@@ -88,9 +88,11 @@ def test_files_that_a_loop_has_numbered_are_taken_in_the_order_of_the_data_or_re
 
 
 def test_natural_order_serves_frames_that_have_other_numbers():
-    names = [f"val/rgb/{n}.png" for n in (6, 7, 10)]
+    names = [f"val/rgb/{n}.png" for n in (6, 7, 8)]
     truth = [FOLDER / f"pred{n}.npy" for n in (9, 10, 100)]
     assert match_order(FOLDER, truth[::-1], names).paths == truth
+    with pytest.raises(DataError, match="ambiguous"):  # pred8 for frame 7?
+        match_order(FOLDER, [FOLDER / f"pred{n}.npy" for n in (7, 8, 9)], names)
 
 
 def test_numbers_of_frames_go_before_the_order_of_a_list():

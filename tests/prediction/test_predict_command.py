@@ -386,8 +386,8 @@ def test_help_names_types_plainly(capsys):
     with pytest.raises(SystemExit):
         run("--help")
     text = " ".join(capsys.readouterr().out.split())
-    assert "folder for the depth files. (required, type: Path)" in text
-    assert "type: one of ['auto', 'cpu', 'gpu']" in text
+    assert "--out OUT folder for the depth files. (required)" in text
+    assert "--device {auto,cpu,gpu}" in text
     assert "<class" not in text
 
 
