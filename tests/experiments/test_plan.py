@@ -132,5 +132,5 @@ def test_changed_defaults_raise_the_results_version() -> None:
     learned = ("augment", "decoder_channels", "batch_size", "learning_rate", "downsample", "periods_per_epoch",
                "lambda_start", "lambda_slope", "lambda_floor", "weight_decay", "precision")  # fmt: skip
     values = [getattr(defaults, name) for name in learned]
-    expected = ["eccv2020", 1024, 8, 1e-4, "bicubic", 4, 3.0, -1.5, -3.0, 0.0, "32"]
+    expected = ["paper", 1024, 8, 1e-4, "bicubic", 4, 3.0, -1.5, -3.0, 0.0, "32"]
     assert (RESULTS_VERSION, values) == (1, expected)
