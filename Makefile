@@ -17,8 +17,8 @@ DEMO := --backbone tf_efficientnet_lite0 --pretrained true --decoder-channels 25
         --train-length 480 --val-length 48 --epochs 5 --learning-rate 5e-4
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo figures test test-long test-lowest lint format wheel sdist bench bench-report bench-compare \
-        sanitize sanitize-gpu clean
+.PHONY: help setup demo figures test test-long test-lowest lint format wheel sdist bench bench-report evidence-report \
+        bench-compare sanitize sanitize-gpu clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -95,6 +95,9 @@ bench: $(READY) ## measure the losses on this machine (half an hour): runs/bench
 
 bench-report: $(READY) ## write docs/performance.md and the README's table from bench/results
 	$(BIN)/python bench/report.py
+
+evidence-report: $(READY) ## write docs/evidence.md from docs/results and recipes
+	$(BIN)/python -W ignore -m mlr.experiments.page
 
 bench-compare: $(READY) ## time the working tree against BASE=<commit>
 	$(BIN)/python bench/compare.py --base $(BASE)

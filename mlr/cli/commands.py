@@ -147,6 +147,8 @@ COMMANDS: dict[str, Command] = {
         ("predictions_or_checkpoint",),
     ),
     "report": Command("mlr.training.report:report", "draw a run's figures again and sum it up on a page", ("run",)),
+    "ablate": Command("mlr.experiments.command:ablate", "make the training runs of a plan and its tables", ("plan",)),
+    "figures": Command("mlr.experiments.command:figures", "the paper's figures from the runs of a plan", ("plan",)),
     "predict": Command("mlr.prediction.command:predict", "depth files of images and videos", ("checkpoint", "inputs")),
     "export": Command("mlr.prediction.export:export", "a network as ONNX or torch.export file", ("checkpoint",)),
 }

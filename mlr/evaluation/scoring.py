@@ -14,9 +14,26 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mlr.data.sample import Region
+from mlr.evaluation.edges import EDGE_THRESHOLDS, edge_metrics
 from mlr.evaluation.metrics import METRICS, aggregate, score_table
+from mlr.evaluation.normals import normal_angle
 from mlr.evaluation.protocols import Protocol, get_protocol
 from mlr.models.inference import infer
+
+#: Metrics of structure by name: edges by threshold in centimetres, and the mean angle of the normals in degrees. An
+#: image without an edge has no score in some of them; every image that has one counts once.
+STRUCTURE = (
+    *(f"edge{100 * t:.0f}_{name}" for t in EDGE_THRESHOLDS for name in ("precision", "recall", "f1")),
+    "normal_angle",
+)
+
+
+@torch.no_grad()
+def structure_table(pred: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+    """Scores of structure of a batch [B, 1, H, W], [B, 10] in the order of :data:`STRUCTURE`."""
+    edges = [edge_metrics(pred, target, mask, threshold) for threshold in EDGE_THRESHOLDS]
+    columns = [scores[name] for scores in edges for name in ("precision", "recall", "f1")]
+    return torch.stack([*columns, normal_angle(pred, target, mask)], 1)
 
 
 @torch.no_grad()
@@ -79,6 +96,7 @@ class Scores:
         self.protocol = get_protocol(protocol)
         self.ids: list[str] = []
         self._tables: list[Tensor] = []
+        self._structures: list[Tensor] = []
         self._pixels: list[Tensor] = []
 
     def add(
@@ -107,16 +125,23 @@ class Scores:
         try:
             pred, target, mask = self.protocol.prepare(pred, target, mask, region)
             table, pixels = score_table(pred, target, mask, self.protocol.inclusive)
+            structure = structure_table(pred, target, mask)
         except ValueError as error:
             raise ValueError(f"{', '.join(ids[:3])}{' ...' if len(ids) > 3 else ''}: {error}") from error
         self.ids += ids
         self._tables.append(table.double().cpu())
+        self._structures.append(structure.double().cpu())
         self._pixels.append(pixels.cpu())
 
     @property
     def table(self) -> Tensor:
         """Scores of every image, [n, 9] in the order of ``METRICS``; NaN rows for images without a valid pixel."""
         return torch.cat(self._tables) if self._tables else torch.zeros(0, len(METRICS), dtype=torch.float64)
+
+    @property
+    def structure(self) -> Tensor:
+        """Scores of structure of every image, [n, 10] in the order of ``STRUCTURE``; NaN where there is none."""
+        return torch.cat(self._structures) if self._structures else torch.zeros(0, len(STRUCTURE), dtype=torch.float64)
 
     @property
     def pixels(self) -> Tensor:
@@ -134,6 +159,10 @@ class Scores:
         means = aggregate(self.table[scored], self.pixels[scored], self.protocol.aggregation)
         return dict(zip(METRICS, means.tolist(), strict=True))
 
+    def structure_means(self) -> dict[str, float]:
+        """Metric of ``STRUCTURE`` -> mean over the images that have such a score; NaN without any."""
+        return dict(zip(STRUCTURE, self.structure.nanmean(0).tolist(), strict=True))
+
     def intervals(self, level: float = 0.95, resamples: int = 1000, seed: int = 0) -> dict[str, tuple[float, float]]:
         """Percentile bootstrap intervals of the means: images are drawn with replacement.
 
@@ -147,46 +176,69 @@ class Scores:
         Returns:
             Metric -> (low, high); NaN without an image.
         """
-        if not 0 < level < 1:
-            raise ValueError(f"level must lie between 0 and 1, got {level}")
-        scored = (self.pixels > 0).nonzero()[:, 0]
-        if not len(scored):
-            return dict.fromkeys(METRICS, (math.nan, math.nan))
-        generator = torch.Generator().manual_seed(seed)
+        scored = self.pixels > 0
         table, pixels = self.table[scored], self.pixels[scored]
-        means = []
-        for _ in range(resamples):
-            drawn = torch.randint(len(scored), (len(scored),), generator=generator)
-            means.append(aggregate(table[drawn], pixels[drawn], self.protocol.aggregation))
-        ends = torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64)
-        low, high = torch.stack(means).quantile(ends, dim=0)
-        return {name: (float(a), float(b)) for name, a, b in zip(METRICS, low, high, strict=True)}
+        ends = _bootstrap(
+            lambda drawn: aggregate(table[drawn], pixels[drawn], self.protocol.aggregation),
+            len(table), level, resamples, seed,
+        )  # fmt: skip
+        return dict(zip(METRICS, ends or [(math.nan, math.nan)] * len(METRICS), strict=True))
+
+    def structure_intervals(
+        self, level: float = 0.95, resamples: int = 1000, seed: int = 0
+    ) -> dict[str, tuple[float, float]]:
+        """The same of :meth:`structure_means`; images that are drawn without such a score are left out."""
+        table = self.structure[self.pixels > 0]
+        ends = _bootstrap(lambda drawn: table[drawn].nanmean(0), len(table), level, resamples, seed)
+        return dict(zip(STRUCTURE, ends or [(math.nan, math.nan)] * len(STRUCTURE), strict=True))
 
     def record(self, level: float = 0.95) -> dict[str, Any]:
         """Everything a number needs to be compared: protocol, images, means, intervals; plain values for JSON."""
-        intervals = self.intervals(level)
+
+        def table(means: dict[str, float], intervals: dict[str, tuple[float, float]]) -> dict[str, dict[str, float]]:
+            return {
+                name: {"mean": mean, "low": intervals[name][0], "high": intervals[name][1]}
+                for name, mean in means.items()
+            }
+
         return {
             "protocol": self.protocol.record(),
             "images": len(self.ids) - len(self.excluded),
             "excluded": self.excluded,
             "level": level,
-            "metrics": {
-                name: {"mean": mean, "low": intervals[name][0], "high": intervals[name][1]}
-                for name, mean in self.means().items()
-            },
+            "metrics": table(self.means(), self.intervals(level)),
+            "structure": table(self.structure_means(), self.structure_intervals(level)),
         }
 
     def save_csv(self, path: str | Path) -> None:
-        """Write one row per image: id, pixels scored, the nine metrics (empty where the image has no valid pixel).
+        """Write one row per image: id, pixels scored, metrics (empty where the image has no such score).
 
         Spreadsheets run cells as formulas that begin with =, +, -, @, a tab or a line break. An id that begins so, or
         with an apostrophe, is written with an apostrophe before it.
         """
         with open(path, "w", newline="", encoding="utf-8", errors="backslashreplace") as file:
             writer = csv.writer(file)
-            writer.writerow(["id", "pixels", *METRICS])
-            for name, pixels, row in zip(self.ids, self.pixels.tolist(), self.table.tolist(), strict=True):
-                writer.writerow([_cell(name), pixels, *(repr(x) if pixels else "" for x in row)])
+            writer.writerow(["id", "pixels", *METRICS, *STRUCTURE])
+            scores = torch.cat([self.table, self.structure], 1).tolist()
+            for name, pixels, row in zip(self.ids, self.pixels.tolist(), scores, strict=True):
+                nine, rest = row[: len(METRICS)], row[len(METRICS) :]
+                cells = [repr(x) if pixels else "" for x in nine] + ["" if math.isnan(x) else repr(x) for x in rest]
+                writer.writerow([_cell(name), pixels, *cells])
+
+
+def _bootstrap(
+    mean: Callable[[Tensor], Tensor], count: int, level: float, resamples: int, seed: int
+) -> list[tuple[float, float]]:
+    """Ends of the percentile intervals of a mean of drawn images; none without an image."""
+    if not 0 < level < 1:
+        raise ValueError(f"level must lie between 0 and 1, got {level}")
+    if not count:
+        return []
+    generator = torch.Generator().manual_seed(seed)
+    means = torch.stack([mean(torch.randint(count, (count,), generator=generator)) for _ in range(resamples)])
+    ends = torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64)
+    low, high = means.nanquantile(ends, dim=0).tolist()
+    return list(zip(low, high, strict=True))
 
 
 def _cell(text: str) -> str:

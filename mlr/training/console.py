@@ -68,4 +68,5 @@ def quiet() -> None:
     warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated.*")  # within Lightning
     warnings.filterwarnings("ignore", message=".*Experiment logs directory .* exists and is not empty.*")
     warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")
+    warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")  # a frozen encoder
     warnings.filterwarnings("ignore", message=".*number of training batches.*smaller than the logging interval.*")

@@ -105,20 +105,32 @@ def contributions(run: Path, columns: int = 5) -> Path | None:
         1, len(shown), figsize=(2.1 * len(shown) + 0.6, 4.4), layout="constrained", squeeze=False, sharey=True
     )
     for axis, period, before in zip(axes[0], shown, [None, *shown], strict=False):
-        for term, share in shares[period].items():
-            kind, scale = term.split("/")
-            old = share if before is None else shares[before].get(term, share)
-            colour = SAME if abs(share - old) <= 0.01 * old else UP if share > old else DOWN
-            centre = (int(scale), KINDS.index(kind))
-            axis.add_patch(plt.Circle(centre, 0.48 * max(share / largest, 0.0), color=colour, alpha=0.8))
-        axis.set(xlim=(-0.6, SCALES - 0.4), ylim=(len(KINDS) - 0.4, -0.6), aspect="equal")
-        axis.set_xticks(range(SCALES))
-        axis.set_yticks(range(len(KINDS)), KINDS)
+        bubbles(axis, shares[period], None if before is None else shares[before], largest)
         axis.set_xlabel("scale")
         axis.set_title(titles[period], fontsize=9)
-        axis.grid(alpha=0.15)
     figure.suptitle("Contributions of the losses: radius by share; red grew, blue shrank, green unchanged", fontsize=9)
     return _save(figure, run / "contributions.png")
+
+
+def bubbles(axis: Any, shares: dict[str, float], before: dict[str, float] | None, largest: float) -> None:
+    """Draw the contributions of a moment as circles on the grid of 13 kinds by 6 scales.
+
+    Args:
+        axis: where.
+        shares: contribution by loss; the radius is in proportion to it.
+        before: contributions that the colours compare with; None = no change.
+        largest: contribution whose circle fills a cell.
+    """
+    for term, share in shares.items():
+        kind, scale = term.split("/")
+        old = share if before is None else before.get(term, share)
+        colour = SAME if abs(share - old) <= 0.01 * old else UP if share > old else DOWN
+        centre = (int(scale), KINDS.index(kind))
+        axis.add_patch(plt.Circle(centre, 0.48 * max(share / largest, 0.0), color=colour, alpha=0.8))
+    axis.set(xlim=(-0.6, SCALES - 0.4), ylim=(len(KINDS) - 0.4, -0.6), aspect="equal")
+    axis.set_xticks(range(SCALES))
+    axis.set_yticks(range(len(KINDS)), KINDS)
+    axis.grid(alpha=0.15)
 
 
 def _save(figure: Any, path: Path) -> Path:

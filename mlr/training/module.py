@@ -36,6 +36,7 @@ class DepthTraining(L.LightningModule):
         periods_per_epoch: rebalancings in an epoch; the paper's 4.
         seed: of random layers, which draw from (seed, epoch, batch, rank).
         masked: whether "valid" of a batch is the losses' mask. Otherwise its depth has no holes.
+        freeze_encoder: keep the weights and the normalisation statistics of ``model.encoder``.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class DepthTraining(L.LightningModule):
         periods_per_epoch: int = 4,
         seed: int = 0,
         masked: bool = False,
+        freeze_encoder: bool = False,
     ) -> None:
         super().__init__()
         self.model, self.criterion, self.balancer = model, criterion, balancer
@@ -58,10 +60,21 @@ class DepthTraining(L.LightningModule):
         self.loss, self.equal_loss = ImageMean(), ImageMean()
         self.unknown = SumMetric(nan_strategy="disable")  # a look for NaN at every step would wait for the device
         self.nonfinite, self.absent = NonFiniteLosses(balancer.names), AbsentLosses()
+        self.freeze_encoder = freeze_encoder
+        if freeze_encoder:
+            model.encoder.requires_grad_(False).eval()  # type: ignore[union-attr]
+
+    def train(self, mode: bool = True) -> DepthTraining:
+        """A frozen encoder stays in evaluation mode."""
+        super().train(mode)
+        if self.freeze_encoder:
+            self.model.encoder.eval()  # type: ignore[union-attr]
+        return self
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Adam without a schedule."""
-        return torch.optim.Adam(self.model.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay)
+        trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        return torch.optim.Adam(trained, lr=self.learning_rate, weight_decay=self.weight_decay)
 
     def on_train_start(self) -> None:
         """A quarter epoch in optimizer steps is known only now."""

@@ -7,6 +7,7 @@ group.
 
 from __future__ import annotations
 
+import ast
 import math
 import os
 from dataclasses import asdict, dataclass, field, fields
@@ -71,11 +72,13 @@ class ModelSettings:
         decoder_channels: channels the decoder starts with.
         pretrained: ImageNet weights of the backbone: "auto" uses them where they can be had and says so otherwise,
             "true" insists, "false" starts from random weights, anything else is a weights file.
+        freeze_encoder: train the decoder alone: the backbone keeps its weights and its normalisation statistics.
     """
 
     backbone: str = "pnasnet"
     decoder_channels: int = _at_least(32, 1024)
     pretrained: str = "auto"
+    freeze_encoder: bool = False
 
 
 @dataclass(frozen=True)
@@ -88,6 +91,7 @@ class LossSettings:
             sparse depth such as a LiDAR's).
         balancer: "rebalancing" is the paper's algorithm, "equal" only its initialisation, "fixed" equal weights; its
             rivals are uncertainty, cov, random, dwa and relobralo.
+        balancer_options: further options of the balancer, e.g. "equal_start=false,clip=none" or "lr=0.01".
         lambda_start: of "rebalancing", its parameter in the first epoch.
         lambda_slope: its change per epoch.
         lambda_floor: its last value.
@@ -97,6 +101,7 @@ class LossSettings:
     losses: str = "all"
     downsample: Literal["bicubic", "area"] = "bicubic"
     balancer: str = "rebalancing"
+    balancer_options: str = ""
     lambda_start: float = 3.0
     lambda_slope: float = -1.5
     lambda_floor: float = -3.0
@@ -191,7 +196,11 @@ class TrainingSettings(RunSettings, OptimizerSettings, LossSettings, ModelSettin
             )
         if self.balancer in ("random", "relobralo"):
             options["seed"] = self.seed
-        return make_balancer(self.balancer, self.space.names, **options)
+        options |= _typed_options(self.balancer_options)
+        try:
+            return make_balancer(self.balancer, self.space.names, **options)
+        except TypeError as error:
+            raise ValueError(f"--balancer-options {self.balancer_options}: {error}") from error
 
     def validate(self, resuming: bool = False) -> TrainingSettings:
         """Check every setting that can be checked without loading anything.
@@ -251,3 +260,16 @@ class TrainingSettings(RunSettings, OptimizerSettings, LossSettings, ModelSettin
     def names(cls) -> list[str]:
         """Names of the settings, group by group."""
         return [setting.name for group in GROUPS.values() for setting in fields(group)]
+
+
+def _typed_options(text: str) -> dict[str, Any]:
+    """Options "a=1,b=false" with the values that Python reads, in any case: numbers, true, false, none; or words."""
+    from mlr.data.datasets.registry import parse_options
+
+    out: dict[str, Any] = {}
+    for name, value in parse_options(text).items():
+        try:
+            out[name] = ast.literal_eval(value.title() if value.lower() in ("true", "false", "none") else value)
+        except (ValueError, SyntaxError):
+            out[name] = value
+    return out

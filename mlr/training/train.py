@@ -131,6 +131,7 @@ def train(config: TrainingSettings, resume: Path | None = None, console: Console
         config.periods_per_epoch,
         config.seed,
         data.masked,
+        config.freeze_encoder,
     )
     # Two models and a state: weights with Adam's two moments. A new file lies beside the older one for a while.
     if run is None:
@@ -142,7 +143,7 @@ def train(config: TrainingSettings, resume: Path | None = None, console: Console
         run.record(weights_source=model.weights_source, parameters=size // 4)
         run.record_environment()
     else:
-        check_state(state, task, list(model.parameters()))
+        check_state(state, task, [p for p in model.parameters() if p.requires_grad])
     source = run.recorded()["weights_source"] if state else model.weights_source
     say(console, "network", f"{config.backbone}, {size / 4e6:.1f} M parameters, backbone from {source}")
     say(console, "run", str(run.path))

@@ -8,6 +8,9 @@ import pytest
 import torch
 
 from mlr.evaluation import METRICS, PROTOCOLS, DepthMetrics, Scores, predict
+from mlr.evaluation.edges import EDGE_THRESHOLDS, edge_metrics
+from mlr.evaluation.normals import normal_angle
+from mlr.evaluation.scoring import STRUCTURE
 from mlr.models.inference import network_input
 
 
@@ -26,6 +29,24 @@ def test_means_are_those_of_the_metric_on_maps_of_one_size():
         metric.update(pred[part], target[part])
     result = metric.compute()
     assert scores.means() == pytest.approx({name: result[name].item() for name in METRICS}, rel=1e-12)
+
+
+def test_structure_is_that_of_edges_and_normals():
+    pred, target = maps(4)
+    target[1] = 0
+    mask = torch.rand(target.shape, generator=torch.Generator().manual_seed(1)) > 0.1
+    scores = Scores("full")
+    for part in (slice(0, 3), slice(3, 4)):
+        scores.add([str(i) for i in range(part.start, part.stop)], pred[part], target[part], mask[part])
+    means = scores.structure_means()
+    assert tuple(means) == STRUCTURE
+    for threshold in EDGE_THRESHOLDS:
+        for name, values in edge_metrics(pred, target, mask, threshold).items():
+            expected = float(values.nanmean())
+            assert means[f"edge{100 * threshold:.0f}_{name}"] == pytest.approx(expected, rel=1e-12, nan_ok=True)
+    assert means["normal_angle"] == pytest.approx(float(normal_angle(pred, target, mask).nanmean()), rel=1e-6)
+    low, high = scores.structure_intervals()["normal_angle"]
+    assert low < means["normal_angle"] < high
 
 
 def test_pooling_weights_images_by_their_pixels():

@@ -236,6 +236,26 @@ def test_the_seed_reaches_balancers_that_draw(balancer):
     assert replace(TINY, balancer=balancer, seed=5).make_balancer().seed == 5
 
 
+def test_options_reach_the_balancer():
+    assert replace(TINY, balancer="uncertainty", balancer_options="lr=1e-2").make_balancer().lr == 0.01
+    balancer = replace(TINY, balancer_options="equal_start=false, clip=none,form=power").make_balancer()
+    assert (balancer.equal_start, balancer.clip, balancer.form) == (False, None, "power")
+
+
+def test_a_frozen_encoder_keeps_its_weights_and_statistics(tmp_path, finished):
+    config = replace(TINY, freeze_encoder=True, epochs=1)
+    quiet_train(replace(config, out=tmp_path / "run"))
+    frozen, trained = state(tmp_path / "run"), state(finished.path)
+    assert frozen.keys() == trained.keys()
+    quiet_train(replace(config, out=tmp_path / "longer", epochs=2))
+    longer = state(tmp_path / "longer")
+    changed = {name for name in frozen if not torch.equal(frozen[name], longer[name])}
+    assert changed
+    assert not {name for name in changed if name.startswith("encoder.")}
+    statistics = next(name for name in frozen if name.endswith("running_mean"))
+    assert not torch.equal(frozen[statistics], trained[statistics])
+
+
 # --- refusals
 
 
@@ -256,6 +276,8 @@ def test_the_seed_reaches_balancers_that_draw(balancer):
         (["--decoder-channels", "48", "--backbone", "test_resnet", "--pretrained", "false"], 1, "multiple of 32"),
         (["--size", "big"], 1, "HxW"),
         (["--balancer", "gradnorm"], 1, "unknown balancer"),
+        (["--balancer-options", "speed=3"], 1, "has no option speed"),
+        (["--balancer-options", "equal_start=2"], 1, "--balancer-options equal_start=2: equal_start must be True"),
         (["--lambda-slope", "1"], 1, "descends"),
         (["--learning-rate", "0"], 1, "--learning-rate must be a positive number"),
         (["--pretrained", "missing.pth"], 1, "no such file"),
