@@ -110,6 +110,16 @@ def compiler_options(backend: str, registers: int) -> dict[str, int | str]:
     return OCCUPANCY if OCCUPANCY.keys() <= HIPOptions.__dataclass_fields__.keys() else {}
 
 
+def masked_shapes(shapes: Shapes) -> Shapes:
+    """Block shapes under a mask (compiled, not measured).
+
+    The moving sums of the adjoint start from all rows of a window, so more rows of a coarse map share them. Phase 1 loads
+    three maps at scale 0 and takes every register that it may.
+    """
+    first = 128 if shapes.registers[0] else 0
+    return replace(shapes, coarse_rows=2 * shapes.coarse_rows, registers=(first, *shapes.registers[1:]))
+
+
 def shapes_for(device: torch.device) -> Shapes:
     """Block shapes of a device; for CPU tensors, of the GPU that an active Triton driver compiles for."""
     return TABLE.get(_gpu(device) if device.type == "cuda" else _target(), TABLE[""])

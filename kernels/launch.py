@@ -19,7 +19,7 @@ from torch import Tensor
 from triton.runtime.jit import JITFunction, MockTensor
 
 from mlr.kernels import phases
-from mlr.kernels.configs import Shapes, compiler_options, shapes_for
+from mlr.kernels.configs import Shapes, compiler_options, masked_shapes, shapes_for
 from mlr.kernels.plan import Plan, plan
 from mlr.losses.space import KINDS, SCALES
 
@@ -78,6 +78,8 @@ def multi_loss(
     indices = tuple(indices)
     device = pred.device
     shapes = shapes or shapes_for(device)
+    if mask is not None:
+        shapes = masked_shapes(shapes)
     batch, height, width = pred.shape[0], pred.shape[-2], pred.shape[-1]
     p = plan(batch, height, width, indices, downsample, weights is not None, shapes, mask is not None)
     if weights is not None:
@@ -116,7 +118,7 @@ def precompile(
         >>> mlr.kernels.precompile("cuda", torch.bfloat16, mlr.LossSpace("fine").indices)  # doctest: +SKIP
     """
     device = torch.device(device)
-    shapes = shapes_for(device)
+    shapes = masked_shapes(shapes_for(device)) if masked else shapes_for(device)
     with _on(device):
         for width in (64, 65):
             for grad in (True, False):

@@ -79,6 +79,8 @@ def cotangent_columns(cotangents, sums, r, y0, y1, h, w, ROWS: tl.constexpr, GRO
             start = cotangents + (h - 1) * pitch
             last = border_share(start + (PAD + x), -pitch, tl.minimum(r, h), r, known_column)
         at = group * pitch + (PAD + x)
+        if GROUPS == 1:
+            at = tl.max_contiguous(at, [1, 1])  # false on purpose: a lane then has one column
         inside = known_column & (group >= 0)
         if (y0 >= r) & (y0 + ROWS + r < h):
             moving_sums(cotangents, sums, r, y0, y1, h, group, at, inside, first, last, pitch, ROWS // GROUPS, True)

@@ -25,12 +25,16 @@ from mlr.kernels.geometry import (
 from mlr.kernels.masks import marked, over
 from mlr.kernels.slots import SLOTS, TABLE_PITCH
 from mlr.kernels.sums import mean_error
-from mlr.kernels.windows import ZEROS, column_sums, pad_columns, window_signs
+from mlr.kernels.windows import ZEROS, column_sums, masked_columns, pad_columns, window_signs
 
 
 @triton.jit
 def store_maps(pred, target, mask, errors, targets, y0, y1, x0, h, w, COLUMNS: tl.constexpr):
-    """E, unknown pixels marked, and the target of the rows y0 .. y1 - 1 of scale 0 of an image, COLUMNS from x0 on."""
+    """E, unknown pixels marked, and the target of the rows y0 .. y1 - 1 of scale 0 of an image, COLUMNS from x0 on.
+
+    Returns the sums of E over the columns.
+    """
+    total = tl.zeros([COLUMNS], tl.float32)
     x = x0 + tl.arange(0, COLUMNS)[None, :]
     for first in range(y0, y1, 8):
         y = first + tl.arange(0, 8)[:, None]
@@ -42,6 +46,8 @@ def store_maps(pred, target, mask, errors, targets, y0, y1, x0, h, w, COLUMNS: t
         out = tl.max_contiguous(y * pitch_of(w) + (PAD + x), [1, 1])
         tl.store(errors + out, marked(valid, e), mask=stored)
         tl.store(targets + out, tl.where(valid, t, 0.0), mask=stored)
+        total += tl.sum(tl.where(valid & (y < y1), e, 0.0), 0)
+    return total
 
 
 @triton.jit
@@ -62,19 +68,23 @@ def fine_columns(pred, target, mask, errors, targets, sums, partials, rest, tile
     start = image * height * width.to(tl.int64)
     pitch = pitch_of(width)
     out = sums + image * height * pitch.to(tl.int64)
-    MASKED: tl.constexpr = mask is not None
-    m_ptr = mask
-    if MASKED:
-        m_ptr += start
+    pred += start
+    target += start
+    x0 = tile * BLOCK
+    partial = partials + image * SCALES * errors_partials + part
+    if mask is None:
+        total = column_sums(pred, target, width, out, size, y0, y1, x0, height, width, True, MEANS, BLOCK, False)
+        tl.store(partial, tl.sum(total, 0))
+    else:
+        mask += start
         plane = image * height * pitch.to(tl.int64)
-        store_maps(pred + start, target + start, m_ptr, errors + plane, targets + plane, y0, y1, tile * BLOCK, height,
-                   width, BLOCK)
-    total = column_sums(pred + start, target + start, m_ptr, width, out, size, y0, y1, tile * BLOCK, height, width,
-                        True, MEANS, BLOCK, MASKED)
-    tl.store(partials + image * SCALES * errors_partials + part, tl.sum(total, 0))
+        total = store_maps(pred, target, mask, errors + plane, targets + plane, y0, y1, x0, height, width, BLOCK)
+        tl.store(partial, tl.sum(total, 0))
+        if MEANS:
+            masked_columns(pred, target, mask, width, out, size, y0, x0, height, width, BLOCK)
     if MEANS:
         tl.debug_barrier()
-        pad_columns(out, size, y0, y1, tile == 0, tile == tiles - 1, width, 4, TILE, 6 if MASKED else 3)
+        pad_columns(out, size, y0, y1, tile == 0, tile == tiles - 1, width, 4, TILE, 3 if mask is None else 6)
 
 
 @triton.jit
@@ -154,7 +164,7 @@ def coarse_windows(errors, sums, signs, centre, table, partials, row_sums, scale
         if GRAD and not MASKED:
             neutral_signs(signs + plane, size, y0, y1, w, ROWS)
         for x0 in range(0, w, COLUMNS):
-            column_sums(e_ptr, e_ptr, None, pitch, sums + plane, size, y0, y1, x0, h, w, False, True, COLUMNS, MASKED)
+            column_sums(e_ptr, e_ptr, pitch, sums + plane, size, y0, y1, x0, h, w, False, True, COLUMNS, MASKED)
         tl.debug_barrier()
         pad_columns(sums + plane, size, y0, y1, True, True, w, 4, COARSE_TILE, 6 if MASKED else 3)
         tl.debug_barrier()

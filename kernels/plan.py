@@ -12,12 +12,14 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from mlr.kernels import counts, geometry, slots, stencil
+from mlr.kernels import windows as windows_
 from mlr.kernels.configs import Shapes
 from mlr.losses.reference import scale_size
 from mlr.losses.space import FAMILIES, KINDS, SCALES, WINDOWS
 
 TILE: int = geometry.TILE.value
 PAD: int = geometry.PAD.value
+BLOCK_ROWS: int = windows_.BLOCK_ROWS.value
 STRIP: int = stencil.STRIP.value
 SLOTS: int = slots.SLOTS.value
 
@@ -129,6 +131,8 @@ def plan(
     while cdiv(width, STRIP) * cdiv(height, strip_rows) > MAX_PARTIALS:
         strip_rows *= 2
     reps = max(1, sizes[1][0] * sizes[1][1] // (MAX_PARTIALS * shapes.block))
+    if masked:
+        column_rows = BLOCK_ROWS  # its programs make one block of column sums
     column_tiles = cdiv(width, shapes.block)
     columns = column_tiles * cdiv(height, column_rows)
     # scales 1 and 2 are made together where rows consist of whole quads

@@ -183,13 +183,6 @@ def reduce_quads(pred, target, mask, errors, targets, partial1, partial2, y0, x0
     pred += source
     target += source
     i = y0 + tl.arange(0, ROWS)[:, None]
-    a0, b0, _c0, p0, q0, _r0 = quad_row(pred, target, 4 * i - 1, x0, height, width, ROWS)
-    a1, b1, c1, p1, q1, r1 = quad_row(pred, target, 4 * i, x0, height, width, ROWS)
-    a2, b2, c2, p2, q2, r2 = quad_row(pred, target, 4 * i + 1, x0, height, width, ROWS)
-    a3, b3, c3, p3, q3, r3 = quad_row(pred, target, 4 * i + 2, x0, height, width, ROWS)
-    a4, b4, c4, p4, q4, r4 = quad_row(pred, target, 4 * i + 3, x0, height, width, ROWS)
-    a5, b5, _c5, p5, q5, _r5 = quad_row(pred, target, 4 * i + 4, x0, height, width, ROWS)
-    q = x0 // 4 + tl.arange(0, 32)[None, :]
     if mask is not None:
         mask += source
         inner = quad_flags(mask, 4 * i + 1, x0, height, width) & quad_flags(mask, 4 * i + 2, x0, height, width)
@@ -198,6 +191,15 @@ def reduce_quads(pred, target, mask, errors, targets, partial1, partial2, y0, x0
         middle = inner & above & below
         above &= inner & quad_flags(mask, 4 * i - 1, x0, height, width)
         below &= inner & quad_flags(mask, 4 * i + 4, x0, height, width)
+    a0, b0, _c0, p0, q0, _r0 = quad_row(pred, target, 4 * i - 1, x0, height, width, ROWS)
+    a1, b1, c1, p1, q1, r1 = quad_row(pred, target, 4 * i, x0, height, width, ROWS)
+    a2, b2, c2, p2, q2, r2 = quad_row(pred, target, 4 * i + 1, x0, height, width, ROWS)
+    if mask is not None:
+        tl.debug_barrier()  # keeps the compiler from loading all rows ahead: there are no registers for the flags, too
+    a3, b3, c3, p3, q3, r3 = quad_row(pred, target, 4 * i + 2, x0, height, width, ROWS)
+    a4, b4, c4, p4, q4, r4 = quad_row(pred, target, 4 * i + 3, x0, height, width, ROWS)
+    a5, b5, _c5, p5, q5, _r5 = quad_row(pred, target, 4 * i + 4, x0, height, width, ROWS)
+    q = x0 // 4 + tl.arange(0, 32)[None, :]
     if (scales >> 1) & 1 != 0:
         h, w = scale_size(height, width, 1, False)
         at = image * h * pitch_of(w).to(tl.int64) + PAD + 2 * i * pitch_of(w) + x0 // 2
@@ -386,8 +388,7 @@ def gather_masked_area(local, errors, shares, y, x, scales, image, starts, heigh
     ``errors`` points to E at the pixels (y, x), ``scales`` holds the bits of the scales to gather from.
     """
     total = tl.zeros_like(x).to(tl.float32) + tl.zeros_like(y).to(tl.float32)
-    for below in tl.static_range(SCALES - 1):
-        k: tl.constexpr = SCALES - 1 - below
+    for k in tl.static_range(SCALES - 1, 0, -1):
         if scales >> k != 0:
             h, w = scale_size(height, width, k, True)
             pitch = pitch_of(w)

@@ -28,11 +28,11 @@ HUGE = tl.constexpr(2.0**127)
 
 
 @triton.jit
-def error_tile(e_ptr, t_ptr, m_ptr, stride, y, h, FIRST: tl.constexpr, PAIR: tl.constexpr, INSIDE: tl.constexpr):
+def error_tile(e_ptr, t_ptr, stride, y, h, FIRST: tl.constexpr, PAIR: tl.constexpr, INSIDE: tl.constexpr):
     """Eight rows of E, the first FIRST below a row y of the map; the pointers [1, B] point to columns.
 
     Row numbers are clamped unless ``INSIDE`` says that the map has them. ``PAIR``: E is formed from prediction and
-    target, and is 0 where the mask, unless it is None, is not set. The contiguity hint is
+    target. The contiguity hint is
     false on purpose: it only steers Triton's layout, to a lane that loads a column. One load for eight rows halves the
     time to compile: Triton's choice of layouts takes time with the number of loads times the square of that of
     operations.
@@ -41,8 +41,6 @@ def error_tile(e_ptr, t_ptr, m_ptr, stride, y, h, FIRST: tl.constexpr, PAIR: tl.
     if INSIDE:
         e_ptr += stride * (y + FIRST)
         t_ptr += stride * (y + FIRST)
-        if m_ptr is not None:
-            m_ptr += stride * (y + FIRST)
     elif FIRST < 0:
         row = tl.maximum(row + (y + FIRST), 0)
     else:
@@ -50,8 +48,6 @@ def error_tile(e_ptr, t_ptr, m_ptr, stride, y, h, FIRST: tl.constexpr, PAIR: tl.
     e = tl.load(tl.max_contiguous(e_ptr + row * stride, [1, 1])).to(tl.float32)
     if PAIR:
         e -= tl.load(tl.max_contiguous(t_ptr + row * stride, [1, 1])).to(tl.float32)
-        if m_ptr is not None:
-            e = tl.where(tl.load(tl.max_contiguous(m_ptr + row * stride, [1, 1])) != 0, e, 0.0)
     return e
 
 
@@ -70,25 +66,71 @@ def rows_of(tile):
 
 
 @triton.jit
-def error_rows(e_ptr, t_ptr, m_ptr, stride, y, h, FIRST: tl.constexpr, COUNT: tl.constexpr, PAIR: tl.constexpr,
+def error_rows(e_ptr, t_ptr, stride, y, h, FIRST: tl.constexpr, COUNT: tl.constexpr, PAIR: tl.constexpr,
                INSIDE: tl.constexpr):
     """Rows y + FIRST .. y + FIRST + COUNT - 1 of E around a row y of the map, as ``error_tile`` makes them."""
     rows = ()
     for k in tl.static_range(0, COUNT, 8):
-        rows += rows_of(error_tile(e_ptr, t_ptr, m_ptr, stride, y, h, FIRST + k, PAIR, INSIDE))
+        rows += rows_of(error_tile(e_ptr, t_ptr, stride, y, h, FIRST + k, PAIR, INSIDE))
     return rows
 
 
 @triton.jit
-def block_sums(e_ptr, t_ptr, m_ptr, stride, at, pitch, plane_size, mask, y, h, PAIR: tl.constexpr,
+def known_bits(source, stride, y, h, rows, INSIDE: tl.constexpr):
+    """Bits of the ``rows`` rows from y on, clamped to the map if not all are INSIDE: whether their pixels are known.
+
+    ``source`` [1, B] points to columns of a mask or of E with its unknown pixels marked. The loop is not unrolled as a
+    whole: all loads together would take more registers than there are.
+    """
+    bits = tl.zeros([source.shape[1]], tl.int32)
+    source = tl.reshape(source, [source.shape[1]])
+    for k in tl.range(0, rows, loop_unroll_factor=4):
+        row = y + k
+        if not INSIDE:
+            row = tl.minimum(tl.maximum(row, 0), h - 1)
+        value = tl.load(tl.max_contiguous(source + row * stride, [1]))
+        flag = known(value) if source.dtype.element_ty == tl.float32 else value != 0
+        bits |= flag.to(tl.int32) << k
+    return bits
+
+
+@triton.jit
+def column_bits(source, stride, y, h, INSIDE: tl.constexpr):
+    """``known_bits`` of the rows y - 32 .. y + 47 in three numbers."""
+    return (
+        known_bits(source, stride, y - 32, h, 32, INSIDE),
+        known_bits(source, stride, y, h, 32, INSIDE),
+        known_bits(source, stride, y + 32, h, BLOCK_ROWS, INSIDE),
+    )
+
+
+@triton.jit
+def known_rows(e_ptr, t_ptr, bits, stride, y, h, FIRST: tl.constexpr, COUNT: tl.constexpr, PAIR: tl.constexpr,
+               INSIDE: tl.constexpr):
+    """``error_rows`` with 0 at unknown pixels; ``bits`` has the rows y - 32 .. y + 47 in three numbers, None for all.
+    """
+    if bits is None:
+        return error_rows(e_ptr, t_ptr, stride, y, h, FIRST, COUNT, PAIR, INSIDE)
+    else:
+        kept = ()
+        for k in tl.static_range(0, COUNT, 8):
+            rows = error_rows(e_ptr, t_ptr, stride, y, h, FIRST + k, 8, PAIR, INSIDE)
+            for i in tl.static_range(8):
+                word = bits[(FIRST + k + i + 32) // 32]
+                kept += (tl.where(((word >> ((FIRST + k + i) % 32)) & 1) != 0, rows[i], 0.0),)
+        return kept
+
+
+@triton.jit
+def block_sums(e_ptr, t_ptr, bits, stride, at, pitch, plane_size, mask, y, h, PAIR: tl.constexpr,
                INSIDE: tl.constexpr):
     """Column sums for 16 rows from y on, stored from ``at`` on; returns the sum of E over those of the map.
 
     They take 64 more rows of E, each loaded once and before the first store, which no load may pass. ``INSIDE`` says
     that the map has them all.
     """
-    above = error_rows(e_ptr, t_ptr, m_ptr, stride, y, h, -32, 24, PAIR, INSIDE)
-    below = error_rows(e_ptr, t_ptr, m_ptr, stride, y, h, 8 + BLOCK_ROWS, 24, PAIR, INSIDE)
+    above = known_rows(e_ptr, t_ptr, bits, stride, y, h, -32, 24, PAIR, INSIDE)
+    below = known_rows(e_ptr, t_ptr, bits, stride, y, h, 8 + BLOCK_ROWS, 24, PAIR, INSIDE)
     far = above[0]
     for i in tl.static_range(1, 24):
         far += above[i]
@@ -97,7 +139,7 @@ def block_sums(e_ptr, t_ptr, m_ptr, stride, at, pitch, plane_size, mask, y, h, P
     changes = ()
     for i in tl.static_range(BLOCK_ROWS - 1):
         changes += (below[25 - BLOCK_ROWS + i] - above[i],)
-    near = error_rows(e_ptr, t_ptr, m_ptr, stride, y, h, -8, 16 + BLOCK_ROWS, PAIR, INSIDE)
+    near = known_rows(e_ptr, t_ptr, bits, stride, y, h, -8, 16 + BLOCK_ROWS, PAIR, INSIDE)
     s5 = near[6]
     for i in tl.static_range(7, 11):
         s5 += near[i]
@@ -123,28 +165,10 @@ def block_sums(e_ptr, t_ptr, m_ptr, stride, at, pitch, plane_size, mask, y, h, P
 
 
 @triton.jit
-def known_bits(source, stride, y, h, rows):
-    """Bits of the ``rows`` rows from y on, clamped to the map: whether their pixels are known.
-
-    ``source`` [1, B] points to columns of a mask or of E with its unknown pixels marked. The loop is not to be
-    unrolled: all loads together would take more registers than there are.
-    """
-    bits = tl.zeros([source.shape[1]], tl.int32)
-    row = tl.arange(0, 8)[:, None]
-    for k in tl.range(0, rows, 8, loop_unroll_factor=1):
-        at = tl.minimum(tl.maximum(row + (y + k), 0), h - 1) * stride
-        value = tl.load(tl.max_contiguous(source + at, [1, 1]))
-        flag = known(value) if source.dtype.element_ty == tl.float32 else value != 0
-        bits |= tl.sum(flag.to(tl.int32) << row, 0) << k
-    return bits
-
-
-@triton.jit
-def block_counts(source, stride, at, pitch, plane_size, mask, y, h):
-    """Known pixels of the columns over 5, 17 and 65 rows, for 16 rows from y on, stored from ``at`` on."""
-    above = known_bits(source, stride, y - 32, h, 32)
-    near = known_bits(source, stride, y, h, 32)
-    below = known_bits(source, stride, y + 32, h, BLOCK_ROWS)
+def block_counts(bits, at, pitch, plane_size, mask, y, h):
+    """Known pixels of the columns over 5, 17 and 65 rows, for 16 rows from y on, stored from ``at`` on; ``bits`` as in
+    ``known_rows``."""
+    above, near, below = bits
     n5 = bits_set(((above >> 30) & 3) | ((near & 7) << 2))
     n17 = bits_set(((above >> 24) & 0xFF) | ((near & 0x1FF) << 8))
     n65 = bits_set(above) + bits_set(near) + (below & 1)
@@ -161,7 +185,35 @@ def block_counts(source, stride, at, pitch, plane_size, mask, y, h):
 
 
 @triton.jit
-def column_sums(e_ptr, t_ptr, m_ptr, stride, sums, plane_size, y0, y1, x0, h, w, PAIR: tl.constexpr,
+def counted_block(e_ptr, t_ptr, m_ptr, stride, at, pitch, plane_size, mask, y, h, PAIR: tl.constexpr,
+                  INSIDE: tl.constexpr, MASKED: tl.constexpr):
+    """``block_sums``, after ``block_counts`` under a mask."""
+    bits = None
+    if MASKED:
+        counted = column_bits(e_ptr if m_ptr is None else m_ptr, stride, y, h, INSIDE)
+        counts = (at + 3 * plane_size).to(tl.pointer_type(tl.int32))
+        block_counts(counted, counts, pitch, plane_size, mask, y, h)
+        if PAIR:
+            bits = counted
+    return block_sums(e_ptr, t_ptr, bits, stride, at, pitch, plane_size, mask, y, h, PAIR, INSIDE)
+
+
+@triton.jit
+def masked_columns(pred, target, mask, stride, sums, plane_size, y, x0, h, w, COLUMNS: tl.constexpr):
+    """``column_sums`` under a mask for one block of rows of scale 0."""
+    x = x0 + tl.arange(0, COLUMNS)
+    column = tl.minimum(x, w - 1)[None, :]
+    at = sums + y * pitch_of(w) + PAD + x
+    if (y >= 32) & (h - y >= 32 + BLOCK_ROWS):
+        counted_block(pred + column, target + column, mask + column, stride, at, pitch_of(w), plane_size, x < w, y, h,
+                      True, True, True)
+    else:
+        counted_block(pred + column, target + column, mask + column, stride, at, pitch_of(w), plane_size, x < w, y, h,
+                      True, False, True)
+
+
+@triton.jit
+def column_sums(e_ptr, t_ptr, stride, sums, plane_size, y0, y1, x0, h, w, PAIR: tl.constexpr,
                 MEANS: tl.constexpr, COLUMNS: tl.constexpr, MASKED: tl.constexpr):
     """Column sums over 5, 17 and 65 rows for rows y0 .. y1 - 1, whole blocks or up to the last, COLUMNS from x0 on.
 
@@ -173,24 +225,18 @@ def column_sums(e_ptr, t_ptr, m_ptr, stride, sums, plane_size, y0, y1, x0, h, w,
     mask = x < w
     e_ptr += tl.minimum(x, w - 1)[None, :]
     t_ptr += tl.minimum(x, w - 1)[None, :]
-    if m_ptr is not None:
-        m_ptr += tl.minimum(x, w - 1)[None, :]
     total = tl.zeros([COLUMNS], tl.float32)
     # hoisting out of the loop would take registers that its loads need
     for y in tl.range(y0, y1, BLOCK_ROWS, disable_licm=True):
         if MEANS:
             at = sums + y * pitch + PAD + x
             if (y >= 32) & (h - y >= 32 + BLOCK_ROWS):
-                total += block_sums(e_ptr, t_ptr, m_ptr, stride, at, pitch, plane_size, mask, y, h, PAIR, True)
+                total += counted_block(e_ptr, t_ptr, None, stride, at, pitch, plane_size, mask, y, h, PAIR, True, MASKED)
             else:
-                total += block_sums(e_ptr, t_ptr, m_ptr, stride, at, pitch, plane_size, mask, y, h, PAIR, False)
-            if MASKED:
-                counts = (at + 3 * plane_size).to(tl.pointer_type(tl.int32))
-                source = e_ptr if m_ptr is None else m_ptr
-                block_counts(source, stride, counts, pitch, plane_size, mask, y, h)
+                total += counted_block(e_ptr, t_ptr, None, stride, at, pitch, plane_size, mask, y, h, PAIR, False, MASKED)
         else:
             for k in tl.static_range(0, BLOCK_ROWS, 8):
-                tile = error_tile(e_ptr, t_ptr, m_ptr, stride, y, h, k, PAIR, False)
+                tile = error_tile(e_ptr, t_ptr, stride, y, h, k, PAIR, False)
                 total += tl.sum(tl.where(tl.arange(0, 8)[:, None] + (y + k) < h, tile, 0.0), 0)
     return tl.where(mask, total, 0.0)
 

@@ -22,7 +22,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, make_backend
 
 import mlr
-from mlr.kernels.configs import TABLE, _gpu, compiler_options, shapes_for
+from mlr.kernels.configs import TABLE, _gpu, compiler_options, masked_shapes, shapes_for
 from mlr.kernels.launch import KERNELS, arguments, constants_of
 from mlr.kernels.plan import plan
 
@@ -47,6 +47,8 @@ def compile_for(
 ) -> Any:
     """All losses with gradient in float32: what a training step runs; ``wide``: with tensors beyond 2 GiB."""
     shapes = TABLE.get(target, TABLE[""])
+    if masked:
+        shapes = masked_shapes(shapes)
     p = plan(8, 288, width, mlr.LossSpace("all").indices, downsample, True, shapes, masked)
     constants = dict(constants_of(p, shapes)[KERNELS.index(kernel)])
     warps = constants.pop("num_warps")
