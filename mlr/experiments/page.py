@@ -74,8 +74,8 @@ INTRODUCTION = """\
 # Evidence: do 78 losses and their rebalancing make better depth?
 
 The experiment of the paper's Table 5, run by one command (`mlr ablate`), on data that everyone has: built-in rooms. The
-same command runs it on NYUv2 with GPUs (`recipes/paper-table5.yaml`). The numbers of the two are not comparable; the
-signs of the differences are.
+same command runs it on NYUv2 with GPUs (`recipes/paper-table5.yaml`). Signs of differences can be compared between the
+two, numbers cannot.
 """
 
 METHOD = """\
@@ -223,7 +223,8 @@ The paper's Fig. 2: how the losses decrease in a run with equal weights (seed 0)
 
 ![Contributions](images/evidence-fig3-contributions.svg)
 
-The paper's Fig. 3: contributions at the end of every epoch, by schedule of λ (seed 0).
+The paper's Fig. 3: contributions at the end of every epoch, by schedule of λ (seed 0), in the short runs of
+`recipes/figure3-rooms.yaml`: 40 steps an epoch.
 
 ![Depth](images/evidence-fig4-depth.png)
 
