@@ -194,8 +194,10 @@ def _table5(plan: Plan, results: dict[str, RowResult]) -> Iterator[str]:
             yield text + "\n"
     yield "### All metrics\n"
     distinct = [row for row in plan.rows if row is _first(plan, row)]
-    yield tables.metric_table(results, distinct, METRICS) + "\n"
-    yield tables.metric_table(results, distinct, STRUCTURE_SHOWN) + "\n"
+    for metrics in (METRICS, STRUCTURE_SHOWN):
+        yield tables.metric_table(results, distinct, metrics) + "\n"
+        if text := tables.difference_table(results, distinct, plan.reference, metrics):
+            yield text + "\n"
 
 
 def _first(plan: Plan, row: Row) -> Row:
