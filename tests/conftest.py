@@ -7,11 +7,13 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import hypothesis
 import pytest
 import torch
 from ptx.fixtures import sm_80, sm_90  # noqa: F401 - fixtures for every test of a compiled kernel
 
 if TYPE_CHECKING:
+    from mlr.experiments.plan import Plan
     from mlr.models.depth_model import DepthModel  # timm takes seconds: only the tests that use a network wait for it
 
 # two test processes share two cores; kernels that must be tested with more threads say so themselves
@@ -20,6 +22,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # `torch.empty` gives NaN, so that an engine that forgets to write a part of its output fails without a special test
 torch.utils.deterministic.fill_uninitialized_memory = True
 torch.use_deterministic_algorithms(True, warn_only=True)
+# no test asserts a time: a busy machine makes an example slow, not wrong
+hypothesis.settings.register_profile("mlr", deadline=None)
+hypothesis.settings.load_profile("mlr")
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -44,3 +49,16 @@ def checkpoint(network: DepthModel, tmp_path: Path) -> Path:
     from mlr.models.checkpoints import save_checkpoint
 
     return save_checkpoint(tmp_path / "best.pt", network, config={"size": "64x96"})
+
+
+@pytest.fixture
+def plan(tmp_path: Path) -> Plan:
+    """A plan of experiments that take a second each, in a folder of its own."""
+    import yaml
+    from tiny_plan import TINY
+
+    from mlr.experiments.plan import load_plan
+
+    path = tmp_path / "tiny.yaml"
+    path.write_text(yaml.safe_dump(TINY))
+    return load_plan(path)

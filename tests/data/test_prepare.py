@@ -302,7 +302,11 @@ def test_an_earlier_file_is_not_overwritten(tmp_path):
         ("rooms", {"holes": "error"}, "--holes must be"),
         ("rooms", {"compression": "zip"}, "--compression must be one of none, lzf, gzip"),
         ("rooms", {"options": "length=many"}, "must be int"),
-        ("rooms", {"options": "lenght=3"}, "none of the data sets has the option 'lenght'; they take height, length"),
+        (
+            "rooms",
+            {"options": "lenght=3"},
+            "none of the data sets has the option 'lenght'; they take height, hole_share, length",
+        ),
         ("rooms", {"options": "length=1", "workers": -2}, "--workers must be"),
     ],
 )

@@ -172,7 +172,7 @@ def test_papers_backbones_train(name):
 # --- sizes ------------------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=25)
+@settings(max_examples=25, deadline=None)
 @given(st.sampled_from(["test_resnet", "test_vit"]), st.integers(32, 131), st.integers(32, 131), st.integers(1, 2))
 def test_output_has_the_inputs_size(small, name, height, width, batch):
     with torch.no_grad():

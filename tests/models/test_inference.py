@@ -23,7 +23,7 @@ def tensor(image: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(image).permute(2, 0, 1)
 
 
-@settings(max_examples=10)
+@settings(max_examples=10, deadline=None)
 @given(st.integers(1, 90), st.integers(1, 90), st.booleans(), st.sampled_from([None, (32, 48)]))
 def test_depth_has_the_size_of_the_image_whatever_kind_it_is(network, height, width, flip, size):
     image = picture(height, height, width)

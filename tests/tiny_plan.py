@@ -3,14 +3,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import Any
 
-import pytest
-import yaml
-
-from mlr.experiments.plan import Plan, load_plan
-
-TINY = {
+TINY: dict[str, Any] = {
     "title": "tiny",
     "results": "results.json",
     "pack": True,
@@ -35,11 +30,3 @@ TINY = {
         }
     ],
 }  # fmt: skip
-
-
-@pytest.fixture
-def plan(tmp_path: Path) -> Plan:
-    """The plan, in a folder of its own."""
-    path = tmp_path / "tiny.yaml"
-    path.write_text(yaml.safe_dump(TINY))
-    return load_plan(path)
