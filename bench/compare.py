@@ -5,7 +5,7 @@
     python bench/compare.py --base v0.1 --head main       two commits
     python bench/compare.py --base HEAD --instructions    counts instructions too, which no noise touches
 
-Every commit is checked out into a git worktree under build/compare and its C++ engine is built there, once. A process
+Every commit is checked out into a git worktree under build/compare and its C++ backend is built there, once. A process
 for each holds its own mlr; both are asked in turn for short visits on every case. Parity comes first: a side that
 disagrees with the float64 definition gets no time.
 """
@@ -26,9 +26,9 @@ from typing import Any
 
 import machine
 import sweeps
-from contestants import CONTESTANTS, Case, depth_maps, threads
 from cuda_clock import CudaClock
 from harness import CpuClock, parity, summary
+from implementations import IMPLEMENTATIONS, Case, depth_maps, threads
 from rich.console import Console
 from tables import Table, number
 
@@ -50,18 +50,18 @@ def serve() -> None:
         request = json.loads(line)
         if "case" in request:
             case = Case(**request["case"])
-            contestant = CONTESTANTS[request["contestant"]]
+            implementation = IMPLEMENTATIONS[request["implementation"]]
             clock = CudaClock() if case.device == "cuda" else CpuClock()
             with threads(case.threads):
-                sets, call = [depth_maps(case, seed) for seed in range(case.sets)], contestant.build(case)
-                got, exact = call(sets[0]), contestant.truth(case, sets[0])
-                _, _, refusal = parity(contestant, case, got, exact)
-                answer: dict[str, Any] = {"refusal": refusal, "estimate": min(clock.visit(call, sets, 3))}
+                sets, call = [depth_maps(case, seed) for seed in range(case.sets)], implementation.build(case)
+                got, exact = call(sets[0]), implementation.truth(case, sets[0])
+                _, _, refusal = parity(implementation, case, got, exact)
+                answer: dict[str, Any] = {"refusal": refusal, "estimate": min(clock.time_calls(call, sets, 3))}
         else:
             assert call is not None
             assert sets is not None
             with threads(case.threads):
-                answer = {"samples": clock.visit(call, sets, request["count"] + 1, calls)[1:]}
+                answer = {"samples": clock.time_calls(call, sets, request["count"] + 1, calls)[1:]}
             calls += request["count"] + 1
         print(json.dumps(answer), flush=True)
 
@@ -109,7 +109,7 @@ def environment(tree: Path) -> dict[str, str]:
 
 
 def checkout(commit: str, console: Console) -> tuple[str, Path]:
-    """A worktree of a commit with its C++ engine built: the commit's short hash and the folder."""
+    """A worktree of a commit with its C++ backend built: the commit's short hash and the folder."""
     sha = machine.git("rev-parse", "--verify", "--short=12", f"{commit}^{{commit}}")
     if sha is None:
         raise ValueError(f"{commit!r} is no commit of this repository; try `git log --oneline`")
@@ -123,7 +123,7 @@ def checkout(commit: str, console: Console) -> tuple[str, Path]:
 
 
 def build(tree: Path, console: Console) -> None:
-    """Build a tree's C++ engine in place, and make kernels/ its package mlr.kernels as an installation does."""
+    """Build a tree's C++ backend in place, and make kernels/ its package mlr.kernels as an installation does."""
     link = tree / "mlr" / "kernels"
     if tree != machine.ROOT and not link.exists():
         link.symlink_to(tree / "kernels", target_is_directory=True)
@@ -133,7 +133,7 @@ def build(tree: Path, console: Console) -> None:
     command = [sys.executable, "setup.py", "-q", "build_ext", "--inplace"]
     result = subprocess.run(command, cwd=tree, env={**os.environ, "MLR_BUILD_CPP": "1"}, capture_output=True, text=True)
     if result.returncode:
-        raise RuntimeError(f"the C++ engine of {tree} does not build:\n{result.stdout[-2000:]}{result.stderr[-2000:]}")
+        raise RuntimeError(f"the C++ backend of {tree} does not build:\n{result.stdout[-2000:]}{result.stderr[-2000:]}")
 
 
 # --- the comparison ---------------------------------------------------------------------------------------------------
@@ -155,9 +155,9 @@ def cases(device: str, count: int) -> list[Case]:
     return found
 
 
-def duel(sides: Sequence[Side], case: Case, contestant: str, seconds: float) -> list[dict[str, Any]]:
+def alternate(sides: Sequence[Side], case: Case, implementation: str, seconds: float) -> list[dict[str, Any]]:
     """Timings of both sides on a case, or why one is refused."""
-    ready = [side.ask(case=asdict(case), contestant=contestant) for side in sides]
+    ready = [side.ask(case=asdict(case), implementation=implementation) for side in sides]
     if any(answer["refusal"] for answer in ready):
         return [{"refused": answer["refusal"]} for answer in ready]
     samples: list[list[float]] = [[] for _ in sides]
@@ -180,10 +180,10 @@ def compare(
         RuntimeError: a side's process ended.
     """
     rows: list[tuple[str, ...]] = []
-    contestant, refused = ("cpp" if args.device == "cpu" else "triton"), False
+    implementation, refused = ("cpp" if args.device == "cpu" else "triton"), False
     for case in cases(args.device, args.threads):
         progress(str(case))
-        base, head = duel(sides, case, contestant, args.seconds)
+        base, head = alternate(sides, case, implementation, args.seconds)
         if "refused" in base:
             refused = True
             rows.append((str(case), base["refused"] or "right", head["refused"] or "right", "", "", "refused"))
@@ -204,7 +204,7 @@ def verdict(base: dict[str, Any], head: dict[str, Any]) -> str:
 
 
 def counts(tree: Path) -> dict[str, Any]:
-    """Instructions a call of a tree's engine."""
+    """Instructions a call of a tree's backend."""
     command = [sys.executable, "-W", "ignore", str(machine.ROOT / "bench" / "instructions.py")]
     result = subprocess.run(command, env=environment(tree), capture_output=True, text=True)
     return json.loads(result.stdout) if result.returncode == 0 else {"reason": result.stderr[-500:]}

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from contestants import Call, Case, Inputs
+from implementations import Call, Case, Inputs
 
 
 def cold_sets(case: Case) -> int:
@@ -25,7 +25,7 @@ class CudaClock:
         """Wait for the GPU."""
         torch.cuda.synchronize()
 
-    def visit(self, call: Call, sets: Sequence[Inputs], count: int, first: int = 0) -> list[float]:
+    def time_calls(self, call: Call, sets: Sequence[Inputs], count: int, first: int = 0) -> list[float]:
         """Seconds between two events around each of ``count`` calls on the input sets in turn, from set ``first`` on.
 
         A call of many small kernels is bound by their launches, and this shows it; the graph time does not.

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The 78 losses as people write them in PyTorch: the formulations that the engines are measured against.
+"""The 78 losses as people write them in PyTorch: the formulations that the backends are measured against.
 
 Both are differentiable functions ``(pred, target, terms) -> values [B, n]`` over the bicubic pyramid, and both compute
-only the kinds and scales that are asked for. They share nothing with the engines, so a parity check against them means
+only the kinds and scales that are asked for. They share nothing with the backends, so a parity check against them means
 something.
 """
 
@@ -18,13 +18,13 @@ from torch import Tensor
 Formulation = Callable[[Tensor, Tensor, Sequence[int]], Tensor]
 
 
-def _by_scale(terms: Sequence[int]) -> list[tuple[int, list[str]]]:
+def by_scale(terms: Sequence[int]) -> list[tuple[int, list[str]]]:
     """Scales in use, each with its kinds."""
     kinds = [[KINDS[t % len(KINDS)] for t in terms if t // len(KINDS) == scale] for scale in range(SCALES)]
     return [(scale, wanted) for scale, wanted in enumerate(kinds) if wanted]
 
 
-def _stack(values: dict[int, Tensor], terms: Sequence[int]) -> Tensor:
+def stack_losses(values: dict[int, Tensor], terms: Sequence[int]) -> Tensor:
     return torch.stack([values[t] for t in terms], dim=1)
 
 
@@ -61,11 +61,11 @@ def authors(pred: Tensor, target: Tensor, terms: Sequence[int]) -> Tensor:
     their cosine divided by the product of the norms.
     """
     values = {}
-    for scale, kinds in _by_scale(terms):
+    for scale, kinds in by_scale(terms):
         p, t = reduce_map(pred, scale), reduce_map(target, scale)
         for kind in kinds:
             values[len(KINDS) * scale + KINDS.index(kind)] = _AUTHORS[kind](p, t)
-    return _stack(values, terms)
+    return stack_losses(values, terms)
 
 
 def _difference(operator: Callable[[Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
@@ -119,10 +119,10 @@ _AUTHORS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 
 
 #: The two derivatives that make a normal: eq. (7), and the same of the derivative maps.
-_NORMALS: dict[str, tuple[str, str]] = {"N": ("r", "c"), "Nr": ("rr", "rc"), "Nc": ("rc", "cc")}
+NORMALS: dict[str, tuple[str, str]] = {"N": ("r", "c"), "Nr": ("rr", "rc"), "Nc": ("rc", "cc")}
 
 
-def _derivatives(x: Tensor, needed: set[str]) -> dict[str, Tensor]:
+def derivatives(x: Tensor, needed: set[str]) -> dict[str, Tensor]:
     """First and second derivatives of a map, each computed once and only if it is needed."""
     maps = {}
     if needed & {"r", "rr"}:
@@ -157,11 +157,11 @@ def doubling(pred: Tensor, target: Tensor, terms: Sequence[int]) -> Tensor:
 
 def _on_error_map(pred: Tensor, target: Tensor, terms: Sequence[int], box: Callable[[Tensor, int], Tensor]) -> Tensor:
     error, values = pred - target, {}
-    for scale, kinds in _by_scale(terms):
-        normals = {name for kind in kinds if kind in _NORMALS for name in _NORMALS[kind]}
+    for scale, kinds in by_scale(terms):
+        normals = {name for kind in kinds if kind in NORMALS for name in NORMALS[kind]}
         e = reduce_map(error, scale)
-        of_e = _derivatives(e, normals | set(kinds))
-        of_t = _derivatives(reduce_map(target, scale), normals) if normals else {}
+        of_e = derivatives(e, normals | set(kinds))
+        of_t = derivatives(reduce_map(target, scale), normals) if normals else {}
         for kind in kinds:
             if kind == "D":
                 value = e
@@ -169,13 +169,13 @@ def _on_error_map(pred: Tensor, target: Tensor, terms: Sequence[int], box: Calla
                 value = e - e.mean(dim=(2, 3), keepdim=True)
             elif kind in WINDOWS:
                 value = e - box(e, WINDOWS[kind])
-            elif kind in _NORMALS:
-                first, second = _NORMALS[kind]
-                value = _one_minus_cos(of_e[first], of_e[second], of_t[first], of_t[second])
+            elif kind in NORMALS:
+                first, second = NORMALS[kind]
+                value = one_minus_cos(of_e[first], of_e[second], of_t[first], of_t[second])
             else:
                 value = of_e[kind]
             values[len(KINDS) * scale + KINDS.index(kind)] = _mean(value.abs())
-    return _stack(values, terms)
+    return stack_losses(values, terms)
 
 
 def box_by_pooling(x: Tensor, n: int) -> Tensor:
@@ -197,7 +197,7 @@ def box_by_doubling(x: Tensor, n: int) -> Tensor:
     return x / (n * n)
 
 
-def _one_minus_cos(e1: Tensor, e2: Tensor, b1: Tensor, b2: Tensor) -> Tensor:
+def one_minus_cos(e1: Tensor, e2: Tensor, b1: Tensor, b2: Tensor) -> Tensor:
     a1, a2 = b1 + e1, b2 + e2
     dot = a1 * b1 + a2 * b2 + 1
     cross = e1 * e1 + e2 * e2 + (e1 * b2 - e2 * b1).square()

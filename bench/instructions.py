@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Instructions a call of the C++ engine takes, counted by callgrind: a regression guard that does not time.
+"""Instructions a call of the C++ backend takes, counted by callgrind: a regression guard that does not time.
 
 One process under valgrind computes every case twice and counts the second call, Python's part included. The count
-repeats to a few parts in ten thousand on any machine, however busy. Valgrind knows no AVX-512, so the engine runs the
+repeats to a few parts in ten thousand on any machine, however busy. Valgrind knows no AVX-512, so the backend runs the
 widest set it does know there; the result says which.
 
     python bench/instructions.py
@@ -20,7 +20,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from contestants import CONTESTANTS, Case, depth_maps, threads
+from implementations import IMPLEMENTATIONS, Case, depth_maps, threads
 
 #: What is counted: small maps, because an instruction takes some 50 times longer there.
 CASES: tuple[Case, ...] = (
@@ -39,8 +39,8 @@ def why_not() -> str:
 
     if shutil.which("valgrind") is None:
         return "valgrind is not installed"
-    if machine.cpp_capability() is None:
-        return "the C++ engine is not built here"
+    if machine.cpp_instruction_set() is None:
+        return "the C++ backend is not built here"
     return ""
 
 
@@ -72,7 +72,7 @@ def count(cases: tuple[Case, ...] = CASES, timeout: float = 900.0) -> dict[str, 
         }
         for case, total in zip(cases, totals, strict=True)
     ]  # fmt: skip
-    return {"capability": worker["capability"], "rows": rows}
+    return {"instruction_set": worker["instruction_set"], "rows": rows}
 
 
 def _total(path: Path) -> int:
@@ -88,12 +88,12 @@ def _worker(cases: list[Case]) -> None:
 
     with threads(1):
         for case in cases:
-            call, inputs = CONTESTANTS["cpp"].build(case), depth_maps(case, 0)
+            call, inputs = IMPLEMENTATIONS["cpp"].build(case), depth_maps(case, 0)
             call(inputs)
             torch._C._valgrind_toggle()
             call(inputs)
             torch._C._valgrind_toggle_and_dump_stats()
-    print(json.dumps({"capability": machine.cpp_capability()}))
+    print(json.dumps({"instruction_set": machine.cpp_instruction_set()}))
 
 
 if __name__ == "__main__":

@@ -5,12 +5,13 @@
     python bench/loss_speed.py --quick                  under a minute
     python bench/loss_speed.py --skip authors,reference
     python bench/loss_speed.py --compile                torch.compile too, which compiles for minutes
+    python bench/loss_speed.py --mask kinect            depth with holes; ones, kinect or lidar
     python bench/loss_speed.py --step tf_efficientnet_lite0,resnet50
     python bench/loss_speed.py --out bench/results/cpu.json
 
-Every contestant's values and gradient are compared with the float64 definition first; one that disagrees is reported
-as refused and gets no time. Contestants take turns on the same inputs; times are medians with their 20th and 80th
-percentiles, and minima.
+Every implementation's values and gradient are compared with the float64 definition first; one that disagrees is
+reported as refused and gets no time. Implementations take turns on the same inputs; times are medians with their 20th
+and 80th percentiles, and minima.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import contestants
+import implementations
 import instructions
 import machine
 import memory
@@ -34,8 +35,9 @@ import store
 import sweeps
 import tables
 import torch
-from contestants import Case
-from harness import Limits, race
+from harness import Limits, measure_case
+from implementations import Case
+from masks import MASKS
 from rich.console import Console
 
 MEMORY = ("l1", "authors", "eager", "doubling", "cpp")
@@ -46,20 +48,21 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="loss_speed.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    names = ", ".join(contestants.CONTESTANTS)
+    names = ", ".join(implementations.IMPLEMENTATIONS)
     parser.add_argument("--device", choices=("all", "cpu", "cuda"), default="all", help="where; all: whatever is there")
     parser.add_argument("--quick", action="store_true", help="under a minute: fewer cases, short rounds")
-    parser.add_argument("--only", type=_names, default=(), metavar="A,B", help=f"contestants, of {names}")
-    parser.add_argument("--skip", type=_names, default=(), metavar="A,B", help="contestants to leave out")
+    parser.add_argument("--only", type=_names, default=(), metavar="A,B", help=f"implementations, of {names}")
+    parser.add_argument("--skip", type=_names, default=(), metavar="A,B", help="implementations to leave out")
     parser.add_argument(
         "--sweep", type=_names, default=None, metavar="A,B", help=f"of {', '.join(sweeps.SWEEPS)}, or none; default all"
     )
     parser.add_argument("--batch", type=int, default=8, help="images of the main case (8)")
     parser.add_argument("--size", type=_size, default=(288, 384), metavar="HxW", help="of the main case (288x384)")
     parser.add_argument("--losses", default="all", help="of the main case, as in mlr.LossSpace (all)")
+    parser.add_argument("--mask", choices=tuple(MASKS), default="none", help="of the main case; lidar means area too")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="CPU threads (all cores)")
     parser.add_argument("--seconds", type=float, default=None, help="a main case (8; quick 2); sweeps take a third")
-    parser.add_argument("--cap", type=float, default=None, help="seconds of one contestant in a case (8; quick 2)")
+    parser.add_argument("--cap", type=float, default=None, help="seconds of one implementation in a case (8; quick 2)")
     parser.add_argument("--compile-timeout", type=float, default=900.0, help="seconds a compilation may take (900)")
     parser.add_argument("--step", type=_names, default=(), metavar="A,B", help="backbones to take training steps of")
     parser.add_argument("--step-batch", type=int, default=None, help="images of a training step (as --batch)")
@@ -68,12 +71,12 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--decoder-channels", type=int, default=1024, help="of the network in --step (1024)")
     parser.add_argument("--memory", action=argparse.BooleanOptionalAction, help="peak memory (not if quick)")
     parser.add_argument("--compile", action="store_true", help="torch.compile takes part: minutes of compilation")
-    parser.add_argument("--instructions", action="store_true", help="count the C++ engine's by callgrind: two minutes")
-    parser.add_argument("--targets", action="store_true", help="only what the table of the C++ engine's targets needs")
+    parser.add_argument("--instructions", action="store_true", help="count the C++ backend's by callgrind: two minutes")
+    parser.add_argument("--targets", action="store_true", help="only the project's own targets, and their table")
     parser.add_argument("--out", type=Path, default=None, help="JSON file for the results; replaced if it is there")
     args = parser.parse_args(argv)
     try:
-        contestants.select(args.only, args.skip)
+        implementations.select(args.only, args.skip)
         sweeps.devices(args.device)
         args.count = len(Case(losses=args.losses).terms)
     except ValueError as error:
@@ -113,15 +116,16 @@ def plan(args: argparse.Namespace, device: str) -> list[Case]:
     """Cases to measure on a device."""
     threads = args.threads if device == "cpu" else 1
     base = Case(
-        batch=args.batch, height=args.size[0], width=args.size[1], losses=args.losses, threads=threads, device=device
-    )
+        batch=args.batch, height=args.size[0], width=args.size[1], losses=args.losses, threads=threads, device=device,
+        mask=args.mask, downsample="area" if args.mask == "lidar" else "bicubic",
+    )  # fmt: skip
     cases = sweeps.main_cases(base)
     if args.targets:
-        chosen: Sequence[str] = ("threads", "losses")
+        chosen: Sequence[str] = ("threads", "losses", "mask")
     elif args.sweep is not None:
         chosen = args.sweep
     else:
-        chosen = ("losses", "size", "threads") if args.quick else tuple(sweeps.SWEEPS)
+        chosen = ("losses", "size", "threads", "mask") if args.quick else tuple(sweeps.SWEEPS)
     for name in chosen:
         cases += sweeps.sweep_cases(name, base, args.quick)
     if device == "cuda":
@@ -137,7 +141,7 @@ def measure(args: argparse.Namespace, device: str, path: Path | None, console: C
     torch.set_num_threads(args.threads)
     skip = args.skip if args.compile or args.only else (*args.skip, "compile")
     skip = (*skip, "reference") if args.quick and not args.only else skip
-    entrants = contestants.select(args.only, skip)
+    chosen = implementations.select(args.only, skip)
     seconds = args.seconds or (2.0 if args.quick else 8.0)
     cap = args.cap or (2.0 if args.quick else 8.0)
     main = Limits(seconds, cap, args.compile_timeout)
@@ -145,7 +149,7 @@ def measure(args: argparse.Namespace, device: str, path: Path | None, console: C
     data: dict[str, Any] = {"schema": store.SCHEMA, "meta": machine.metadata(device)}
     data["meta"]["command"] = " ".join(["bench/loss_speed.py", *args.argv])
     data["copy_gbs"] = float(f"{machine.copy_bandwidth(device):.4g}")
-    data["contestants"] = {c.name: c.about for c in entrants}
+    data["implementations"] = {c.name: c.about for c in chosen}
     data |= {"cases": [], "memory": [], "instructions": {}, "steps": []}
 
     def save() -> None:
@@ -154,14 +158,17 @@ def measure(args: argparse.Namespace, device: str, path: Path | None, console: C
             store.write(path, data)
 
     console.print(_heading(data["meta"], data["copy_gbs"]))
+    for implementation in chosen:
+        console.print(f"  {implementation.name:<12} {implementation.about}", highlight=False)
     if device == "cpu" and (load := data["meta"]["load_at_start"] or 0) > 0.5:
         console.print(
             f"[yellow]the machine is busy (load {load} on {data['meta']['cores']} cores): times will be noisy[/]"
         )
     with console.status("") as status:
         for case in plan(args, device):
-            taking_part = [c for c in entrants if sweeps.takes_part(c, case)]
-            data["cases"].append(race(case, taking_part, main if case.sweep == "main" else short, status.update))
+            selected = [c for c in chosen if sweeps.takes_part(c, case)]
+            limits = main if case.sweep == "main" else short
+            data["cases"].append(measure_case(case, selected, limits, status.update))
             save()
             console.print(tables.case_table(data["cases"][-1], data["copy_gbs"]).rich())
         data["memory"] = _memory(args, device, skip, status.update)
@@ -176,8 +183,10 @@ def measure(args: argparse.Namespace, device: str, path: Path | None, console: C
             data["steps"].append(row)
             save()
             console.print(tables.step_table(row).rich())
-    for table in tables.summaries(data):
+    for table in tables.summaries(data, targets=args.targets):
         console.print(table.rich())
+    for result in tables.pick(data, "main"):
+        console.print(tables.conclusion(result))
     if "reason" in data["instructions"]:
         console.print(f"instructions are not counted: {data['instructions']['reason']}")
     save()
@@ -199,6 +208,8 @@ def _memory(args: argparse.Namespace, device: str, skip: Sequence[str], progress
         progress(f"peak memory of {name}")
         case = Case(batch=args.batch, height=args.size[0], width=args.size[1], losses=args.losses, threads=args.threads)
         rows.append(memory.peak_memory(name, case))
+        if name == "cpp":
+            rows.append(memory.peak_memory(name, replace(case, mask="kinect")))
     return rows
 
 
@@ -210,7 +221,7 @@ def _instructions(args: argparse.Namespace, device: str, progress: Any) -> dict[
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure, print, and write the results; 1 where one of the engines was refused."""
+    """Measure, print, and write the results; 1 where one of the backends was refused."""
     args = arguments(argv)
     args.argv = list(sys.argv[1:] if argv is None else argv)
     console, refused = Console(), False
@@ -231,7 +242,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not args.out:
         console.print("add --out FILE.json to keep these results")
     if refused:
-        console.print("[bold red]an engine of ours was refused: its times are not shown[/]")
+        console.print("[bold red]a backend of ours was refused: its times are not shown[/]")
     return int(refused)
 
 

@@ -63,13 +63,13 @@ def commit() -> str:
 
 
 @cache
-def cpp_capability() -> str | None:
-    """Instruction set the C++ engine runs with; None where it is not built."""
+def cpp_instruction_set() -> str | None:
+    """Instruction set the C++ backend runs with; None where it is not built."""
     try:
         from mlr import _C  # type: ignore[attr-defined, unused-ignore]
     except ImportError:
         return None
-    return str(_C.capability())
+    return str(_C.instruction_set())
 
 
 def metadata(device: str) -> dict[str, Any]:
@@ -85,7 +85,7 @@ def metadata(device: str) -> dict[str, Any]:
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "cpp": cpp_capability(),
+        "cpp": cpp_instruction_set(),
         "device": device,
     }
     if device == "cuda":

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Peak memory of a loss on the CPU beyond the prediction, the target and the gradient.
 
-PyTorch keeps no such count on the CPU, and an engine's own arena would escape it, so the operating system is asked: a
+PyTorch keeps no such count on the CPU, and a backend's own arena would escape it, so the operating system is asked: a
 fresh process makes the inputs, resets its high-water mark of resident memory, computes once, and reads the mark.
 """
 
@@ -17,7 +17,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from contestants import CONTESTANTS, Absent, Case, depth_maps, threads
+from implementations import IMPLEMENTATIONS, Case, Unavailable, depth_maps, threads
 
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
@@ -27,17 +27,17 @@ def _resident(key: str) -> int:
     for line in STATUS.read_text().splitlines():
         if line.startswith(key + ":"):
             return int(line.split()[1]) * 1024
-    raise Absent(f"{STATUS} has no {key}")
+    raise Unavailable(f"{STATUS} has no {key}")
 
 
 def _measure(name: str, case: Case) -> float:
-    contestant = CONTESTANTS[name]
+    implementation = IMPLEMENTATIONS[name]
     small = replace(case, batch=1, height=32, width=48)
     with threads(case.threads):
-        contestant.build(small)(depth_maps(small, 0))  # loads code and starts threads
+        implementation.build(small)(depth_maps(small, 0))  # loads code and starts threads
         inputs = depth_maps(case, 0)
         inputs.grad.zero_()  # resident, so that a gradient returned in fresh pages is all that is subtracted
-        call = contestant.build(case)
+        call = implementation.build(case)
         gc.collect()
         if hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
             libc.malloc_trim(0)  # pages that were freed but kept would hide what the call takes
@@ -50,8 +50,9 @@ def _measure(name: str, case: Case) -> float:
 
 
 def peak_memory(name: str, case: Case) -> dict[str, Any]:
-    """MB a contestant needs beyond inputs and gradient, measured in a process of its own."""
-    row = {"contestant": name, "batch": case.batch, "height": case.height, "width": case.width, "threads": case.threads}
+    """MB that an implementation needs beyond inputs and gradient, measured in a process of its own."""
+    row: dict[str, Any] = {"implementation": name, "threads": case.threads, "mask": case.mask}
+    row |= {"batch": case.batch, "height": case.height, "width": case.width}
     if not (STATUS.exists() and CLEAR.exists()):
         return {**row, "reason": "needs Linux's /proc"}
     command = [sys.executable, "-W", "ignore", __file__, name, json.dumps(asdict(case))]
@@ -66,5 +67,5 @@ def peak_memory(name: str, case: Case) -> dict[str, Any]:
 if __name__ == "__main__":
     try:
         print(_measure(sys.argv[1], Case(**json.loads(sys.argv[2]))))
-    except Absent as error:
+    except Unavailable as error:
         sys.exit(str(error))

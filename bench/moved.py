@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What has another place in mlr at older commits, which bench/compare.py runs too."""
+"""What has another place or name in mlr at older commits, which bench/compare.py runs too."""
+
+from __future__ import annotations
+
+from typing import Any
 
 try:
     from mlr.losses import reference
@@ -8,4 +12,10 @@ except ImportError:  # before the losses had a folder
     from mlr import reference  # type: ignore[attr-defined, no-redef, unused-ignore]
     from mlr.space import KINDS, SCALES, WINDOWS  # type: ignore[no-redef, unused-ignore]
 
-__all__ = ["KINDS", "SCALES", "WINDOWS", "reference"]
+
+def indices(space: Any) -> tuple[int, ...]:
+    """Indices of a space's losses, whose attribute was once called ``terms``."""
+    return space.indices if hasattr(space, "indices") else space.terms
+
+
+__all__ = ["KINDS", "SCALES", "WINDOWS", "indices", "reference"]

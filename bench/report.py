@@ -18,8 +18,9 @@ from typing import Any
 
 import machine
 import store
+import sweeps
 import tables
-from tables import YARDSTICK, Table, describe, engine, number, pick, ratio, time_of
+from tables import YARDSTICK, Table, backend_of, describe, number, pick, ratio, time_of
 
 START, END = "<!-- bench:start -->", "<!-- bench:end -->"
 README, PAGE, FIGURES = Path("README.md"), Path("docs/performance.md"), Path("docs/images")
@@ -34,12 +35,12 @@ own machine with `python bench/loss_speed.py` (`--quick` takes under a minute); 
 
 How it is measured:
 
-* Before it is timed, every contestant's losses and gradient are compared with the float64 definition on the same
+* Before it is timed, every implementation's losses and gradient are compared with the float64 definition on the same
   inputs, in the same process. One that disagrees is *refused*: it gets no time. Its errors are in the tables
   (*error terms*: largest relative error of a loss; *error grad*: relative L2). The losses have kinks: where an argument
   of |.| is within rounding of 0, two right answers differ by a sign, and one such pixel costs the gradient about 5e-6.
-* Contestants take turns in short visits, so that a noisy moment falls on all of them. Times are medians with their 20th
-  and 80th percentiles, and minima. Compilation is not in them.
+* Implementations take turns in short rounds, so that a noisy moment falls on all of them. Times are medians with their
+  20th and 80th percentiles, and minima. Compilation is not in them.
 * CPU: wall time of a call; the inputs of one case stay in the cache where they fit, unless a row says otherwise. GPU:
   events around a call, launches included, and the time inside a CUDA graph (*graph ms*), launches excluded; inputs
   rotate so that the L2 cache never holds them.
@@ -55,11 +56,12 @@ SWEEPS = {
     "batch": "Time against the batch",
     "threads": "Threads",
     "dtype": "Types",
+    "mask": "Depth with holes",
 }
 
 
 def chip(meta: dict[str, Any]) -> str:
-    """Processor of a result file in a few words: a GPU, or a CPU with the instruction set that the engine used."""
+    """Processor of a result file in a few words: a GPU, or a CPU with the instruction set that the backend used."""
     threads = f"{meta['threads']} thread{'s' * (meta['threads'] > 1)}"
     return meta.get("gpu") or ", ".join(filter(None, (meta["cpu"], meta.get("cpp"), threads)))
 
@@ -74,6 +76,8 @@ def readme_block(results: dict[str, dict[str, Any]]) -> str:
         return f"{START}\n{text}\n{END}"
     lines = [START, "Time of all 78 losses and their gradient, float32, forward and backward:", ""]
     lines += [_main_summary(results).markdown(), ""]
+    if masks := _mask_summary(results):
+        lines += ["Time under a mask, of the operator alone (docs/masks.md):", "", masks.markdown(), ""]
     if steps := _step_summary(results):
         lines += ["Time of a whole training step, and what the losses add to it (the paper: 21 % for all 78):", ""]
         lines += [steps.markdown(), ""]
@@ -83,7 +87,7 @@ def readme_block(results: dict[str, dict[str, Any]]) -> str:
 
 
 def _cell(case: dict[str, Any], name: str, key: str) -> str:
-    """Time of a contestant, and how many times that of mlr.MultiLoss it is."""
+    """Time of an implementation, and how many times that of mlr.MultiLoss it is."""
     time = time_of(case, name, key)
     if time is None:
         return "refused" if case["results"].get(name, {}).get("status") == "refused" else "-"
@@ -103,9 +107,32 @@ def _main_summary(results: dict[str, dict[str, Any]]) -> Table:
             plain = min(("eager", "doubling"), key=lambda n: time_of(case, n, key) or float("inf"))
             where = f"{chip(data['meta'])}, {case['batch']} x {case['height']} x {case['width']}"
             where += ", inside a CUDA graph" if key == "graph_ms" else ""
-            others = [_cell(case, name, key) for name in (engine(case), YARDSTICK, plain, "compile", "authors")]
+            others = [_cell(case, name, key) for name in (backend_of(case), YARDSTICK, plain, "compile", "authors")]
             rows.append((where, f"**{_cell(case, 'module', key)}**", *others))
     return Table("", header, tuple(rows))
+
+
+def _mask_summary(results: dict[str, dict[str, Any]]) -> Table | None:
+    """What a mask costs, as ratios to dense depth of the same pyramid, and what masked plain PyTorch takes."""
+    rows = []
+    for data in results.values():
+        cases = {(case["mask"], case["downsample"]): case for case in pick(data, "mask")}
+        if len(cases) < len(sweeps.MASKED):
+            continue
+        first = next(iter(cases.values()))
+        key, ours = ("graph_ms" if first["device"] == "cuda" else "median_ms"), backend_of(first)
+        cells = []
+        for (mask, downsample), case in cases.items():
+            time, base = time_of(case, ours, key), time_of(cases["none", downsample], ours, key)
+            if mask == "none" and downsample == "bicubic":
+                cells.append(f"{number(time)} ms")
+            elif mask != "none":
+                cells.append("-" if time is None or base is None else f"{number(time)} ms ({time / base:.2f} x)")
+        plain = ratio(cases["kinect", "bicubic"], "eager", ours, key)
+        where = f"{chip(data['meta'])}, {first['batch']} x {first['height']} x {first['width']}"
+        rows.append((where, *cells, "-" if plain is None else f"{plain:.0f} x"))
+    header = ("", "no mask", "mask of ones", "camera, 12 % holes", "LiDAR, 5 % known (area)", "plain PyTorch, camera")
+    return Table("", header, tuple(rows)) if rows else None
 
 
 def _step_summary(results: dict[str, dict[str, Any]]) -> Table | None:
@@ -139,7 +166,7 @@ def _machine_section(stem: str, data: dict[str, Any]) -> Iterator[str]:
     yield f"## {chip(meta)}\n"
     facts = {
         "commit": meta["commit"], "date": meta["date"], "processor": f"{meta['cpu']}, {meta['cores']} cores",
-        "C++ engine": meta.get("cpp"), "GPU": meta.get("gpu"), "PyTorch": meta["torch"], "Triton": meta.get("triton"),
+        "C++ backend": meta.get("cpp"), "GPU": meta.get("gpu"), "PyTorch": meta["torch"], "Triton": meta.get("triton"),
         "memory copies at": f"{data['copy_gbs']:.0f} GB/s", "load at the start": meta.get("load_at_start"),
         "command": f"`python {meta['command']}`", "minutes": meta["minutes"],
     }  # fmt: skip
@@ -147,7 +174,7 @@ def _machine_section(stem: str, data: dict[str, Any]) -> Iterator[str]:
     for part in meta.get("merged", []):
         what = [f"the sweep over {name}" for name in part["sweeps"]] + [f"steps of {name}" for name in part["steps"]]
         yield f"Measured apart at commit {part['commit']} by `python {part['command']}`: {', '.join(what)}.\n"
-    yield "\n".join(f"* `{name}`: {about}" for name, about in data["contestants"].items()) + "\n"
+    yield "\n".join(f"* `{name}`: {about}" for name, about in data["implementations"].items()) + "\n"
     for sweep, heading in (("main", "All losses"), ("terms", ""), ("cold", "")):
         for case in pick(data, sweep):
             yield f"### {heading or 'All losses'}: {describe(case)}\n"
@@ -165,7 +192,7 @@ def _machine_section(stem: str, data: dict[str, Any]) -> Iterator[str]:
     for step in data["steps"]:
         table = tables.step_table(step)
         yield f"### Training steps: {table.title}\n\n{table.markdown()}\n"
-    for table in tables.summaries(data):
+    for table in tables.summaries(data, targets=True):
         yield f"### {table.title}\n\n{table.markdown()}\n"
     if reason := data["instructions"].get("reason"):
         yield f"Instructions were not counted: {reason}.\n"
@@ -175,7 +202,7 @@ def _machine_section(stem: str, data: dict[str, Any]) -> Iterator[str]:
 
 def _fixed(case: dict[str, Any], sweep: str) -> str:
     """What stays the same along a sweep."""
-    varies = {"losses": 1, "size": 0, "batch": 0, "threads": 4, "dtype": 2}[sweep]
+    varies = {"losses": 1, "size": 0, "batch": 0, "threads": 4, "dtype": 2}.get(sweep)
     parts = describe(case).split(", ")
     if sweep == "batch":
         parts.append(f"{case['height']} x {case['width']}")
@@ -183,17 +210,17 @@ def _fixed(case: dict[str, Any], sweep: str) -> str:
 
 
 def _slower(data: dict[str, Any]) -> Iterator[str]:
-    """Cases where somebody computes the same losses in less time than one of our ways."""
+    """Cases where another implementation computes the same losses in less time than one of our ways."""
     found = False
     for case in data["cases"]:
         key = "graph_ms" if case["device"] == "cuda" else "median_ms"
-        rivals = ["eager", "doubling", "compile", "authors", *([YARDSTICK] if case["count"] == 1 else [])]
-        for ours in (engine(case), "module"):
-            slower = {rival: ratio(case, ours, rival, key) for rival in rivals}
-            for rival, times in slower.items():
+        others = ["eager", "doubling", "compile", "authors", *([YARDSTICK] if case["count"] == 1 else [])]
+        for ours in (backend_of(case), "module"):
+            slower = {other: ratio(case, ours, other, key) for other in others}
+            for other, times in slower.items():
                 if times is not None and times > 1:
                     found = True
-                    yield f"* {describe(case)}: `{ours}` takes {times:.2f} times as long as `{rival}`."
+                    yield f"* {describe(case)}: `{ours}` takes {times:.2f} times as long as `{other}`."
     if not found:
         yield "In no case above did plain PyTorch compute the same losses in less time."
 
@@ -288,7 +315,20 @@ def pages(results: dict[str, dict[str, Any]], root: Path = machine.ROOT) -> dict
 
 def _place(case: dict[str, Any]) -> tuple[Any, ...]:
     """What was measured, whatever came out."""
-    keys = ("sweep", "batch", "height", "width", "losses", "dtype", "gradient", "threads", "device", "sets")
+    keys = (
+        "sweep",
+        "batch",
+        "height",
+        "width",
+        "losses",
+        "dtype",
+        "gradient",
+        "threads",
+        "device",
+        "sets",
+        "mask",
+        "downsample",
+    )
     return tuple(case[key] for key in keys)
 
 
@@ -306,10 +346,10 @@ def merge(into: Path, source: Path) -> None:
     names = {row["backbone"] for row in measured}
     target["steps"] = [row for row in target["steps"] if row["backbone"] not in names] + measured
     fresh = {_place(case): case for case in other["cases"] if case["sweep"] != "main"}
-    sweeps = {case["sweep"] for case in fresh.values()}
+    merged = {case["sweep"] for case in fresh.values()}
     target["cases"] = [fresh.pop(_place(case), case) for case in target["cases"]] + list(fresh.values())
     target["meta"].setdefault("merged", []).append(
-        {"commit": other["meta"]["commit"], "command": other["meta"]["command"], "sweeps": sorted(sweeps),
+        {"commit": other["meta"]["commit"], "command": other["meta"]["command"], "sweeps": sorted(merged),
          "steps": sorted(names)}
     )  # fmt: skip
     store.write(into, target)

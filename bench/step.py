@@ -16,8 +16,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from contestants import CONTESTANTS, Case, Contestant, Inputs, select, threads
-from harness import Limits, Progress, race, summary
+from harness import Limits, Progress, measure_case, summary
+from implementations import IMPLEMENTATIONS, Case, Implementation, Inputs, select, threads
 from torch import Tensor, nn
 
 import mlr
@@ -27,7 +27,7 @@ LossStep = Callable[[Tensor, Tensor], Tensor]
 
 
 def _plain(formulation: str, case: Case) -> LossStep:
-    call = CONTESTANTS[formulation].build(case)
+    call = IMPLEMENTATIONS[formulation].build(case)
     weights = torch.full((case.batch, len(case.terms)), 1 / len(case.terms) / case.batch, device=case.device)
     one = torch.ones((), device=case.device)
 
@@ -63,9 +63,9 @@ def _variants(case: Case, progress: Progress) -> dict[str, tuple[str, LossStep] 
 
     alone, coarse = replace(case, losses="D/0"), replace(case, losses="coarse")
     # short races: they check parity, and find the fastest plain PyTorch on this device
-    entrants: list[Contestant] = select(only=("l1", "eager", "doubling", "module"))
-    checked = race(case, entrants, Limits(seconds=1, contestant_seconds=2), progress)["results"]
-    checked_coarse = race(coarse, select(only=("module",)), Limits(seconds=0.2), progress)["results"]
+    chosen: list[Implementation] = select(only=("l1", "eager", "doubling", "module"))
+    checked = measure_case(case, chosen, Limits(seconds=1, implementation_seconds=2), progress)["results"]
+    checked_coarse = measure_case(coarse, select(only=("module",)), Limits(seconds=0.2), progress)["results"]
     plain = [name for name in ("eager", "doubling") if checked[name]["status"] == "ok"]
     variants: dict[str, tuple[str, LossStep] | str] = {}
     variants["D/0"] = ("l1", _plain("l1", alone)) if checked["l1"]["status"] == "ok" else str(checked["l1"])

@@ -10,17 +10,17 @@ from typing import Any
 import machine
 
 #: Version of the layout that this code writes and reads.
-SCHEMA = 1
+SCHEMA = 2
 RESULTS = machine.ROOT / "bench" / "results"
 
 _FILE = {
-    "schema": int, "meta": dict, "copy_gbs": float, "contestants": dict, "cases": list, "memory": list,
+    "schema": int, "meta": dict, "copy_gbs": float, "implementations": dict, "cases": list, "memory": list,
     "instructions": dict, "steps": list,
 }  # fmt: skip
 _META = ("date", "commit", "cpu", "cores", "threads", "python", "torch", "device", "command", "minutes")
 _CASE = (
     "sweep", "batch", "height", "width", "losses", "dtype", "gradient", "threads", "device", "sets", "count", "bytes",
-    "results",
+    "mask", "downsample", "results",
 )  # fmt: skip
 _TIMED = ("error_terms", "error_gradient", "median_ms", "p20_ms", "p80_ms", "min_ms", "samples", "first_call_s")
 
@@ -40,12 +40,12 @@ def check(data: dict[str, Any], name: str = "results") -> dict[str, Any]:
     for i, case in enumerate(data["cases"]):
         where = f"{name}: case {i}"
         _require(case, _CASE, where)
-        for contestant, result in case["results"].items():
+        for implementation, result in case["results"].items():
             status = result.get("status")
             if status == "ok":
-                _require(result, _TIMED, f"{where}, {contestant}")
-            elif status not in ("absent", "refused") or not result.get("reason") or "median_ms" in result:
-                raise ValueError(f"{where}, {contestant}: without status 'ok' there is a reason and no time")
+                _require(result, _TIMED, f"{where}, {implementation}")
+            elif status not in ("unavailable", "refused") or not result.get("reason") or "median_ms" in result:
+                raise ValueError(f"{where}, {implementation}: without status 'ok' there is a reason and no time")
     return data
 
 

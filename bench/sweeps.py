@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which cases are measured: the main ones with everybody, and sweeps along one property with the fast ones."""
+"""Which cases are measured: the main ones with every implementation, and sweeps of one property with the fast ones."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import machine
 import torch
-from contestants import Case, Contestant
+from implementations import Case, Implementation
 
 #: Sets of 1, 4, 13, 39 and 78 losses, and the other 39.
 LOSS_SETS: tuple[str, ...] = ("baseline", "eigen-fergus", "scale-0", "coarse", "fine", "all")
@@ -29,6 +29,11 @@ QUICK_SIZES: tuple[tuple[int, int], ...] = (  # up to full HD; KITTI's odd size 
 )
 DTYPES: tuple[str, ...] = ("float32", "bfloat16", "float16")
 
+#: Masks and the pyramid that suits them, each pyramid first without a mask.
+MASKED: tuple[tuple[str, str], ...] = (
+    ("none", "bicubic"), ("ones", "bicubic"), ("kinect", "bicubic"), ("none", "area"), ("lidar", "area"),
+)  # fmt: skip
+
 SWEEPS: dict[str, str] = {
     "size": "time against pixels",
     "losses": "time against the number of losses",
@@ -37,6 +42,7 @@ SWEEPS: dict[str, str] = {
     "batch": "images at a time",
     "cold": "inputs out of the cache",
     "terms": "the losses without their gradient",
+    "mask": "depth with holes",
 }
 
 #: Plain PyTorch keeps every intermediate map of every loss for its backward pass: above this it is left out.
@@ -77,6 +83,9 @@ def sweep_cases(name: str, base: Case, quick: bool) -> Iterator[Case]:
         yield replace(base, sets=max(2, -(-2 * machine.last_level_cache() // base.bytes) + 1))
     elif name == "terms":
         yield replace(base, gradient=False)
+    elif name == "mask":
+        for mask, downsample in MASKED:
+            yield replace(base, mask=mask, downsample=downsample)
 
 
 def _powers(largest: int) -> list[int]:
@@ -84,13 +93,13 @@ def _powers(largest: int) -> list[int]:
     return counts if counts[-1] == largest else [*counts, largest]
 
 
-def takes_part(contestant: Contestant, case: Case) -> bool:
-    """Whether a contestant is worth its time in a case."""
+def takes_part(implementation: Implementation, case: Case) -> bool:
+    """Whether a implementation is worth its time in a case."""
     if case.sweep == "main":
-        return contestant.name != "compile" or case.batch > 1  # one compilation of minutes is enough
-    if contestant.slow:
+        return implementation.name != "compile" or case.batch > 1  # one compilation of minutes is enough
+    if implementation.slow:
         return False
-    plain = contestant.name in ("eager", "doubling")
+    plain = implementation.name in ("eager", "doubling")
     if plain and case.pixels > PLAIN_PIXELS[case.device]:
         return False
     return not (plain and case.sweep in ("dtype", "batch", "cold"))
@@ -103,7 +112,7 @@ def devices(wanted: str) -> Sequence[str]:
         ValueError: a GPU is asked for and PyTorch sees none.
     """
     if wanted == "cuda" and not torch.cuda.is_available():
-        raise ValueError("--device cuda: PyTorch sees no GPU here; --device cpu measures the C++ engine")
+        raise ValueError("--device cuda: PyTorch sees no GPU here; --device cpu measures the C++ backend")
     if wanted != "all":
         return (wanted,)
     return ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from contestants import OURS
+from implementations import OURS
 from rich import box
 from rich.table import Table as RichTable
 
-#: What every engine is compared with: the plain loss that people use today.
+#: What every backend is compared with: the plain loss that people use today.
 YARDSTICK = "l1"
 
 
@@ -56,18 +56,18 @@ def number(x: float | None, digits: int = 3) -> str:
 
 
 def time_of(case: dict[str, Any], name: str, key: str = "median_ms") -> float | None:
-    """Milliseconds of a contestant in a case, or None where it has none."""
+    """Milliseconds of a implementation in a case, or None where it has none."""
     return case["results"].get(name, {}).get(key)
 
 
 def ratio(case: dict[str, Any], over: str, under: str, key: str = "median_ms") -> float | None:
-    """Time of one contestant over that of another in the same case."""
+    """Time of one implementation over that of another in the same case."""
     a, b = time_of(case, over, key), time_of(case, under, key)
     return None if a is None or b is None else a / b
 
 
-def engine(case: dict[str, Any]) -> str:
-    """The engine of the case's device."""
+def backend_of(case: dict[str, Any]) -> str:
+    """The backend of the case's device."""
     return "cpp" if case["device"] == "cpu" else "triton"
 
 
@@ -77,7 +77,10 @@ def describe(case: dict[str, Any]) -> str:
     threads = f", {case['threads']} thread{'s' * (case['threads'] > 1)}" if case["device"] == "cpu" else ""
     cold = ", inputs out of the cache" if case["sets"] > 1 else ""
     losses = f"{case['count']} loss{'es' * (case['count'] > 1)}"
-    return f"{case['batch']} x {case['height']} x {case['width']}, {losses}, {case['dtype']}, {mode}{threads}{cold}"
+    extras = "" if case["mask"] == "none" else f", mask {case['mask']}"
+    extras += "" if case["downsample"] == "bicubic" else f", {case['downsample']}"
+    size = f"{case['batch']} x {case['height']} x {case['width']}"
+    return f"{size}, {losses}, {case['dtype']}, {mode}{threads}{cold}{extras}"
 
 
 def pick(data: dict[str, Any], sweep: str, **fields: Any) -> list[dict[str, Any]]:
@@ -86,7 +89,7 @@ def pick(data: dict[str, Any], sweep: str, **fields: Any) -> list[dict[str, Any]
 
 
 def refused(data: dict[str, Any]) -> bool:
-    """Whether one of our engines failed a parity check."""
+    """Whether one of our backends failed a parity check."""
     return any(case["results"].get(name, {}).get("status") == "refused" for case in data["cases"] for name in OURS)
 
 
@@ -94,7 +97,7 @@ def refused(data: dict[str, Any]) -> bool:
 
 
 def case_table(case: dict[str, Any], copy_gbs: float) -> Table:
-    """Everybody in one case: times, ratio to the plain loss, traffic, errors."""
+    """Every implementation in one case: times, ratio to the plain loss, traffic, errors."""
     gpu = case["device"] == "cuda"
     header = [
         "",
@@ -113,7 +116,7 @@ def case_table(case: dict[str, Any], copy_gbs: float) -> Table:
         if r["status"] == "refused":
             notes.append(f"{name} is REFUSED: {r['reason']}")
             continue
-        if r["status"] == "absent":
+        if r["status"] == "unavailable":
             absent.append(f"{name} ({r['reason']})")
             continue
         # a GPU's traffic is judged by its own time, not by that of the launches
@@ -127,12 +130,36 @@ def case_table(case: dict[str, Any], copy_gbs: float) -> Table:
         rows.append(tuple(row))
     if absent:
         notes.append(f"Not here: {'; '.join(absent)}")
-    return Table(describe(case), tuple(header), tuple(rows), tuple(notes))
+    title = describe(case) if case["sweep"] == "main" else f"{describe(case)} (sweep over {case['sweep']})"
+    return Table(title, tuple(header), tuple(rows), tuple(notes))
+
+
+def conclusion(case: dict[str, Any]) -> str:
+    """A case in one sentence: our time, and the times of the plain loss and of the best plain PyTorch beside it."""
+    key = "graph_ms" if case["device"] == "cuda" else "median_ms"
+    ours = next((name for name in ("module", backend_of(case)) if time_of(case, name, key)), None)
+    if ours is None:
+        return f"{describe(case)}: no backend of mlr was timed."
+    text = f"{describe(case)}: mlr takes {number(time_of(case, ours, key))} ms ({ours})"
+    if over := ratio(case, ours, YARDSTICK, key):
+        text += f", {number(over)} x one plain L1"
+    plain = [name for name in ("eager", "doubling", "compile") if time_of(case, name, key)]
+    if plain:
+        best = min(plain, key=lambda name: time_of(case, name, key) or 0)
+        text += f"; the best plain PyTorch ({best}) takes {number(ratio(case, best, ours, key))} x as long"
+    return text + "."
 
 
 # --- a sweep ----------------------------------------------------------------------------------------------------------
 
-_LABELS = {"losses": "losses", "size": "maps", "threads": "batch, threads", "dtype": "type", "batch": "batch"}
+_LABELS = {
+    "losses": "losses",
+    "size": "maps",
+    "threads": "batch, threads",
+    "dtype": "type",
+    "batch": "batch",
+    "mask": "mask",
+}
 
 
 def _label(case: dict[str, Any], sweep: str) -> str:
@@ -142,11 +169,12 @@ def _label(case: dict[str, Any], sweep: str) -> str:
         "threads": f"{case['batch']}, {case['threads']}",
         "dtype": case["dtype"],
         "batch": str(case["batch"]),
+        "mask": ("no mask" if case["mask"] == "none" else case["mask"]) + f", {case['downsample']}",
     }.get(sweep, describe(case))
 
 
 def sweep_table(data: dict[str, Any], sweep: str, title: str) -> Table | None:
-    """Median milliseconds of everybody along a sweep, with the engine's ratio to the plain loss; None if not run."""
+    """Median milliseconds along a sweep, with the backend's ratio to the plain loss; None if it was not run."""
     cases = pick(data, sweep)
     if cases and sweep == "batch":  # the main cases are points of this line too
         cases = sorted(cases + pick(data, "main"), key=lambda c: c["batch"])
@@ -155,7 +183,7 @@ def sweep_table(data: dict[str, Any], sweep: str, title: str) -> Table | None:
     names = [n for n in cases[0]["results"] if any(time_of(c, n) is not None for c in cases)]
     if sweep == "batch":
         names = [n for n in names if all(n in c["results"] for c in cases)]
-    ours = engine(cases[0])
+    ours = backend_of(cases[0])
     key = "graph_ms" if cases[0]["device"] == "cuda" else "median_ms"
     rows = []
     for case in cases:
@@ -199,13 +227,18 @@ def memory_table(data: dict[str, Any]) -> Table | None:
     first = data["memory"][0]
     title = f"Peak memory beyond inputs and gradient, {first['batch']} x {first['height']} x {first['width']}"
     rows = tuple(
-        (r["contestant"], number(r.get("memory_mb")) or r["reason"], str(r["threads"])) for r in data["memory"]
+        (
+            r["implementation"] + (f", mask {r['mask']}" if r["mask"] != "none" else ""),
+            number(r.get("memory_mb")) or r["reason"],
+            str(r["threads"]),
+        )
+        for r in data["memory"]
     )
     return Table(title, ("", "MB", "threads"), rows)
 
 
 def instruction_table(data: dict[str, Any]) -> Table | None:
-    """Instructions a call of the C++ engine."""
+    """Instructions a call of the C++ backend."""
     counts = data.get("instructions") or {}
     if "rows" not in counts:
         return None
@@ -218,21 +251,23 @@ def instruction_table(data: dict[str, Any]) -> Table | None:
         )
         for r in counts["rows"]
     )
-    return Table(f"Instructions a call ({counts['capability']}, one thread)", ("", "instructions", "a pixel"), rows)
+    return Table(
+        f"Instructions a call ({counts['instruction_set']}, one thread)", ("", "instructions", "a pixel"), rows
+    )
 
 
 # --- targets ----------------------------------------------------------------------------------------------------------
 
 
-def targets(data: dict[str, Any]) -> Table | None:
-    """What the C++ engine set out to reach, for 8 and 1 maps of 288 x 384 with all losses and their gradient, and what
+def target_table(data: dict[str, Any]) -> Table | None:
+    """What the C++ backend set out to reach, for 8 and 1 maps of 288 x 384 with all losses and their gradient, and what
     it reaches here."""
     whole = [c for c in pick(data, "main") if (c["count"], c["height"], c["width"]) == (78, 288, 384)]
     batches = [c for c in whole if c["results"].get("cpp", {}).get("status") == "ok"]
     if not batches:
         return None
     eight = batches[0]
-    level = data["meta"]["cpp"]
+    instruction_set = data["meta"]["cpp"]
     rows: list[tuple[str, ...]] = []
 
     def row(what: str, goal: str, median: float | None, best: float | None = None) -> None:
@@ -248,7 +283,7 @@ def targets(data: dict[str, Any]) -> Table | None:
         row(what, goal, *both)
 
     for name, goal in (("avx512", "<= 3.0"), ("avx2", "<= 6.0")):
-        ours = "cpp" if name == level else f"cpp-{name}"
+        ours = "cpp" if name == instruction_set else f"cpp-{name}"
         for at in batches:
             compare(f"78 losses / plain L1, {name}, B = {at['batch']}", goal, at, ours, YARDSTICK)
     compare("torch.compile of eager / ours", ">= 120", eight, "compile", "cpp")
@@ -264,15 +299,39 @@ def targets(data: dict[str, Any]) -> Table | None:
         row("2 threads against 1", ">= 1.85", None)
     alone = pick(data, "losses", losses="baseline")
     compare("D/0 alone / plain L1", "<= 0.4", alone[0] if alone else None, "cpp", YARDSTICK)
-    memory = [r for r in data.get("memory", []) if r["contestant"] == "cpp" and "memory_mb" in r]
-    row("peak memory, MB a thread", "<= 4", memory[0]["memory_mb"] / memory[0]["threads"] if memory else None)
+    masked = {(c["mask"], c["downsample"]): c for c in pick(data, "mask")}
+    for mask, downsample, goal in (
+        ("ones", "bicubic", "<= 1.25"), ("kinect", "bicubic", "<= 1.8"), ("lidar", "area", "<= 2.0"),
+    ):  # fmt: skip
+        with_mask, without = masked.get((mask, downsample)), masked.get(("none", downsample))
+        times = [
+            None if with_mask is None or without is None else _over(with_mask, without, key)
+            for key in ("median_ms", "min_ms")
+        ]
+        row(f"mask {mask} / no mask, {downsample}", goal, *times)
+    compare("eager / ours, mask kinect", ">= 60", masked.get(("kinect", "bicubic")), "eager", "cpp")
+    for mask, goal in (("none", "<= 4"), ("kinect", "<= 5")):
+        memory = [
+            r for r in data.get("memory", [])
+            if r["implementation"] == "cpp" and r["mask"] == mask and "memory_mb" in r
+        ]  # fmt: skip
+        what = "peak memory, MB a thread" + (f", mask {mask}" if mask != "none" else "")
+        row(what, goal, memory[0]["memory_mb"] / memory[0]["threads"] if memory else None)
     row("largest relative error of a term", "<= 2e-6", eight["results"]["cpp"]["error_terms"])
     for at in batches:
         row(f"relative L2 error of the gradient, B = {at['batch']}", "<= 1e-6", at["results"]["cpp"]["error_gradient"])
-    return Table("Targets of the C++ engine", ("", "to reach", "median", "minimum", "met"), tuple(rows))
+    return Table("Targets of the C++ backend", ("", "to reach", "median", "minimum", "met"), tuple(rows))
 
 
-def summaries(data: dict[str, Any]) -> Sequence[Table]:
-    """Tables that are not about a case: memory, instructions, targets."""
-    tables = (memory_table(data), instruction_table(data), targets(data) if data["meta"]["device"] == "cpu" else None)
-    return [table for table in tables if table is not None]
+def _over(case: dict[str, Any], base: dict[str, Any], key: str) -> float | None:
+    """Our time in one case over that in another."""
+    a, b = time_of(case, "cpp", key), time_of(base, "cpp", key)
+    return None if a is None or b is None else a / b
+
+
+def summaries(data: dict[str, Any], targets: bool) -> Sequence[Table]:
+    """Tables that are not about a case: memory, instructions and, if asked for, the project's own targets."""
+    found = [memory_table(data), instruction_table(data)]
+    if targets and data["meta"]["device"] == "cpu":
+        found.append(target_table(data))
+    return [table for table in found if table is not None]

@@ -54,19 +54,22 @@ std::atomic<const Kernels*> chosen{nullptr};
 
 }  // namespace
 
-std::vector<std::string> capabilities() {
+std::vector<std::string> instruction_sets() {
   std::vector<std::string> names;
   for (const Kernels& k : available()) names.push_back(k.name);
   return names;
 }
 
-void set_capability(const std::string& name) { chosen = name.empty() ? nullptr : find(name, "set_capability"); }
+void set_instruction_set(const std::string& name) {
+  chosen = name.empty() ? nullptr : find(name, "set_instruction_set");
+}
 
 const Kernels& current_kernels() {
   if (const Kernels* k = chosen) return *k;
   static const Kernels* const natural = [] {
-    const char* forced = std::getenv("MLR_CPU_CAPABILITY");
-    return forced && *forced ? find(forced, "MLR_CPU_CAPABILITY") : &available().back();
+    for (const char* variable : {"MLR_INSTRUCTION_SET", "MLR_CPU_CAPABILITY"})
+      if (const char* name = std::getenv(variable); name && *name) return find(name, variable);
+    return &available().back();
   }();
   return *natural;
 }

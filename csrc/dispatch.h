@@ -10,13 +10,14 @@
 namespace mlr {
 
 // Names of the compiled instruction sets that this CPU has, narrowest first.
-std::vector<std::string> capabilities();
+std::vector<std::string> instruction_sets();
 
-// The kernels in force: the widest this CPU has, unless MLR_CPU_CAPABILITY or set_capability chose.
-// Throws std::runtime_error where MLR_CPU_CAPABILITY asks for what the CPU lacks.
+// The kernels that run: of the widest instruction set this CPU has, unless set_instruction_set or the environment
+// variable MLR_INSTRUCTION_SET (or its older name, MLR_CPU_CAPABILITY) chose another. Throws std::runtime_error if the
+// variable asks for an instruction set that the CPU lacks.
 const Kernels& current_kernels();
 
 // Choose by name; an empty name restores the natural choice.
-void set_capability(const std::string& name);
+void set_instruction_set(const std::string& name);
 
 }  // namespace mlr

@@ -62,83 +62,99 @@ class Arena {
   size_t size_ = 0;
 };
 
+// A pixel that is alone equals every mean: M and Mn are 0, of a bad pixel NaN.
+bool is_one_pixel(const ImageTask& im, int k) { return im.count[k][Kind::D] == 1; }
+
 // An image and its sums, in a workspace of plan.image_bytes.
-Image make_image(const Plan& plan, const Batch& batch, int64_t b, char* work) {
-  Image im{};
+ImageTask make_task(const Plan& plan, const Batch& image, const Kernels& kernels, char* work) {
+  ImageTask im{};
   im.plan = &plan;
-  im.pred = batch.pred + b * batch.pred_image_stride * int64_t(element_bytes(plan.element));
-  im.target = batch.target + b * batch.target_image_stride * int64_t(element_bytes(plan.element));
-  im.pred_stride = batch.pred_row_stride;
-  im.target_stride = batch.target_row_stride;
-  im.grad = batch.grad ? batch.grad + b * plan.h * plan.w * int64_t(element_bytes(plan.element)) : nullptr;
+  im.pred = image.pred, im.target = image.target, im.mask = image.mask, im.grad = image.grad;
+  im.pred_stride = image.pred_row_stride, im.target_stride = image.target_row_stride;
+  im.mask_stride = image.mask_row_stride;
   im.work = work;
   for (const size_t zone : plan.red_zones) ASAN_POISON_MEMORY_REGION(work + zone, kRedZone);
   im.cell_sums = im.map<double>(plan.cell_sums);
   for (int k = 0; k < kScales; k++) im.strip_sums[k] = im.map<StripSums>(plan.scale[k].sums);
-  if (batch.weights) {
-    const float* w = batch.weights + b * int64_t(plan.terms.size());
-    for (size_t j = 0; j < plan.terms.size(); j++) {
-      const int k = int(plan.terms[j]) / kKinds, kind = int(plan.terms[j]) % kKinds;
-      im.weight[k][kind] = w[j] / (float(plan.scale[k].h) * float(plan.scale[k].w));
+  for (int k = 0; k < kScales; k++)
+    for (int64_t& count : im.count[k].of) count = int64_t(plan.scale[k].h) * plan.scale[k].w;
+  if (im.mask) kernels.mask(im, work + plan.image_bytes);
+  for (int k = 0; k < kScales; k++) {
+    for_each_kind(plan.scale[k].kinds, [&](Kind kind) { im.kinds[k] |= im.count[k][kind] ? bit(kind) : 0u; });
+    if (is_one_pixel(im, k)) im.kinds[k] &= ~kMeanKinds;
+  }
+  if (image.weights) {
+    for (size_t j = 0; j < plan.indices.size(); j++) {
+      const auto [k, kind] = loss_of_index(plan.indices[j]);
+      if (im.kinds[k] & bit(kind)) im.weight[k][kind] = image.weights[j] / float(im.count[k][kind]);
     }
   }
   return im;
 }
 
-void finish_means(Image& im) {
-  const Plan& plan = *im.plan;
+double sum_of_error(const ImageTask& im, int k) {
+  double sum = 0;
+  for (int c = 0; c < im.plan->cells; c++) sum += im.cell_sums[k * im.plan->cells + c];
+  return sum;
+}
+
+void finish_means(ImageTask& im) {
   for (int k = 0; k < kScales; k++) {
-    const Scale& s = plan.scale[k];
-    if (!(s.kinds & bit(M))) continue;
-    double sum = 0;
-    for (int c = 0; c < plan.cells; c++) sum += im.cell_sums[k * plan.cells + c];
-    im.mean[k] = float(sum / (double(s.h) * s.w));
+    if (!(im.kinds[k] & bit(Kind::M))) continue;
+    im.mean[k] = float(sum_of_error(im, k) / double(im.count[k][Kind::M]));
   }
 }
 
-void finish_signs(Image& im, int k) {
+void finish_signs(ImageTask& im, int k) {
   const Scale& s = im.plan->scale[k];
-  if (!(s.kinds & bit(M))) return;
+  if (!(im.kinds[k] & bit(Kind::M))) return;
   double sum = 0;
   for (int i = 0; i < s.strips; i++) sum += im.strip_sums[k][i].sign;
-  im.mean_sign[k] = float(sum * 0x1p100 / (double(s.h) * s.w));  // kernels count signs in units of 2^-100
+  im.mean_sign[k] = float(sum * double(kPerSignUnit) / double(im.count[k][Kind::M]));  // counted in units of kSignUnit
 }
 
-void finish_terms(const Image& im, float* terms) {
+void finish_terms(const ImageTask& im, float* terms, int64_t* counts) {
   const Plan& plan = *im.plan;
-  for (size_t j = 0; j < plan.terms.size(); j++) {
-    const int k = int(plan.terms[j]) / kKinds, kind = int(plan.terms[j]) % kKinds;
+  for (size_t j = 0; j < plan.indices.size(); j++) {
+    const auto [k, kind] = loss_of_index(plan.indices[j]);
     const Scale& s = plan.scale[k];
+    if (counts) counts[j] = im.count[k][kind];
+    if (bit(kind) & kMeanKinds && is_one_pixel(im, k)) {
+      const double pixel = sum_of_error(im, k);
+      terms[j] = float(pixel - pixel);
+      continue;
+    }
     double sum = 0;
-    for (int i = 0; i < s.strips; i++) sum += im.strip_sums[k][i].kind[kind];
-    terms[j] = float(sum / (double(s.h) * s.w));
+    if (im.kinds[k] & bit(kind))
+      for (int i = 0; i < s.strips; i++) sum += im.strip_sums[k][i].kind[kind];
+    terms[j] = im.count[k][kind] ? float(sum / double(im.count[k][kind])) : 0.0f;
   }
 }
 
-bool needs_windows(const Scale& s) { return s.kinds & (bit(M) | kWindowKinds); }
-bool needs_gradient(const Plan& plan, const Scale& s) {
-  return s.kinds & (bit(D) | kStencilKinds) || (plan.gradient && s.exists);
+bool needs_windows(const ImageTask& im, int k) { return im.kinds[k] & kMeanKinds; }
+bool needs_gradient(const ImageTask& im, int k) {
+  return im.kinds[k] & (bit(Kind::D) | kStencilKinds) || (im.plan->gradient && im.plan->scale[k].exists);
 }
 
 // One thread does a whole image.
-void run_image(const Plan& plan, const Batch& batch, int64_t b, const Kernels& kernels) {
+void run_image(const Plan& plan, const Batch& image, const Kernels& kernels) {
   char* work = Arena::of_this_thread().get(thread_bytes(plan, kernels));
   char* scratch = work + plan.image_bytes;
-  Image im = make_image(plan, batch, b, work);
+  ImageTask im = make_task(plan, image, kernels, work);
   for (int c = 0; c < plan.cells; c++) kernels.pyramid(im, c, scratch);
   kernels.collapsed(im);
   finish_means(im);
   for (int k = kScales - 1; k >= 0; k--) {
     const Scale& s = plan.scale[k];
-    if (needs_windows(s)) kernels.windows(im, k, 0, s.strips, scratch);
+    if (needs_windows(im, k)) kernels.windows(im, k, 0, s.strips, scratch);
     finish_signs(im, k);
-    if (needs_gradient(plan, s)) kernels.gradient(im, k, 0, s.strips, scratch);
+    if (needs_gradient(im, k)) kernels.gradient(im, k, 0, s.strips, scratch);
   }
-  finish_terms(im, batch.terms + b * int64_t(plan.terms.size()));
+  finish_terms(im, image.terms, image.counts);
 }
 
 // Neighbouring strips of a scale: together they share the rows around them.
-struct Task {
+struct StripTask {
   int scale, first, last;
   int64_t pixels;
 };
@@ -154,13 +170,13 @@ void share_out(int n, int threads, const ParallelFor& parallel_for, Body body) {
 }
 
 // All threads share an image: the same strips, phase by phase.
-void run_shared(const Plan& plan, const Batch& batch, int64_t b, const Kernels& kernels, int threads,
+void run_shared(const Plan& plan, const Batch& image, const Kernels& kernels, int threads,
                 const ParallelFor& parallel_for) {
   const size_t scratch_bytes = kernels.scratch_bytes(plan);
   // this thread is one of the pool's: its scratch lies behind the image
   Arena* const owner = &Arena::of_this_thread();
   char* const work = owner->get(thread_bytes(plan, kernels));
-  Image im = make_image(plan, batch, b, work);
+  ImageTask im = make_task(plan, image, kernels, work);
   const auto scratch = [&] {
     Arena& arena = Arena::of_this_thread();
     return &arena == owner ? work + plan.image_bytes : arena.get(scratch_bytes);
@@ -170,7 +186,7 @@ void run_shared(const Plan& plan, const Batch& batch, int64_t b, const Kernels& 
   finish_means(im);
 
   const auto over_strips = [&](auto&& selected, auto&& kernel) {
-    std::vector<Task> tasks;
+    std::vector<StripTask> tasks;
     for (int k = 0; k < kScales; k++) {
       const Scale& s = plan.scale[k];
       const int parts = selected(k) ? std::min(s.strips, threads) : 0;
@@ -180,13 +196,14 @@ void run_shared(const Plan& plan, const Batch& batch, int64_t b, const Kernels& 
       }
     }
     // the largest first, so that the smallest fill the gaps at the end
-    std::stable_sort(tasks.begin(), tasks.end(), [](const Task& x, const Task& y) { return x.pixels > y.pixels; });
+    std::stable_sort(tasks.begin(), tasks.end(),
+                     [](const StripTask& x, const StripTask& y) { return x.pixels > y.pixels; });
     share_out(int(tasks.size()), threads, parallel_for,
               [&](int i) { kernel(im, tasks[i].scale, tasks[i].first, tasks[i].last, scratch()); });
   };
-  over_strips([&](int k) { return needs_windows(plan.scale[k]); }, kernels.windows);
+  over_strips([&](int k) { return needs_windows(im, k); }, kernels.windows);
   for (int k = 0; k < kScales; k++) finish_signs(im, k);
-  const auto with_gradient = [&](int k) { return needs_gradient(plan, plan.scale[k]); };
+  const auto with_gradient = [&](int k) { return needs_gradient(im, k); };
   if (plan.area && plan.gradient) {  // each scale's gradient passes through the next finer one
     for (int c = kScales - 1; c > 0; c--)
       over_strips([&](int k) { return k == c && with_gradient(k); }, kernels.gradient);
@@ -194,15 +211,17 @@ void run_shared(const Plan& plan, const Batch& batch, int64_t b, const Kernels& 
     over_strips([&](int k) { return k > 0 && with_gradient(k); }, kernels.gradient);
   }
   over_strips([&](int k) { return k == 0 && with_gradient(k); }, kernels.gradient);
-  finish_terms(im, batch.terms + b * int64_t(plan.terms.size()));
+  finish_terms(im, image.terms, image.counts);
 }
 
 }  // namespace
 
-Plan make_plan(int h, int w, bool area, bool gradient, Element element, const std::vector<int64_t>& terms) {
+Plan make_plan(int h, int w, bool area, bool gradient, bool masked, Element element,
+               const std::vector<int64_t>& indices) {
   Plan plan;
-  plan.h = h, plan.w = w, plan.area = area, plan.gradient = gradient, plan.element = element, plan.terms = terms;
-  for (const int64_t t : terms) plan.scale[t / kKinds].kinds |= bit(int(t % kKinds));
+  plan.h = h, plan.w = w, plan.area = area, plan.gradient = gradient, plan.masked = masked, plan.element = element,
+  plan.indices = indices;
+  for (const int64_t t : indices) plan.scale[loss_of_index(t).scale].kinds |= bit(loss_of_index(t).kind);
   plan.cells = (h + kCell - 1) / kCell;
 
   size_t offset = 0;
@@ -226,7 +245,7 @@ Plan make_plan(int h, int w, bool area, bool gradient, Element element, const st
     // scale 0 feeds all others; an area scale feeds the next
     s.exists = (area || k == 0) ? coarser : s.kinds != 0;
     s.target = (area || k == 0) ? coarser_target : normals;
-    s.strips = std::max(1, (s.h + 36) / 72);
+    s.strips = std::max(1, (s.h + kStripRows / 2) / kStripRows);
     s.strip_rows = round_up((s.h + s.strips - 1) / s.strips, kSumRows);
     s.strips = (s.h + s.strip_rows - 1) / s.strip_rows;
     if (!s.exists) continue;
@@ -236,7 +255,9 @@ Plan make_plan(int h, int w, bool area, bool gradient, Element element, const st
     if (gradient && k > 0) s.grad = allocate(map * sizeof(float)) + kPad * sizeof(float);
     if (gradient)
       for (int i = 0; i < kWindows; i++)
-        if (s.kinds & bit(M5 + i)) s.sign[i] = allocate(map + 4 * 16) + kPad;
+        if (s.kinds & bit(kWindowKind[i])) s.sign[i] = allocate(masked ? map * sizeof(float) : map + kSignOverrun);
+    s.words = (s.w + 63) / 64;
+    if (masked) s.valid = allocate(size_t(s.h) * s.words * sizeof(uint64_t));
     s.sums = allocate(size_t(s.strips) * sizeof(StripSums));
   }
   // rows of a cell that some scale reads
@@ -258,16 +279,31 @@ Plan make_plan(int h, int w, bool area, bool gradient, Element element, const st
 
 size_t thread_bytes(const Plan& plan, const Kernels& kernels) { return plan.image_bytes + kernels.scratch_bytes(plan); }
 
+Batch image_of(const Batch& batch, const Plan& plan, int64_t b) {
+  const int64_t n = int64_t(plan.indices.size()), bytes = int64_t(element_bytes(plan.element));
+  Batch image = batch;
+  image.images = 1;
+  image.pred += b * batch.pred_image_stride * bytes;
+  image.target += b * batch.target_image_stride * bytes;
+  if (image.weights) image.weights += b * n;
+  if (image.mask) image.mask += b * batch.mask_image_stride;
+  image.terms += b * n;
+  if (image.counts) image.counts += b * n;
+  if (image.grad) image.grad += b * plan.h * plan.w * bytes;
+  return image;
+}
+
 void run_batch(const Plan& plan, const Batch& batch, const Kernels& kernels, int threads,
                const ParallelFor& parallel_for) {
   // whole images while there is one for every thread, then the rest together: both give the same bits
   const int64_t whole = threads > 1 ? batch.images / threads * threads : batch.images;
   if (whole > 0)
     parallel_for(whole, [&](int64_t begin, int64_t end) {
-      for (int64_t b = begin; b < end; b++) run_image(plan, batch, b, kernels);
+      for (int64_t b = begin; b < end; b++) run_image(plan, image_of(batch, plan, b), kernels);
       Arena::of_this_thread().trim();
     });
-  for (int64_t b = whole; b < batch.images; b++) run_shared(plan, batch, b, kernels, threads, parallel_for);
+  for (int64_t b = whole; b < batch.images; b++)
+    run_shared(plan, image_of(batch, plan, b), kernels, threads, parallel_for);
   Arena::of_this_thread().trim();
 }
 

@@ -13,8 +13,11 @@ struct Batch {
   const char *pred, *target;
   int64_t pred_image_stride, pred_row_stride, target_image_stride, target_row_stride;  // in elements
   const float* weights;                                                                // [images, n], or null
-  float* terms;                                                                        // [images, n]
-  char* grad;                                                                          // contiguous, or null
+  const uint8_t* mask;                                                                 // bool, or null
+  int64_t mask_image_stride, mask_row_stride;
+  float* terms;     // [images, n]
+  int64_t* counts;  // [images, n], or null
+  char* grad;       // contiguous, or null
 };
 
 // Calls body(begin, end) on parts of [0, n), in parallel.
@@ -22,6 +25,9 @@ using ParallelFor = std::function<void(int64_t n, const std::function<void(int64
 
 void run_batch(const Plan& plan, const Batch& batch, const Kernels& kernels, int threads,
                const ParallelFor& parallel_for);
+
+// Image b of a batch as a batch of its own.
+Batch image_of(const Batch& batch, const Plan& plan, int64_t b);
 
 // Bytes of workspace and scratch one thread needs for maps of this size.
 size_t thread_bytes(const Plan& plan, const Kernels& kernels);

@@ -14,10 +14,10 @@
 #else
 #pragma GCC target("avx2,fma,f16c")
 #endif
-#define MLR_LEVEL avx2
-#define MLR_NAME "avx2"
+#define MLR_INSTRUCTION_SET avx2
+#define MLR_INSTRUCTION_SET_NAME "avx2"
 #define MLR_SIMD 256
-#include "kernels.inc"
+#include "kernels-inl.h"
 #if defined(__clang__)
 #pragma clang attribute pop
 #endif

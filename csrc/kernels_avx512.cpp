@@ -15,10 +15,10 @@
 #else
 #pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")
 #endif
-#define MLR_LEVEL avx512
-#define MLR_NAME "avx512"
+#define MLR_INSTRUCTION_SET avx512
+#define MLR_INSTRUCTION_SET_NAME "avx512"
 #define MLR_SIMD 512
-#include "kernels.inc"
+#include "kernels-inl.h"
 #if defined(__clang__)
 #pragma clang attribute pop
 #endif

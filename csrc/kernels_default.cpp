@@ -13,7 +13,7 @@
 
 #include "layout.h"
 
-#define MLR_LEVEL baseline
-#define MLR_NAME "default"
+#define MLR_INSTRUCTION_SET baseline
+#define MLR_INSTRUCTION_SET_NAME "default"
 #define MLR_SIMD 128
-#include "kernels.inc"
+#include "kernels-inl.h"

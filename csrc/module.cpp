@@ -29,22 +29,24 @@ static py::dict build_info() {
   return info;
 }
 
-static size_t workspace_bytes(int h, int w, const std::vector<int64_t>& terms, const std::string& downsample,
-                              bool gradient) {
-  const mlr::Plan plan = mlr::make_plan(h, w, downsample == "area", gradient, mlr::Element::kFloat32, terms);
+static size_t workspace_bytes(int h, int w, const std::vector<int64_t>& indices, const std::string& downsample,
+                              bool gradient, bool mask) {
+  const mlr::Plan plan = mlr::make_plan(h, w, downsample == "area", gradient, mask, mlr::Element::kFloat32, indices);
   return mlr::thread_bytes(plan, mlr::current_kernels());
 }
 
 PYBIND11_MODULE(_C, m) {
   m.doc() = "The C++ engine of mlr: all losses and their gradient in one pass on the CPU.";
   m.def(
-      "capability", [] { return std::string(mlr::current_kernels().name); },
+      "instruction_set", [] { return std::string(mlr::current_kernels().name); },
       "Instruction set whose kernels run: 'default', 'avx2' or 'avx512'.");
-  m.def("capabilities", &mlr::capabilities, "Instruction sets that this CPU has, narrowest first.");
-  m.def("set_capability", &mlr::set_capability, py::arg("name"),
+  m.def("instruction_sets", &mlr::instruction_sets, "Instruction sets that this CPU has, narrowest first.");
+  m.def("set_instruction_set", &mlr::set_instruction_set, py::arg("name"),
         "Run another instruction set's kernels; '' restores the natural choice.");
-  m.def("workspace_bytes", &workspace_bytes, py::arg("height"), py::arg("width"), py::arg("terms"),
-        py::arg("downsample") = "bicubic", py::arg("gradient") = true, "Memory one thread needs beside the tensors.");
+  m.def("workspace_bytes", &workspace_bytes, py::arg("height"), py::arg("width"), py::arg("indices"),
+        py::arg("downsample") = "bicubic", py::arg("gradient") = true, py::arg("mask") = false,
+        "Memory one thread needs beside the tensors.");
   m.def("build_info", &build_info, "Compiler, PyTorch version and sanitizer of the build.");
-  m.attr("KINDS") = py::make_tuple("D", "M", "M5", "M17", "M65", "r", "c", "rr", "rc", "cc", "N", "Nr", "Nc");
+  m.attr("KINDS") =
+      py::tuple(py::cast(std::vector<std::string>(std::begin(mlr::kKindNames), std::end(mlr::kKindNames))));
 }

@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// mlr::multi_loss for CPU tensors: checks, allocation and the way into the driver. The schema is mlr/engine.py's.
+// mlr::multi_loss for CPU tensors: checks, allocation and the way into the driver. The schema is that of
+// mlr/losses/operator.py.
+#define TORCH_TARGET_VERSION 0x020A000000000000  // the stable ABI of torch 2.10: built once, runs with any later
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
+#include <torch/headeronly/util/shim_utils.h>
 
 #include <optional>
 #include <string>
@@ -11,6 +14,7 @@
 
 #include "dispatch.h"
 #include "driver.h"
+#include "weight_bands.h"
 
 namespace {
 
@@ -30,7 +34,7 @@ std::tuple<Tensor, Tensor, Tensor> reference(const Tensor& pred, const Tensor& t
   using torch::stable::detail::from;
   using torch::stable::detail::to;
   StableIValue stack[6] = {from(pred), from(target), from(weights), from(indices), from(downsample), from(mask)};
-  STABLE_TORCH_ERROR_CODE_CHECK(torch_call_dispatcher("mlr::multi_loss_reference", "", stack, TORCH_ABI_VERSION));
+  TORCH_ERROR_CODE_CHECK(torch_call_dispatcher("mlr::multi_loss_reference", "", stack, TORCH_ABI_VERSION));
   return {to<Tensor>(stack[0]), to<Tensor>(stack[1]), to<Tensor>(stack[2])};
 }
 
@@ -42,7 +46,7 @@ Tensor with_dense_rows(const Tensor& t) {
 
 std::tuple<Tensor, Tensor, Tensor> multi_loss(const Tensor& pred_in, const Tensor& target_in,
                                               std::optional<Tensor> weights_in, const std::vector<int64_t>& indices,
-                                              std::string downsample, std::optional<Tensor> mask) {
+                                              std::string downsample, std::optional<Tensor> mask_in) {
   STD_TORCH_CHECK((pred_in.dim() == 3 || (pred_in.dim() == 4 && pred_in.size(1) == 1)) && pred_in.numel() > 0,
                   "mlr::multi_loss: pred must be [B, 1, H, W] or [B, H, W] with B, H, W >= 1, got ", text(pred_in));
   const int64_t dim = pred_in.dim(), images = pred_in.size(0), h = pred_in.size(dim - 2), w = pred_in.size(dim - 1);
@@ -54,17 +58,27 @@ std::tuple<Tensor, Tensor, Tensor> multi_loss(const Tensor& pred_in, const Tenso
                   text(pred_in));
   STD_TORCH_CHECK(downsample == "bicubic" || downsample == "area",
                   "mlr::multi_loss: downsample must be bicubic or area, got '", downsample, "'");
-  uint64_t seen[2] = {};
+  bool seen[mlr::kLosses] = {};
   for (const int64_t t : indices) {
-    STD_TORCH_CHECK(t >= 0 && t < mlr::kKinds * mlr::kScales && !(seen[t / 64] >> (t % 64) & 1),
-                    "mlr::multi_loss: indices must be distinct numbers 13 * scale + kind in 0..77, got ", t);
-    seen[t / 64] |= uint64_t(1) << (t % 64);
+    STD_TORCH_CHECK(t >= 0 && t < mlr::kLosses && !seen[t], "mlr::multi_loss: indices must be distinct numbers ",
+                    mlr::kKinds, " * scale + kind in 0..", mlr::kLosses - 1, ", got ", t);
+    seen[t] = true;
   }
   STD_TORCH_CHECK(!indices.empty(), "mlr::multi_loss: indices must name at least one loss");
   const int64_t n = int64_t(indices.size());
   if (weights_in)
     STD_TORCH_CHECK(weights_in->dim() == 2 && weights_in->size(0) == images && weights_in->size(1) == n,
                     "mlr::multi_loss: weights must be [", images, ", ", n, "], got ", text(*weights_in));
+
+  if (mask_in) {
+    STD_TORCH_CHECK(mask_in->scalar_type() == ScalarType::Bool && mask_in->is_cpu(),
+                    "mlr::multi_loss: mask must be bool and on the device of pred");
+    const int64_t d = mask_in->dim();
+    STD_TORCH_CHECK((d == 3 || (d == 4 && mask_in->size(1) == 1)) && mask_in->size(0) == images &&
+                        mask_in->size(d - 2) == h && mask_in->size(d - 1) == w,
+                    "mlr::multi_loss: mask must be [B, 1, H, W] or [B, H, W] in the size of pred, ", text(pred_in),
+                    ", got ", text(*mask_in));
+  }
 
   mlr::Element element;
   switch (pred_in.scalar_type()) {
@@ -78,12 +92,10 @@ std::tuple<Tensor, Tensor, Tensor> multi_loss(const Tensor& pred_in, const Tenso
       element = mlr::Element::kBFloat16;
       break;
     case ScalarType::Double:
-      return reference(pred_in, target_in, weights_in, indices, downsample, mask);
+      return reference(pred_in, target_in, weights_in, indices, downsample, mask_in);
     default:
       STD_TORCH_CHECK(false, "mlr::multi_loss: pred must be float32, float16, bfloat16 or float64");
   }
-
-  if (mask) return reference(pred_in, target_in, weights_in, indices, downsample, mask);
 
   const Tensor pred = with_dense_rows(pred_in), target = with_dense_rows(target_in);
   std::optional<Tensor> weights;
@@ -92,9 +104,21 @@ std::tuple<Tensor, Tensor, Tensor> multi_loss(const Tensor& pred_in, const Tenso
                                             ? *weights_in
                                             : torch::stable::to(*weights_in, ScalarType::Float));
   }
+  if (weights && element != mlr::Element::kFloat32 &&
+      !mlr::all_in_range(static_cast<const float*>(weights->const_data_ptr()), images, n)) {
+    // weights of several bands: their gradients are added before they are rounded
+    const auto single = [](const Tensor& t) { return torch::stable::to(t, ScalarType::Float); };
+    const auto [values, grad, counts] = multi_loss(single(pred), single(target), weights, indices, downsample, mask_in);
+    return {values, torch::stable::to(grad, pred_in.scalar_type()), counts};
+  }
   const Tensor values = torch::stable::new_empty(pred_in, {images, n}, ScalarType::Float);
   const std::vector<int64_t> none = {0}, shape(pred_in.sizes().begin(), pred_in.sizes().end());
   const Tensor grad = torch::stable::new_empty(pred_in, weights ? shape : none);
+
+  std::optional<Tensor> mask;
+  if (mask_in) mask = with_dense_rows(*mask_in);
+  const Tensor counts =
+      torch::stable::new_empty(pred_in, mask ? std::vector<int64_t>{images, n} : none, ScalarType::Long);
 
   mlr::Batch batch{};
   batch.images = images;
@@ -106,13 +130,20 @@ std::tuple<Tensor, Tensor, Tensor> multi_loss(const Tensor& pred_in, const Tenso
   batch.terms = static_cast<float*>(values.mutable_data_ptr());
   batch.grad = weights ? static_cast<char*>(grad.mutable_data_ptr()) : nullptr;
 
-  const mlr::Plan plan = mlr::make_plan(int(h), int(w), downsample == "area", weights.has_value(), element, indices);
+  if (mask) {
+    batch.mask = static_cast<const uint8_t*>(mask->const_data_ptr());
+    batch.mask_image_stride = mask->stride(0), batch.mask_row_stride = mask->stride(mask->dim() - 2);
+    batch.counts = static_cast<int64_t*>(counts.mutable_data_ptr());
+  }
+
+  const mlr::Plan plan =
+      mlr::make_plan(int(h), int(w), downsample == "area", weights.has_value(), mask.has_value(), element, indices);
   const int threads = int(torch::stable::get_num_threads());
   const mlr::ParallelFor parallel_for = [](int64_t count, const std::function<void(int64_t, int64_t)>& body) {
     torch::stable::parallel_for(0, count, 1, body);
   };
-  mlr::run_batch(plan, batch, mlr::current_kernels(), threads, parallel_for);
-  return {values, grad, torch::stable::new_empty(pred_in, none, ScalarType::Long)};
+  mlr::run_batch_of_any_weights(plan, batch, mlr::current_kernels(), threads, parallel_for);
+  return {values, grad, counts};
 }
 
 }  // namespace

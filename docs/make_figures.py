@@ -1,23 +1,33 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The pictures of docs/data.md: ``python docs/make_figures.py`` makes rooms.png and fill.png."""
+"""The pictures of the documentation: ``python docs/make_figures.py [RUN]``, or ``make figures``.
+
+rooms.png, fill.png and masks.png show the data; curves.png, samples.png and contributions.png are those of a training
+run.
+"""
 
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
 
 import matplotlib
 import numpy as np
+import torch
 
 from mlr.data.colorize import colorize
 from mlr.data.depth_files import read_depth, read_image
 from mlr.data.synthetic.rooms import render
+from mlr.losses.masks import known_depth
+from mlr.losses.reference import DOWNSAMPLE, resample, resample_mask
+from mlr.losses.space import SCALES
+from mlr.training.report import FIGURES, report
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
 #: The real frame that the repository holds.
-FRAME = Path(__file__).parents[1] / "tests" / "data" / "xtion_bookshelf"
+FRAME = Path(__file__).parents[1] / "examples" / "xtion_bookshelf"
 
 
 def rooms(path: Path, rows: int = 2, columns: int = 4) -> None:
@@ -55,12 +65,39 @@ def fill(path: Path, rgb: Path, depth_file: Path, unit: str = "mm") -> None:
     plt.close(figure)
 
 
-def main(folder: Path) -> None:
-    """Make both."""
+def mask_scales(path: Path, depth_file: Path, unit: str = "mm") -> None:
+    """Draw known depth at every scale, for both pyramids: a camera's, and 5 % of the pixels; black is unknown."""
+    depth = torch.from_numpy(read_depth(depth_file, unit))[None, None]
+    camera = known_depth(depth)
+    drawn = torch.rand(depth.shape, generator=torch.Generator().manual_seed(0))
+    thinned = camera & (drawn < 0.05 / camera.float().mean())
+    colours = matplotlib.colormaps["jet"].with_extremes(bad="black")
+    low, high = float(depth[camera].min()), float(depth[camera].max())
+    masks = {"camera": camera, "thinned": thinned}
+    rows = [(name, mask, way) for name, mask in masks.items() for way in DOWNSAMPLE]
+    figure, axes = plt.subplots(len(rows), SCALES, figsize=(2.2 * SCALES, 1.95 * len(rows)), layout="constrained")
+    for line, (name, mask, way) in zip(axes, rows, strict=True):
+        for scale, axis in enumerate(line):
+            valid = resample_mask(mask, scale, way)[0, 0]
+            values = resample(depth.where(mask, 0), scale, way, mask)[0, 0]
+            axis.imshow(np.ma.masked_where(~valid, values), cmap=colours, vmin=low, vmax=high, interpolation="nearest")
+            axis.set_title(f"{name}, {way}, k = {scale}: {100 * valid.float().mean():.0f} %", fontsize=8)
+            axis.set_axis_off()
+    figure.savefig(path, dpi=80)
+    plt.close(figure)
+
+
+def main(folder: Path, run: Path | None = None) -> None:
+    """Make the pictures of the data, and draw those of a training run."""
     folder.mkdir(parents=True, exist_ok=True)
     rooms(folder / "rooms.png")
     fill(folder / "fill.png", FRAME / "rgb.png", FRAME / "depth_mm.png")
+    mask_scales(folder / "masks.png", FRAME / "depth_mm.png")
+    if run is not None:
+        report(run)
+        for name in FIGURES:
+            shutil.copy(run / f"{name}.png", folder / f"{name}.png")
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1] if len(sys.argv) > 1 else Path(__file__).parent / "images"))
+    main(Path(__file__).parent / "images", Path(sys.argv[1]) if len(sys.argv) > 1 else None)

@@ -113,7 +113,8 @@ def compiler_options(backend: str, registers: int) -> dict[str, int | str]:
 def masked_shapes(shapes: Shapes) -> Shapes:
     """Block shapes under a mask (compiled, not measured).
 
-    The moving sums of the adjoint start from all rows of a window, so more rows of a coarse map share them. Phase 1 loads
+    The moving sums of the adjoint start from all rows of a window, so more rows of a coarse map share them. Phase 1
+    loads
     three maps at scale 0 and takes every register that it may.
     """
     first = 128 if shapes.registers[0] else 0

@@ -4,8 +4,8 @@
 import triton
 import triton.language as tl
 
-from mlr.kernels.adjoint import border_columns, border_rows, sign_columns, window_weights, windows_gradient
 from mlr.kernels import slots
+from mlr.kernels.adjoint import border_columns, border_rows, sign_columns, window_weights, windows_gradient
 from mlr.kernels.counts import known_count
 from mlr.kernels.geometry import (
     PAD,
@@ -19,7 +19,7 @@ from mlr.kernels.geometry import (
     quad,
     quads_of,
 )
-from mlr.kernels.masked_adjoint import masked_sign_sums, masked_windows_gradient
+from mlr.kernels.masked_adjoint import masked_windows_gradient
 from mlr.kernels.masks import known
 from mlr.kernels.means import mean_weights
 from mlr.kernels.pyramid import (
@@ -133,7 +133,8 @@ def coarse_gradient(column_signs, boxes, folds, local, centre, table, row_sums, 
 
 
 @triton.jit
-def fine_gradient(grad, local, errors, shares, column_signs, boxes, folds, centre, table, row_sums, counts, rest, starts,
+def fine_gradient(grad, local, errors, shares, column_signs, boxes, folds, centre, table, row_sums, counts, rest,
+                  starts,
                   batch, height, width, plane_units, stencils, windows, window_rows, row_partials, gradient_rows,
                   MEANS: tl.constexpr, AREA: tl.constexpr, ROWS: tl.constexpr):
     """A tile of the gradient by the prediction: ``gradient_rows`` rows of 128 columns."""

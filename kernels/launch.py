@@ -144,7 +144,14 @@ def _dense(x: Tensor) -> Tensor:
 @lru_cache
 def constants_of(p: Plan, shapes: Shapes) -> tuple[dict[str, int], ...]:
     """Compile-time arguments of the four kernels in the order of their signatures, and their warps."""
-    bits = {"MEANS": p.means, "NORMALS": p.normals, "GRAD": p.grad, "AREA": p.area, "MASKED": p.masked, "ALIGNED": p.aligned}
+    bits = {
+        "MEANS": p.means,
+        "NORMALS": p.normals,
+        "GRAD": p.grad,
+        "AREA": p.area,
+        "MASKED": p.masked,
+        "ALIGNED": p.aligned,
+    }
 
     def pick(names: str, warps: int, **blocks: int) -> dict[str, int]:
         return {name: bits[name] for name in names.split()} | blocks | {"num_warps": warps}
@@ -213,7 +220,7 @@ def arguments(
     numbers = {kernel.params[i].name for i in range(len(kernel.params)) if kernel.params[i].do_not_specialize}
     missing = absent(kernel, constants)
     tensor = WideTensor if wide else MockTensor
-    types = POINTERS | {name: dtype for name in MAPS}
+    types = POINTERS | dict.fromkeys(MAPS, dtype)
     if constants["MASKED"]:  # signs over the numbers of known pixels
         types |= {"signs": torch.float32, "column_signs": torch.float32}
     return [

@@ -40,7 +40,8 @@ def moving_sums(cotangents, sums, r, y0, y1, h, group, at, inside, first, last, 
                 INSIDE: tl.constexpr):
     """Store the sums over 2 r + 1 rows for the ROWS rows from each group's row y0 + ``group`` on, if before y1.
 
-    ``at`` are the offsets of the lanes. The pointers that move are scalars: a lane has four columns, and would move four.
+    ``at`` are the offsets of the lanes. The pointers that move are scalars: a lane has four columns, and would move
+    four.
     """
     enters = cotangents + (y0 - r) * pitch
     leaves = enters

@@ -51,7 +51,8 @@ def store_maps(pred, target, mask, errors, targets, y0, y1, x0, h, w, COLUMNS: t
 
 
 @triton.jit
-def fine_columns(pred, target, mask, errors, targets, sums, partials, rest, tiles, height, width, plane_units, column_rows, errors_partials,
+def fine_columns(pred, target, mask, errors, targets, sums, partials, rest, tiles, height, width, plane_units,
+                 column_rows, errors_partials,
                  MEANS: tl.constexpr, BLOCK: tl.constexpr):
     """Column sums of a tile of scale 0, ``tiles`` to a row; the outermost ones also fill the padding.
 
@@ -180,7 +181,8 @@ def coarse_windows(errors, sums, signs, centre, table, partials, row_sums, scale
     if MASKED:
         weights = mean_weights(weights, pixels)
     partial = row_sums + ((image * SCALES + scale) * row_partials + part) * SLOTS
-    windows_rows(e_ptr, e_ptr, pitch, sums + plane, signs + plane, centre + plane, size, mean, weights, unit_of(pixels, h, w),
+    windows_rows(e_ptr, e_ptr, pitch, sums + plane, signs + plane, centre + plane, size, mean, weights,
+                 unit_of(pixels, h, w),
                  partial, y0, y1, 0, w, h, w, False, MEANS, GRAD, ROWS * TILE // COARSE_TILE, COARSE_TILE, MASKED)
 
 
@@ -216,5 +218,6 @@ def fine_windows(pred, target, errors, sums, signs, centre, table, partials, row
         t_ptr = target + start
         stride = width
     windows_rows(e_ptr, t_ptr, stride, sums + plane, signs + plane, centre + plane, size, mean, weights,
-                 unit_of(pixels, height, width), row_sums + (image * SCALES * row_partials + part) * SLOTS, y0, tl.minimum(y0 + window_rows, height),
+                 unit_of(pixels, height, width), row_sums + (image * SCALES * row_partials + part) * SLOTS, y0,
+                 tl.minimum(y0 + window_rows, height),
                  x0, x0 + 1, height, width, not MASKED, MEANS, GRAD, ROWS, TILE, MASKED)

@@ -28,8 +28,8 @@ from mlr.kernels.geometry import (
     scale_size,
 )
 from mlr.kernels.gradients import coarse_gradient, fine_gradient, sign_sums
-from mlr.kernels.means import coarse_windows, fine_columns, fine_windows
 from mlr.kernels.masked_adjoint import masked_sign_sums
+from mlr.kernels.means import coarse_windows, fine_columns, fine_windows
 from mlr.kernels.pyramid import reduce_area, reduce_maps, reduce_quads
 from mlr.kernels.slots import SLOTS, TABLE_PITCH
 from mlr.kernels.stencil import STRIP, walk
@@ -46,12 +46,14 @@ _RUN_TIME = [
 
 
 @triton.jit(do_not_specialize=_RUN_TIME)
-def pyramid_kernel(pred, target, mask, weights, errors, targets, sums, table, partials, shares, counts, batch, height, width, plane_units,
+def pyramid_kernel(pred, target, mask, weights, errors, targets, sums, table, partials, shares, counts, batch,
+                   height, width, plane_units,
                    start1, start2, start3, start4, start5, coarse1, coarse2, coarse3, coarse4, coarse5, column_programs,
                    quad_programs, terms01, terms23, terms45, count, stencils, windows, column_rows, reps, column_tiles,
                    errors_partials, MEANS: tl.constexpr, GRAD: tl.constexpr, AREA: tl.constexpr, MASKED: tl.constexpr,
                    ALIGNED: tl.constexpr, BLOCK: tl.constexpr, QUAD_ROWS: tl.constexpr):
-    """Phase 1. A program is a segment of columns of scale 0, a block of coarse pixels or an image's weights; under a mask
+    """Phase 1. A program is a segment of columns of scale 0, a block of coarse pixels or an image's weights; under a
+    mask
     also some strips of a scale, on which it counts positions.
 
     ``ALIGNED``: rows consist of whole quads of pixels, so four of them are loaded at once.
@@ -61,7 +63,8 @@ def pyramid_kernel(pred, target, mask, weights, errors, targets, sums, table, pa
         width = (width >> 2) * 4
     starts = (start1, start2, start3, start4, start5)
     if pid < column_programs:
-        fine_columns(pred, target, mask, errors, targets, sums, partials, pid, column_tiles, height, width, plane_units, column_rows,
+        fine_columns(pred, target, mask, errors, targets, sums, partials, pid, column_tiles, height, width,
+                     plane_units, column_rows,
                      errors_partials, MEANS, BLOCK)
     elif pid < column_programs + quad_programs:
         per_image = quad_programs // batch
@@ -139,18 +142,21 @@ def strips(pred, target, errors, targets, local, table, strip_sums, counts, scal
         walk(pred + start, target + start, -1.0, width, weights, None, local + plane, pitch, y0, strip_rows, x0, h, w,
              partial, active, STRIPS, NORMALS, GRAD, UNROLL)
     else:
-        walk(errors + coarse, targets + coarse, 0.0, pitch, weights, None, local + plane, pitch, y0, strip_rows, x0, h, w,
+        walk(errors + coarse, targets + coarse, 0.0, pitch, weights, None, local + plane, pitch, y0, strip_rows, x0,
+             h, w,
              partial, active, STRIPS, NORMALS, GRAD, UNROLL)
 
 
 @triton.jit(do_not_specialize=_RUN_TIME)
 def losses_kernel(pred, target, errors, targets, sums, signs, local, centre, table, partials, strip_sums, row_sums,
-                  counts, batch, height, width, plane_units, start1, start2, start3, start4, start5, coarse1, coarse2, coarse3,
+                  counts, batch, height, width, plane_units, start1, start2, start3, start4, start5, coarse1,
+                  coarse2, coarse3,
                   coarse4, coarse5, strips0, strips1, strips2, strips3, strips4, strips5, stencils, windows,
                   coarse_programs, strip_programs, column_rows, window_rows, coarse_window_rows, strip_rows, block,
                   column_tiles, quad_partials, errors_partials, strip_partials, row_partials,
                   MEANS: tl.constexpr, NORMALS: tl.constexpr, GRAD: tl.constexpr, AREA: tl.constexpr,
-                  MASKED: tl.constexpr, ALIGNED: tl.constexpr, COLUMNS: tl.constexpr, ROWS: tl.constexpr, STRIPS: tl.constexpr,
+                  MASKED: tl.constexpr, ALIGNED: tl.constexpr, COLUMNS: tl.constexpr, ROWS: tl.constexpr, STRIPS:
+                  tl.constexpr,
                   UNROLL: tl.constexpr):
     """Phase 2. A program is windows on rows of a coarse map, stencils on strips, or windows on a tile of scale 0."""
     pid = tl.program_id(0)
@@ -165,7 +171,8 @@ def losses_kernel(pred, target, errors, targets, sums, signs, local, centre, tab
     elif pid < coarse_programs + strip_programs:
         scale, image, part, _ = locate(pid - coarse_programs, batch,
                                        (strips0, strips1, strips2, strips3, strips4, strips5))
-        strips(pred, target, errors, targets, local, table, strip_sums, counts, scale, image, part, starts, height, width,
+        strips(pred, target, errors, targets, local, table, strip_sums, counts, scale, image, part, starts, height,
+               width,
                strip_rows, strip_partials, NORMALS, GRAD, AREA, STRIPS, UNROLL)
     else:
         fine_windows(pred, target, errors, sums, signs, centre, table, partials, row_sums,
@@ -174,10 +181,12 @@ def losses_kernel(pred, target, errors, targets, sums, signs, local, centre, tab
 
 
 @triton.jit(do_not_specialize=_RUN_TIME)
-def columns_kernel(signs, column_signs, borders, boxes, folds, local, centre, table, row_sums, counts, batch, height, width,
+def columns_kernel(signs, column_signs, borders, boxes, folds, local, centre, table, row_sums, counts, batch, height,
+                   width,
                    plane_units, start1, start2, start3, start4, start5, coarse1, coarse2, coarse3, coarse4, coarse5,
                    stencils, windows, coarse_programs, coarse_window_rows, row_partials,
-                   MEANS: tl.constexpr, AREA: tl.constexpr, MASKED: tl.constexpr, SIGN_ROWS: tl.constexpr, COARSE_ROWS: tl.constexpr,
+                   MEANS: tl.constexpr, AREA: tl.constexpr, MASKED: tl.constexpr, SIGN_ROWS: tl.constexpr,
+                   COARSE_ROWS: tl.constexpr,
                    WORDS: tl.constexpr, ROWS: tl.constexpr):
     """Phase 3. A program is some rows of a coarse map, or of one sign map of scale 0.
 
@@ -218,7 +227,8 @@ def columns_kernel(signs, column_signs, borders, boxes, folds, local, centre, ta
 
 @triton.jit(do_not_specialize=_RUN_TIME)
 def gradient_kernel(grad, terms, positions, local, errors, shares, column_signs, boxes, folds, centre, table,
-                    strip_sums, row_sums, counts, batch, height, width, plane_units, start1, start2, start3, start4, start5, terms01, terms23, terms45, count,
+                    strip_sums, row_sums, counts, batch, height, width, plane_units, start1, start2, start3, start4,
+                    start5, terms01, terms23, terms45, count,
                     stencils, windows, window_rows, coarse_window_rows, strip_rows, strip_partials, row_partials,
                     gradient_rows,
                     MEANS: tl.constexpr, GRAD: tl.constexpr, AREA: tl.constexpr, MASKED: tl.constexpr,

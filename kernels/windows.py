@@ -231,9 +231,11 @@ def column_sums(e_ptr, t_ptr, stride, sums, plane_size, y0, y1, x0, h, w, PAIR: 
         if MEANS:
             at = sums + y * pitch + PAD + x
             if (y >= 32) & (h - y >= 32 + BLOCK_ROWS):
-                total += counted_block(e_ptr, t_ptr, None, stride, at, pitch, plane_size, mask, y, h, PAIR, True, MASKED)
+                total += counted_block(e_ptr, t_ptr, None, stride, at, pitch, plane_size, mask, y, h, PAIR, True,
+                MASKED)
             else:
-                total += counted_block(e_ptr, t_ptr, None, stride, at, pitch, plane_size, mask, y, h, PAIR, False, MASKED)
+                total += counted_block(e_ptr, t_ptr, None, stride, at, pitch, plane_size, mask, y, h, PAIR, False,
+                MASKED)
         else:
             for k in tl.static_range(0, BLOCK_ROWS, 8):
                 tile = error_tile(e_ptr, t_ptr, stride, y, h, k, PAIR, False)
@@ -392,7 +394,7 @@ def window_signs(totals, sums, signs, plane_size, e, mean, weights, unit, centre
         inside &= known(e)
     valid = tl.where(inside, unit, 0.0)
     s = sign(e - mean, valid)
-    if MASKED:
+    if MASKED:  # noqa: SIM108 - two kinds of weights
         own = s * weights[0]
     else:
         own = s * tl.load(weights + slots.M)

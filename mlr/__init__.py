@@ -30,7 +30,7 @@ from mlr.utils.lazy import lazy_attributes
 
 if TYPE_CHECKING:
     from mlr.evaluation import DepthMetrics, depth_metrics
-    from mlr.models import DepthModel, load_checkpoint, save_checkpoint
+    from mlr.models import DepthModel, load_checkpoint, open_model, save_checkpoint
 
 __all__ = [
     "DepthMetrics",
@@ -53,6 +53,7 @@ __all__ = [
     "losses",
     "multi_loss",
     "multi_loss_terms",
+    "open_model",
     "save_checkpoint",
 ]
 
@@ -63,6 +64,7 @@ __getattr__ = lazy_attributes(
         "DepthMetrics": "mlr.evaluation",
         "depth_metrics": "mlr.evaluation",
         "load_checkpoint": "mlr.models.checkpoints",
+        "open_model": "mlr.models.depth_model",
         "save_checkpoint": "mlr.models.checkpoints",
     },
 )

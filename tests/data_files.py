@@ -6,6 +6,7 @@ from __future__ import annotations
 import io
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -133,3 +134,69 @@ def write_nyu_parquet(root: Path, split: str, numbers: range, rows_in_group: int
     )
     (root / "data").mkdir(parents=True, exist_ok=True)
     parquet.write_table(table, root / "data" / f"{split}-00000-of-00001.parquet", row_group_size=rows_in_group)
+
+
+SUN_FRAMES = ("kv2/kinect2data/000002_2014-05-26-resize", "kv1/NYUdata/NYU0034", "xtion/sun3ddata/a/b/0000078")
+
+
+def write_sunrgbd(root: Path) -> None:
+    """Three frames; the toolbox reads depth as bitor(bitshift(d, -3), bitshift(d, 16 - 3)) / 1000."""
+    for number, name in enumerate(SUN_FRAMES):
+        image, depth = frame(number)
+        depth[:4] = 0
+        write(root / "SUNRGBD" / name / "image" / f"{number:07d}.jpg", encoded(image, "JPEG"))
+        for kind, millimetres in (("depth_bfx", integers(depth, 1000)), ("depth", integers(depth * 2, 1000))):
+            stored = (millimetres << 3) | (millimetres >> 13)
+            write(root / "SUNRGBD" / name / kind / f"{number:07d}_abs.png", encoded(stored))
+    paths = [f"/n/fs/sun3d/data/SUNRGBD/{name}" for name in (*SUN_FRAMES, "kv2/gone")]
+    split = root / "SUNRGBDtoolbox/traintestSUNRGBD/allsplit.mat"
+    split.parent.mkdir(parents=True)
+    cells = np.array([paths[0], paths[1] + "/", paths[3]], dtype=object)
+    savemat(split, {"alltrain": cells[None], "alltest": np.array([paths[2]], dtype=object)[None]})
+
+
+SCENES = ("17DRP5sb8fy", "1LXtFkjw3qL", "2azQ1b91cZZ")
+
+
+def write_matterport3d(root: Path, layout: str = "v1/scans/{scene}/{scene}/{kind}") -> None:
+    """A scene of each split with two views; one image of the first has no depth."""
+    for number, scene in enumerate(SCENES):
+        for view in range(2):
+            image, depth = frame(2 * number + view)
+            depth[:4] = 0
+            folder, panorama = (
+                (root / layout.format(scene=scene, kind=f"undistorted_{k}_images") for k in ("color", "depth")),
+                "0b22fa63d0f54a529c525afbf2e8bb25",
+            )
+            colours, depths = folder
+            write(colours / f"{panorama}_i{view}_5.jpg", encoded(image, "JPEG"))
+            write(depths / f"{panorama}_d{view}_5.png", encoded(integers(depth, 4000)))
+    write(colours.parents[0] / "other" / "x.jpg", b"")
+    for name, scenes in (("train", (*SCENES[:1], "nowhere")), ("val", SCENES[1:2]), ("test", SCENES[2:])):
+        write(root / "tasks/benchmark" / f"scenes_{name}.txt", "\n".join(scenes) + "\n")
+
+
+# --- looking at what was read
+
+
+def arrays(sample: Any) -> tuple[np.ndarray, np.ndarray]:
+    return sample["image"].permute(1, 2, 0).numpy(), sample["depth"][0].numpy()
+
+
+def assert_frame(sample: Any, number: int, step: float = 0.0, jpeg: bool = False, size: tuple[int, int] = SIZE) -> None:
+    """The frame that was written, to half a step of its integers, and valid exactly where it has depth."""
+    image, depth = arrays(sample)
+    wanted_image, wanted = frame(number, size)
+    assert depth.dtype == np.float32
+    if jpeg:
+        assert np.abs(image.astype(float) - wanted_image).mean() < 4
+    else:
+        np.testing.assert_array_equal(image, wanted_image)
+    known = depth > 0
+    np.testing.assert_allclose(depth[known], wanted[known], atol=step / 2 + 1e-5)
+    np.testing.assert_array_equal(sample["valid"][0].numpy() > 0, known)
+
+
+def cut(path: Path, keep: float = 0.5) -> None:
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * keep)])

@@ -19,7 +19,6 @@ import hashlib
 import io
 import json
 import os
-import re
 import shutil
 import sys
 import tempfile
@@ -29,7 +28,9 @@ from typing import Any
 
 os.environ["OMP_NUM_THREADS"] = "1"
 
+import numpy as np
 import torch
+from PIL import Image
 
 import mlr
 import mlr.cli
@@ -37,11 +38,9 @@ import mlr.cli
 SIZES = [(1, 1), (1, 40), (17, 31), (45, 61), (96, 128)]
 SPACES = ["all", "depth+gradient", "*/3-5", "D/0", "M17/3+Nr/0+cc/2"]
 DTYPES = [torch.float32, torch.float16, torch.bfloat16, torch.float64]
-FRAME = Path(__file__).resolve().parents[1] / "tests" / "data" / "xtion_bookshelf"
+FRAME = Path(__file__).resolve().parents[1] / "examples" / "xtion_bookshelf"
 #: Names that columns and keys had at older commits, and what they are called now.
-OLD_NAMES = {"ard": "abs_rel", "srd": "sq_rel", "rmse_si": "rmse_silog", "eccv2020": "paper"}
-#: Entries of a record that say when, where and with what it was made.
-NOT_RESULTS = re.compile(r"version|machine|path|checkpoint|loss_engine|backend|sha256|time|date|seconds")
+OLD_NAMES = {"ard": "abs_rel", "srd": "sq_rel", "rmse_si": "silog", "eccv2020": "paper"}
 TRAINING = {
     "backbone": "test_resnet", "decoder-channels": 32, "pretrained": "false", "size": "64x96", "train-length": 8,
     "val-length": 4, "epochs": 2, "batch-size": 2, "workers": 0, "device": "cpu", "threads": 1, "seed": 3,
@@ -85,7 +84,7 @@ def one_loss(size: tuple[int, int], dtype: torch.dtype, downsample: str, selecti
     out = mlr.MultiLoss(space, downsample)(pred, target, weights)
     (grad_module,) = torch.autograd.grad(out[0], pred)
     alone = mlr.multi_loss_terms(pred, target, space, downsample)
-    results = (total, values, grad, grad_values, *out, grad_module, alone)
+    results = (total, values, grad, grad_values, *out[:2], grad_module, alone)
     return digest("".join(map(tensor_digest, results)).encode())
 
 
@@ -112,10 +111,16 @@ def leaves(value: Any, name: str) -> Iterator[tuple[str, str]]:
     """Digests of the results in a JSON record, by their place."""
     if isinstance(value, dict):
         for key, item in value.items():
-            if not NOT_RESULTS.search(key):
-                yield from leaves(item, f"{name}.{OLD_NAMES.get(key, key)}")
+            yield from leaves(item, f"{name}.{OLD_NAMES.get(key, key)}")
     else:
         yield name, digest(json.dumps(value).encode())
+
+
+def scores(evaluation: dict[str, Any], name: str) -> Iterator[tuple[str, str]]:
+    """Digests of the scores of every protocol."""
+    for protocol, record in evaluation["protocols"].items():
+        for key in ("images", "excluded", "metrics"):
+            yield from leaves(record[key], f"{name} {OLD_NAMES.get(protocol, protocol)} {key}")
 
 
 def run_folder(run: Path) -> Iterator[tuple[str, str]]:
@@ -142,19 +147,22 @@ def commands(folder: Path) -> Iterator[tuple[str, str]]:
     call("train", *flags, "--out", hu, "--augment", "hu2019", "--losses", "hu", "--balancer", "relobralo")
     yield from ((f"hu2019 {name}", value) for name, value in run_folder(hu))
 
-    shots = folder / "shots"
+    shots, random = folder / "shots", np.random.default_rng(0)
     for split in ("train", "val"):
-        for name, file in (("rgb", "rgb.png"), ("depth", "depth_mm.png")):
+        for name in ("rgb", "depth"):
             (shots / split / name).mkdir(parents=True)
-            shutil.copy(FRAME / file, shots / split / name / "000.png")
-    frame = ("--data", "folder", "--root", shots, "--data-options", "unit=mm")
+        shutil.copy(FRAME / "rgb.png", shots / split / "rgb" / "000.png")
+        np.save(shots / split / "depth" / "000.npy", random.uniform(1, 6, (480, 640)).astype(np.float32))
+    frame = ("--data", "folder", "--root", shots)
     for data in (("--data", "rooms", "--protocol", "full"), (*frame, "--protocol", "full,eccv2020,nyu-toolbox,bts")):
         scored = json.loads(call("evaluate", run, *data, "--device", "cpu", "--json"))
-        yield from leaves(scored["protocols"], f"evaluate {data[1]}")
+        yield from scores(scored, f"evaluate {data[1]}")
     call("predict", run, FRAME / "rgb.png", "--out", folder / "depth", "--format", "npy,png", "--device", "cpu")
-    yield from ((f"predict {file.name}", digest(file.read_bytes())) for file in sorted((folder / "depth").rglob("*.*")))
+    for file in sorted((folder / "depth").rglob("*.*")):
+        pixels = np.load(file) if file.suffix == ".npy" else np.asarray(Image.open(file))
+        yield f"predict {file.name}", digest(pixels.tobytes())
     scored = json.loads(call("evaluate", folder / "depth" / "npy", *frame, "--match", "order", "--json"))
-    yield from leaves(scored["protocols"], "evaluate files")
+    yield from scores(scored, "evaluate files")
 
 
 def record() -> dict[str, str]:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Iterable
 from typing import Any
@@ -16,6 +15,7 @@ from mlr.balancing.rebalancing import Rebalancing
 from mlr.balancing.relobralo import ReLoBRaLo
 from mlr.balancing.uncertainty import UncertaintyWeighting
 from mlr.balancing.variation import CoVWeighting
+from mlr.utils.suggest import suggest
 
 #: The balancers that ``--balancer`` offers.
 BALANCERS: dict[str, type[LossBalancer]] = {
@@ -47,9 +47,8 @@ def make_balancer(name: str, names: Iterable[str], **options: Any) -> LossBalanc
         EqualContribution(2 losses, period=100.0)
     """
     if name not in BALANCERS:
-        near = difflib.get_close_matches(str(name), BALANCERS, n=1)
-        hint = f", did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"unknown balancer {name!r}{hint} The balancers are: {', '.join(BALANCERS)}")
+        hint = suggest(str(name), BALANCERS)
+        raise ValueError(f"unknown balancer {name!r}{hint} There are {', '.join(BALANCERS)}")
     cls = BALANCERS[name]
     known = list(inspect.signature(cls).parameters)[1:]
     unknown = [option for option in options if option not in known]

@@ -10,11 +10,11 @@ from torch import Tensor
 
 from mlr.balancing.base import LossBalancer
 from mlr.balancing.checks import whole
-from mlr.balancing.record import NewWeights, PeriodStatistics, RebalanceRecord, usable
+from mlr.balancing.record import NewWeights, PeriodStatistics, RebalanceRecord, can_be_in_force, usable
 
 
 class RandomLossWeighting(LossBalancer):
-    """Random weights, drawn anew for each optimizer step: the litmus test that any other balancer must pass.
+    """Random weights, drawn for each optimizer step: the litmus test that any other balancer must pass.
 
     ``w_i = w_i(start) n softmax(z)_i``, ``z ~ N(0, I)``, scaled so that the overall loss of the last period would have
     been the same as under the start weights. A draw depends on the seed and the step alone, so it is the same on every
@@ -50,14 +50,16 @@ class RandomLossWeighting(LossBalancer):
             with torch.no_grad():
                 drawn = self._draw(self.memory["start"], means, usable(means))
                 # a copy from pageable memory would wait for the device
-                drawn = drawn.pin_memory() if self.weights.is_cuda else drawn
-                self.weights.copy_(drawn, non_blocking=True)
+                drawn = drawn.pin_memory() if self._weights.is_cuda else drawn
+                self._weights.copy_(drawn, non_blocking=True)
         return record
 
     def _draw(self, start: Tensor, means: Tensor, active: Tensor) -> Tensor:
-        draw = torch.randn(len(self.names), generator=seeded(self.seed, self._steps), dtype=torch.float64, device="cpu")
-        stats = PeriodStatistics(self._index, 1, means, means, start, start, active)
-        return torch.where(active, stats.keep_total(start * stats.softmax(draw)), start)
+        generator = seeded(self.seed, self._clock.steps)
+        draw = torch.randn(len(self.names), generator=generator, dtype=torch.float64, device="cpu")
+        stats = PeriodStatistics(self.period_index, 1, means, means, start, start, active)
+        drawn = stats.keep_total(start * stats.softmax(draw))
+        return torch.where(active & can_be_in_force(drawn), drawn, start)
 
 
 def seeded(seed: int, count: int) -> torch.Generator:

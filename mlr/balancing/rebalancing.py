@@ -4,14 +4,17 @@
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import torch
 
 from mlr.balancing.base import LossBalancer
 from mlr.balancing.checks import finite, whole
-from mlr.balancing.record import NewWeights, PeriodStatistics
+from mlr.balancing.record import NewWeights, PeriodStatistics, usable
 
 FORMS = ("linear", "power")
 
@@ -46,6 +49,8 @@ class Rebalancing(LossBalancer):
         conserve: rescale after the clip, so that the overall loss is conserved exactly.
         form: "linear" (eq. 11) or "power", ``w_i * r_i^lambda``: positive by construction and free of the drift that
             noise causes in the linear form.
+        equal_start: give every loss an equal contribution after the first period (eq. 9). False rebalances from equal
+            weights, the row without "I" of Table 5(d).
 
     Raises:
         TypeError, ValueError: for an option out of its range.
@@ -67,11 +72,14 @@ class Rebalancing(LossBalancer):
         clip: tuple[float, float] | None = (0.5, 2.0),
         conserve: bool = False,
         form: str = "linear",
+        equal_start: bool = True,
     ) -> None:
         super().__init__(names, period)
+        if not isinstance(equal_start, bool):
+            raise TypeError(f"equal_start must be True or False, got {equal_start!r}")
+        self.equal_start = equal_start
         self.lam = lambda_staircase() if lam is None else lam
-        if not callable(self.lam):
-            finite("lam", self.lam)
+        _check_lam(self.lam)
         if clip is not None:
             low, high = clip
             if not 0 < low <= 1 <= high < math.inf:
@@ -86,9 +94,12 @@ class Rebalancing(LossBalancer):
         lam = self.lam
         if callable(lam):
             lam = finite(f"lam({stats.period})", lam(stats.period))
+        # without the equal start the first period has none before it
+        comparable = stats.active & usable(stats.previous)
+        stats = replace(stats, active=comparable)
         now = stats.means / stats.total(stats.weights)
         before = stats.previous / stats.total(stats.weights, stats.previous)
-        ratio = torch.where(stats.active, before / now, 1.0)
+        ratio = torch.where(comparable, before / now, 1.0)
         factor = ratio**lam if self.form == "power" else 1 + lam * (ratio - 1)
         clipped = torch.zeros_like(stats.active)
         if self.clip is not None:
@@ -102,6 +113,23 @@ class Rebalancing(LossBalancer):
         """Shown by ``print(module)``."""
         lam = self.lam if not isinstance(self.lam, partial) else f"staircase({self.lam.keywords})"
         return f"{super().extra_repr()}, lam={lam}, clip={self.clip}, conserve={self.conserve}, form={self.form!r}"
+
+
+def _check_lam(lam: Any) -> None:
+    """Refuse a lambda that is no number and no schedule, such as a function that makes schedules."""
+    if not callable(lam):
+        finite("lam", lam)
+        return
+    try:
+        first = lam(1)  # period 0 is the preliminary one
+    except Exception:  # a schedule may be made for later periods alone: its own errors come when it is used
+        return
+    if callable(first) or not isinstance(first, numbers.Real) or isinstance(first, bool):
+        name = getattr(lam, "__name__", type(lam).__name__)
+        raise TypeError(
+            f"lam must be a number or a schedule lam(period) -> number, but {name}(1) gives {type(first).__name__}"
+            + (f"; {name} makes a schedule: call it, lam={name}()" if callable(first) else "")
+        )
 
 
 def lambda_staircase(

@@ -9,6 +9,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+#: Weights that a balancer lets come into force. The losses and their gradient are float32: a loss that needed a weight
+#: beyond this range next to others would add nothing but rounding errors, and a gradient per pixel must not overflow.
+WEIGHT_RANGE: tuple[float, float] = (2.0**-64, 2.0**28)
+
+#: Machine epsilons of the largest mean up to which a mean counts as rounding.
+_ROUNDING = 8
+
 
 @dataclass(frozen=True)
 class PeriodStatistics:
@@ -76,10 +83,12 @@ class RebalanceRecord:
         weights: weights in force from now on, ``w_i(t)``.
         contributions: share of every loss in the overall loss under these weights, ``w_i(t) L_i(t) / sum``; Fig. 3.
         clipped: names of the losses whose change was limited.
-        held: names of the losses that kept their weight because a mean was zero or not finite, or because the new
-            weight would not have been a positive number.
+        held: names of the losses that kept their weight because a mean was zero, within rounding of zero, not finite or
+            absent, or because the new weight would have left :data:`WEIGHT_RANGE`.
         images: images the means are taken over, of all ranks.
         dropped: images left out because one of their losses was not finite.
+        absent: names of the losses for which no image had a valid position; their mean is NaN.
+        empty: images left out because they had no valid position for any loss.
     """
 
     period: int
@@ -93,6 +102,8 @@ class RebalanceRecord:
     held: tuple[str, ...]
     images: int
     dropped: int
+    absent: tuple[str, ...] = ()
+    empty: int = 0
 
     def as_dict(self) -> dict[str, Any]:
         """The record for JSON or a table: per-loss values keyed by name, ``lam`` under its name ``lambda``."""
@@ -101,9 +112,23 @@ class RebalanceRecord:
         out: dict[str, Any] = {"lambda" if key == "lam" else key: value for key, value in fields.items()}
         for key in ("means", "weights", "contributions"):
             out[key] = dict(zip(names, out[key], strict=True))
-        return out | {"clipped": list(self.clipped), "held": list(self.held)}
+        return out | {key: list(getattr(self, key)) for key in ("clipped", "held", "absent")}
 
 
-def usable(means: Tensor) -> Tensor:
-    """Whether a mean can be divided by: finite, and positive beyond float32's denormal numbers."""
-    return means.isfinite() & (means > torch.finfo(torch.float32).tiny)
+def usable(means: Tensor, resolution: float = 0.0) -> Tensor:
+    """Whether a mean can be divided by: finite, positive beyond float32's denormal numbers, and more than rounding.
+
+    Losses of one evaluation come from the same maps, so one of a few machine epsilons of the largest is 0 but for
+    rounding: the windowed means on a map of one pixel, for instance.
+
+    Args:
+        means: [n].
+        resolution: machine epsilon of the type in which the losses were computed.
+    """
+    positive = means.isfinite() & (means > torch.finfo(torch.float32).tiny)
+    return positive & (means > _ROUNDING * resolution * torch.where(positive, means, 0.0).amax())
+
+
+def can_be_in_force(weights: Tensor) -> Tensor:
+    """Whether a new weight is a number of :data:`WEIGHT_RANGE`."""
+    return (weights >= WEIGHT_RANGE[0]) & (weights <= WEIGHT_RANGE[1])

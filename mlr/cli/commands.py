@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import difflib
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
@@ -11,36 +10,65 @@ from pathlib import Path
 from typing import NamedTuple
 
 from rich.console import Console
-from rich.markup import escape
 
 from mlr._version import __version__
 from mlr.cli.parser import Parser, function_parser
-from mlr.training.settings import TrainingConfig, flag
+from mlr.cli.settings_file import UnknownSettingError, read_settings
+from mlr.training.settings import GROUPS, TrainingSettings
+from mlr.utils.console import plain
+from mlr.utils.flags import flag
+from mlr.utils.suggest import suggest
 
-#: Settings that may differ when a run is continued: they change its length or its place, not what is learned.
+#: Settings that may differ when a run is continued: they affect its length and where it runs, not its result.
 RESUMABLE = {"epochs", "workers", "device", "threads"}
 
 EXAMPLES = """examples:
   python train.py                                      built-in scenes, the paper's network and recipe
   python train.py --data nyu --root /data/nyu          NYU Depth v2, labelled set
-  python train.py --data folder --root shots --holes nearest --losses depth+gradient
+  python train.py --data folder --root shots --losses depth+gradient
+  python train.py --data kitti --root /data/kitti --downsample area
   python train.py --resume runs/pnasnet-nyu-20260101-120000
 """
 
 
-def training_parser() -> Parser:
-    """The flags of ``train.py``: the settings of a run, ``--config`` and ``--resume``."""
+def training_parser(source: Path | None = None) -> Parser:
+    """The flags of ``train.py``: the settings of a run, ``--config`` and ``--resume``.
+
+    Args:
+        source: the file that the flags are from, for errors, which are then raised as ValueError.
+    """
     parser = Parser(
+        source=source,
         prog="train.py",
         description="Train a monocular depth network with the 78 losses of the paper and their rebalancing.",
         epilog=EXAMPLES,
         exit_on_error=True,
         version=__version__,
     )
-    parser.add_argument("--config", action="config", help="YAML file of settings; flags after it take precedence.")
+    parser.add_argument("--config", type=str, help="YAML file of settings; flags after it take precedence.")
+    parser.settings_flag = "--config"
     parser.add_argument("--resume", type=Path | None, default=None, help="Folder of an earlier run to continue.")
-    parser.add_class_arguments(TrainingConfig)
+    for group in GROUPS.values():
+        parser.add_class_arguments(group)
     return parser
+
+
+def saved_settings(file: Path) -> TrainingSettings:
+    """The settings of a run, from its config.yaml.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is damaged, or of another version.
+    """
+    try:
+        settings = read_settings(file)
+    except UnknownSettingError as error:
+        raise ValueError(
+            f"{error} It does not hold the settings of mlr {__version__}, but of another version"
+        ) from error
+    typed = [f"{flag(name)}={value}" for name, value in settings.items()]
+    args = training_parser(source=file).parse_args(typed)
+    return TrainingSettings(**{name: args[name] for name in TrainingSettings.names()})
 
 
 def train_command(argv: Sequence[str] | None = None) -> int:
@@ -51,32 +79,31 @@ def train_command(argv: Sequence[str] | None = None) -> int:
     """
     parser = training_parser()
     args = parser.parse_args(argv)
-    values = {name: args[name] for name in TrainingConfig.names()}
+    values = dict(vars(TrainingSettings(**{name: args[name] for name in TrainingSettings.names()})))
     resume = args.resume
     try:
         if resume is not None:
             typed = set(vars(parser.parse_args(argv, defaults=False)))
-            values = _continued(parser, values, typed, resume)
-        config = TrainingConfig(**values).validate(resuming=resume is not None)
-        from mlr.training.train import (
-            train,  # timm, lightning and matplotlib take seconds: not for --help or a wrong flag
-        )
+            values = _continued(values, typed, resume)
+        config = TrainingSettings(**values)
+        # here, not above: timm, lightning and matplotlib take seconds, and --help needs none of them
+        from mlr.training.train import train
 
         train(config, resume)
     except (ValueError, OSError) as error:
         return _explain(error)
     except KeyboardInterrupt as error:
-        Console(stderr=True).print(str(error) or "stopped before training began", highlight=False, soft_wrap=True)
+        plain(Console(stderr=True), str(error) or "stopped before training began")
         return 130
     return 0
 
 
-def _continued(parser: Parser, values: dict, typed: set[str], resume: Path) -> dict:
+def _continued(values: dict, typed: set[str], resume: Path) -> dict:
     """Settings of the run to continue, with those flags that were typed and may differ."""
     from mlr.training.run import Run
 
-    saved = parser.parse_object(Run.open(resume).config())
-    for name in TrainingConfig.names():
+    saved = vars(Run.open(resume).training_settings())
+    for name in TrainingSettings.names():
         if name in typed and name in RESUMABLE:
             continue
         if name in typed and values[name] != saved[name]:
@@ -89,7 +116,7 @@ def _continued(parser: Parser, values: dict, typed: set[str], resume: Path) -> d
 
 
 def _explain(error: Exception) -> int:
-    Console(stderr=True).print(f"[bold red]error:[/bold red] {escape(str(error))}", highlight=False, soft_wrap=True)
+    plain(Console(stderr=True), str(error), label=("error:", "bold red"))
     return 1
 
 
@@ -109,11 +136,19 @@ class Command(NamedTuple):
 
 #: The commands by name. Their flags are their functions' arguments.
 COMMANDS: dict[str, Command] = {
-    "train": Command("mlr.cli:train_command", "train a depth network with the 78 losses and their rebalancing"),
-    "prepare": Command("mlr.data.tools.prepare:prepare", "pack data sets into one file, holes filled", ("source",)),
-    "check-data": Command("mlr.data.tools.check:check_data", "look for what is wrong with a data set", ("source",)),
-    "evaluate": Command("mlr.evaluation.command:evaluate", "score a network or predictions of another", ("source",)),
-    "report": Command("mlr.training.report:report", "draw the figures of a run anew and sum it up on a page", ("run",)),
+    "train": Command(
+        "mlr.cli.commands:train_command", "train a depth network with the 78 losses and their rebalancing"
+    ),
+    "prepare": Command("mlr.data.tools.prepare:prepare", "pack data sets into one file, holes filled", ("datasets",)),
+    "check-data": Command("mlr.data.tools.check:check_data", "look for what is wrong with a data set", ("dataset",)),
+    "evaluate": Command(
+        "mlr.evaluation.command:evaluate",
+        "score a network or predictions of another",
+        ("predictions_or_checkpoint",),
+    ),
+    "report": Command("mlr.training.report:report", "draw a run's figures again and sum it up on a page", ("run",)),
+    "ablate": Command("mlr.experiments.command:ablate", "make the training runs of a plan and its tables", ("plan",)),
+    "figures": Command("mlr.experiments.command:figures", "the paper's figures from the runs of a plan", ("plan",)),
     "predict": Command("mlr.prediction.command:predict", "depth files of images and videos", ("checkpoint", "inputs")),
     "export": Command("mlr.prediction.export:export", "a network as ONNX or torch.export file", ("checkpoint",)),
 }
@@ -128,10 +163,12 @@ def run_command(function: Callable[..., int], prog: str, positional: Sequence[st
     args = function_parser(function, prog, positional).parse_args(argv)
     try:
         return function(**vars(args))
+    except ModuleNotFoundError:
+        raise  # mlr.cli explains which package is missing
     except (ValueError, OSError, ImportError) as error:
         return _explain(error)
     except KeyboardInterrupt:
-        Console(stderr=True).print("stopped", highlight=False)
+        plain(Console(stderr=True), "stopped")
         return 130
 
 
@@ -150,9 +187,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"mlr {__version__}")
         return 0
     if name not in COMMANDS:
-        near = difflib.get_close_matches(name, COMMANDS, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        print(f"error: unknown command {name!r}{hint}\n" if name else "", _usage(), sep="", file=sys.stderr)
+        print(
+            f"error: unknown command {name!r}{suggest(name, COMMANDS)}\n" if name else "",
+            _usage(),
+            sep="",
+            file=sys.stderr,
+        )
         return 2
     command = COMMANDS[name]
     module, _, attribute = command.function.partition(":")

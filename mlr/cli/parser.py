@@ -3,22 +3,32 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import re
 import sys
+from argparse import SUPPRESS
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NoReturn, get_args, get_origin, get_type_hints
 
 from docstring_parser import parse as parse_docstring
 from jsonargparse import ArgumentParser, DefaultHelpFormatter
 
 from mlr._version import __version__
-from mlr.training.settings import flag
+from mlr.utils.console import shown
+from mlr.utils.flags import flag, spelled
+from mlr.utils.suggest import did_you_mean, nearest
 
 
 class Help(DefaultHelpFormatter):
     """Help whose paragraphs stay apart and whose indented lines, such as examples, stay lines."""
+
+    def _get_help_string(self, action: Any) -> str:
+        """The description with its default; a type says little beside it."""
+        if action.required and action.option_strings:
+            return f"{action.help} (required)"
+        plain_default = action.default is None or isinstance(action.default, bool) or action.default in ("", SUPPRESS)
+        return action.help if plain_default else f"{action.help} (default: %(default)s)"
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
         filled = super()._fill_text
@@ -28,8 +38,12 @@ class Help(DefaultHelpFormatter):
 class Parser(ArgumentParser):
     """A parser whose flags are typed with dashes and whose errors suggest the nearest flag."""
 
-    def __init__(self, **kwargs: Any) -> None:
+    #: The flag whose value is a file of settings, which stand in its place.
+    settings_flag: str | None = None
+
+    def __init__(self, source: Path | None = None, **kwargs: Any) -> None:
         super().__init__(formatter_class=Help, **kwargs)
+        self.source = source
 
     def format_help(self, *args: Any, **kwargs: Any) -> str:
         """Help with flags as they are typed."""
@@ -37,7 +51,7 @@ class Parser(ArgumentParser):
         names = {option.lstrip("-") for action in self._actions for option in action.option_strings}
         for name in sorted(filter(lambda name: "_" in name, names), key=len, reverse=True):
             text = text.replace(f"--{name}", flag(name))
-        return _plain_types(text)
+        return text
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """One line that names the flag, without the list of all of them."""
@@ -49,7 +63,12 @@ class Parser(ArgumentParser):
             text,
         )
         text = _plain_types(text).replace("Expected a ", "expected ")
-        self.exit(2, f"error: {text}. See --help.\n")
+        if self.source is not None:
+            raise ValueError(
+                f"{self.source} does not hold the settings of mlr {__version__}: {text}; it is damaged or of another "
+                "version"
+            )
+        self.exit(2, f"error: {shown(text)}. See --help.\n")
         raise AssertionError("exit() does not return")
 
     def _typed(self, name: str) -> str:
@@ -61,17 +80,34 @@ class Parser(ArgumentParser):
         """Take ``--batch-size`` for ``--batch_size``, and refuse an unknown flag with the nearest known one."""
         known = {option for action in self._actions for option in action.option_strings}
         argv = []
-        for word in sys.argv[1:] if args is None else args:
+        for word in self._with_settings(list(sys.argv[1:] if args is None else args)):
             if word.startswith("--") and len(word) > 2:
                 name, equals, value = word.partition("=")
-                name = name.replace("-", "_").replace("__", "--", 1)
+                name = "--" + spelled(name[2:].replace("-", "_"), {option.lstrip("-") for option in known})
                 if name not in known:
-                    near = [flag(n[2:]) for n in difflib.get_close_matches(name, known, n=3)]
-                    hint = f"; did you mean {' or '.join(near)}?" if near else ""
+                    hint = did_you_mean([flag(near[2:]) for near in nearest(name, known, 3)])
                     self.exit(2, f"error: unknown flag {word.partition('=')[0]}{hint} See --help.\n")
                 word = name + equals + value
             argv.append(word)
         return super().parse_args(argv, *rest, **kwargs)
+
+    def _with_settings(self, words: list[str]) -> list[str]:
+        """The command line with the settings of a file in the file's place."""
+        from mlr.cli.settings_file import read_settings
+
+        out: list[str] = []
+        files = iter(words)
+        for word in files:
+            name, _, file = word.partition("=")
+            if self.settings_flag is None or name != self.settings_flag:
+                out.append(word)
+                continue
+            try:
+                settings = read_settings(Path(file or next(files, "")))
+            except (ValueError, OSError) as error:
+                self.exit(2, shown(f"error: {self.settings_flag}: {error}\n"))
+            out += [f"{flag(key)}={value}" for key, value in settings.items()]
+        return out
 
 
 def _plain_types(text: str) -> str:
@@ -88,7 +124,8 @@ def function_parser(function: Callable[..., int], prog: str, positional: Sequenc
     Args:
         function: the command; its docstring has the Google form.
         prog: how the command is called.
-        positional: arguments that are given without a flag, in this order; one of type ``list`` takes several words.
+        positional: arguments that are given without a flag, in this order; one of type ``list`` takes several words,
+            or none if it has a default.
 
     Returns:
         The parser; its result has the function's arguments as attributes.
@@ -105,6 +142,8 @@ def function_parser(function: Callable[..., int], prog: str, positional: Sequenc
         several = get_origin(hints[name]) is list
         kind = get_args(hints[name])[0] if several else hints[name]
         options: dict[str, Any] = {"nargs": "+"} if several else {}
+        if several and inspect.signature(function).parameters[name].default is not inspect.Parameter.empty:
+            options = {"nargs": "*", "default": []}
         parser.add_argument(name, type=kind, help=texts.get(name), metavar=name.upper(), **options)
     switches = [name for name, argument in inspect.signature(function).parameters.items() if argument.default is False]
     parser.add_function_arguments(function, skip={*positional, *switches}, as_group=False)

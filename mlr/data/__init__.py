@@ -5,11 +5,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mlr.data.datasets.base import Source
+from mlr.data.datasets.base import DepthDataset
 from mlr.data.datasets.folder import Folder
 from mlr.data.datasets.nyu import NYU
 from mlr.data.datasets.packed import Packed
-from mlr.data.datasets.registry import SOURCES, check_source, open_dataset
+from mlr.data.datasets.registry import DATASETS, check_dataset, open_dataset
 from mlr.data.depth_files import DataError, read_depth, read_image
 from mlr.data.sample import Sample, make_sample
 from mlr.data.synthetic.rooms import Rooms
@@ -19,16 +19,16 @@ if TYPE_CHECKING:
     from mlr.data.datamodule import DepthData
 
 __all__ = [
+    "DATASETS",
     "NYU",
-    "SOURCES",
     "DataError",
     "DepthData",
+    "DepthDataset",
     "Folder",
     "Packed",
     "Rooms",
     "Sample",
-    "Source",
-    "check_source",
+    "check_dataset",
     "make_sample",
     "open_dataset",
     "read_depth",

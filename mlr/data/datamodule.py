@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Data for training: a source by name, its transforms, its loaders.
+"""Data for training: a data set by name, its transforms, its loaders.
 
 Every sample's augmentation is drawn from (seed, epoch, index), so a run is the same for any number of workers, and a
 resumed run the same as an uninterrupted one.
@@ -7,6 +7,7 @@ resumed run the same as an uninterrupted one.
 
 from __future__ import annotations
 
+import inspect
 import os
 import warnings
 from collections.abc import Iterator
@@ -19,61 +20,87 @@ import torch
 from torch import distributed
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from mlr.data.datasets.base import Source
-from mlr.data.datasets.registry import check_root, check_source, open_dataset, parse_options, source_options
+from mlr.data.datasets.base import DepthDataset
+from mlr.data.datasets.registry import check_dataset, check_root, dataset_options, open_dataset, parse_options
 from mlr.data.depth_files import DataError, units_per_metre
-from mlr.data.fill import FILLS, fill_sample
+from mlr.data.fill import HOLES, fill_sample
 from mlr.data.sample import Sample
 from mlr.data.transforms import POLICIES, finish, resize_only
+from mlr.utils import renamed
 
 if TYPE_CHECKING:
-    from mlr.training.settings import TrainingConfig
+    from mlr.training.settings import TrainingSettings
 
-#: So many broken frames in a row are no broken frames but a broken set.
+#: After this many unusable frames in a row the data set itself is taken to be broken.
 BROKEN_IN_A_ROW = 20
 
 
 class Transformed(Dataset):
-    """A source, filled, under a transform whose random numbers follow from (seed, epoch, index).
+    """A data set, filled or masked, under a transform whose random numbers follow from (seed, epoch, index).
 
     Args:
-        source: the frames.
+        dataset: the frames.
         transform: from sample to sample.
         seed: of the random numbers.
-        holes: a key of :data:`mlr.data.fill.FILLS`.
+        holes: one of :data:`mlr.data.fill.HOLES`.
+        stand_in: whether the next frame stands in for one without any known depth (training). Otherwise the frame
+            comes as it is, without a valid pixel, and metrics leave it out (validation).
+
+    Attributes:
+        without_depth: [frames] bool, the frames seen so far that have no known depth. It lies in shared memory, so
+            that loader processes and the main process count together.
     """
 
-    def __init__(self, source: Source, transform: Any, seed: int, holes: str = "error") -> None:
-        self.source, self.transform, self.seed, self.holes = source, transform, seed, holes
+    def __init__(
+        self, dataset: DepthDataset, transform: Any, seed: int, holes: str = "error", stand_in: bool = True
+    ) -> None:
+        self.dataset, self.transform, self.seed, self.holes, self.stand_in = dataset, transform, seed, holes, stand_in
+        self.without_depth = torch.zeros(len(dataset), dtype=torch.bool).share_memory_()
 
     def filled(self, index: int) -> Sample:
-        """A frame without holes.
+        """A frame without holes, or, where they are masked, with its own.
 
-        Where broken files are known to be in the published set, the next frame stands in for a broken one, or for one
-        without any depth, and a warning names it.
+        The next frame stands in for one that cannot be used: for a broken one where broken files are known to be in
+        the published set (a warning names it), and, where holes are masked, for one without any known depth (counted).
         """
-        if not self.source.tolerant:
-            return fill_sample(self.source[index], self.holes)
+        masked = self.holes == "mask"
         for place in range(index, index + BROKEN_IN_A_ROW):
+            place %= len(self.dataset)
             try:
-                sample = self.source[place % len(self.source)]
-                if not (sample["depth"] > 0).any():
+                sample = self.dataset[place]
+                known = bool((sample["depth"] > 0).any() and sample["valid"].any())
+                if not known and not masked and self.dataset.tolerant:
                     raise DataError(f"{sample['id']}: no pixel has a depth")
             except DataError as error:
+                if not self.dataset.tolerant:
+                    raise
                 warnings.warn(f"the next frame stands in for a broken one: {error}", stacklevel=2)
                 continue
-            return fill_sample(sample, self.holes)
-        raise DataError(f"{self.source!r}: {BROKEN_IN_A_ROW} frames in a row are broken; see mlr check-data")
+            if not masked:
+                return fill_sample(sample, self.holes)
+            if not known:
+                self._count(place, sample["id"])
+            if known or not self.stand_in:
+                return sample
+        raise DataError(
+            f"{self.dataset!r}: {BROKEN_IN_A_ROW} frames in a row are broken or without depth; see mlr check-data"
+        )
+
+    def _count(self, index: int, name: str) -> None:
+        if not self.without_depth.any():
+            warnings.warn(f"{name}: no pixel has a known depth; such frames are left out and counted", stacklevel=3)
+        self.without_depth[index] = True
 
     def __len__(self) -> int:
-        return len(self.source)
+        return len(self.dataset)
 
     def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
+        # EpochSampler gives the epoch with the index: the augmentation is a function of both
         epoch, index = key
         sample = self.filled(index)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(hash((self.seed, epoch, index)) & 0xFFFF_FFFF)  # the hash of integers is fixed
-            return finish(self.transform(sample))
+            return finish(self.transform(sample), self.holes == "mask" and not self.dataset.dense)
 
 
 class EpochSampler(Sampler[tuple[int, int]]):
@@ -115,24 +142,26 @@ def _rank() -> tuple[int, int]:
 
 
 class DepthData(L.LightningDataModule):
-    """Training and validation batches of a source.
+    """Training and validation batches of a data set.
 
     A batch is a dictionary: "image" [B, 3, H, W] float32 in [0, 1] (the network normalises), "depth" [B, 1, H, W]
-    float32 metres without holes, "valid" [B, 1, H, W] bool (True where the depth was measured), "id" list of names.
+    float32 metres, "valid" [B, 1, H, W] bool (True where the depth was measured; False for pixels that a rotation
+    uncovers), "id" list of names. With ``holes="mask"`` the depth is 0 where it is unknown.
 
     Args:
-        data: a key of :data:`mlr.data.datasets.registry.SOURCES`.
+        data: a key of :data:`mlr.data.datasets.registry.DATASETS`.
         root: folder or file of the data set; "rooms" takes none.
         size: (height, width) of the batches.
         batch_size: images in a batch.
         workers: processes that load; -1 = one less than the cores, at most 8.
         seed: of the order and the augmentation.
         augment: a key of :data:`mlr.data.transforms.POLICIES`.
-        holes: a key of :data:`mlr.data.fill.FILLS`.
+        holes: one of :data:`mlr.data.fill.HOLES`.
         depth_unit: unit of integer depth files of "folder".
         train_length: scenes in an epoch of "rooms".
         val_length: scenes to validate on of "rooms".
         options: of the reader, e.g. "kb_crop=true,list_file=mine.txt"; see docs/data.md.
+        max_depth: deepest median depth of a frame that is believed, metres; None = the reader's 100.
 
     Raises:
         ValueError, DataError: from :meth:`setup`, naming the flag or the file.
@@ -146,53 +175,74 @@ class DepthData(L.LightningDataModule):
         batch_size: int = 8,
         workers: int = -1,
         seed: int = 0,
-        augment: str = "eccv2020",
-        holes: str = "error",
+        augment: str = "paper",
+        holes: str = "mask",
         depth_unit: str | None = None,
         train_length: int = 800,
         val_length: int = 100,
         options: str = "",
+        max_depth: float | None = None,
     ) -> None:
         super().__init__()
         self.data, self.root, self.size, self.batch_size, self.seed = data, root, size, batch_size, seed
-        self.augment, self.holes, self.depth_unit, self.options = augment, holes, depth_unit, options
+        self.augment = renamed.AUGMENTATIONS.get(augment, augment)
+        self.holes, self.depth_unit, self.options, self.max_depth = holes, depth_unit, options, max_depth
         self.lengths = {"train": train_length, "val": val_length}
         self.workers = min(max((os.cpu_count() or 2) - 1, 1), 8) if workers < 0 else workers
-        self.sources: dict[str, Source] = {}
+        self.datasets: dict[str, DepthDataset] = {}
+        self.served: dict[str, Transformed] = {}
 
     @classmethod
-    def from_config(cls, config: TrainingConfig) -> DepthData:
+    def from_config(cls, config: TrainingSettings) -> DepthData:
         """The data that the settings of a run name."""
-        return cls(
-            data=config.data,
-            root=config.root,
-            size=config.height_width,
-            batch_size=config.batch_size,
-            workers=config.workers,
-            seed=config.seed,
-            augment=config.augment,
-            holes=config.holes,
-            depth_unit=config.depth_unit,
-            options=config.data_options,
-            train_length=config.train_length,
-            val_length=config.val_length,
-        )
+        same = set(inspect.signature(cls).parameters) - {"size", "options"}
+        given = {name: getattr(config, name) for name in same if hasattr(config, name)}
+        return cls(size=config.height_width, options=config.data_options, **given)
 
     def setup(self, stage: str) -> None:
-        """Open the source and look at its first frames, so that what is wrong with it shows before training."""
-        if self.sources:
+        """Open the data set and look at its first frames, so that what is wrong with it shows before training."""
+        if self.datasets:
             return
-        for name, value, known in (("augment", self.augment, POLICIES), ("holes", self.holes, FILLS)):
+        for name, value, known in (("augment", self.augment, POLICIES), ("holes", self.holes, HOLES)):
             if value not in known:
                 raise ValueError(f"--{name} must be one of {', '.join(known)}, got {value!r}")
         if self.depth_unit is not None:
             units_per_metre(self.depth_unit)
-        sources = {split: self.open(split) for split in ("train", "val")}
-        for source in sources.values():
-            Transformed(source, None, self.seed, self.holes).filled(0)
-            if source.note():
-                warnings.warn(f"{source!r}: {source.note()}", stacklevel=2)
-        self.sources = sources
+        datasets = {split: self.open(split) for split in ("train", "val")}
+        for dataset in datasets.values():
+            Transformed(dataset, None, self.seed, self.holes).filled(0)
+            if dataset.note():
+                warnings.warn(f"{dataset!r}: {dataset.note()}", stacklevel=2)
+        self.datasets = datasets
+
+    @property
+    def masked(self) -> bool:
+        """Whether the losses take "valid" as their mask: not where every pixel is known by construction."""
+        return self.holes == "mask" and not self.datasets["train"].dense
+
+    def known_share(self, frames: int = 8) -> float:
+        """Share of the pixels with known depth in a few training frames, evenly spread."""
+        dataset = Transformed(self.datasets["train"], None, self.seed, "mask")
+        count = min(frames, len(dataset))
+        with warnings.catch_warnings():  # training says it again when the frames' turn comes
+            warnings.simplefilter("ignore")
+            shares = [dataset.filled(i * len(dataset) // count)["valid"].float().mean() for i in range(count)]
+        return float(torch.stack(shares).mean())
+
+    def left_out(self) -> str:
+        """One line about the frames without any known depth that were left out so far; empty if there were none."""
+        parts = []
+        for split, served in self.served.items():
+            indices = served.without_depth.nonzero().flatten().tolist()
+            if indices:
+                few = ", ".join(served.dataset.name(i) for i in indices[:3]) + (", ..." if len(indices) > 3 else "")
+                parts.append(f"{len(indices)} of {len(served)} frames in {split} ({few})")
+        return f"no pixel has a known depth, left out: {'; '.join(parts)}" if parts else ""
+
+    def teardown(self, stage: str) -> None:
+        """Say at the end what was left out."""
+        if stage == "fit" and self.left_out():
+            warnings.warn(self.left_out(), stacklevel=2)
 
     def require_devices(self, devices: int) -> None:
         """Refuse more devices than frames, of which each must have one.
@@ -200,18 +250,20 @@ class DepthData(L.LightningDataModule):
         Raises:
             ValueError: with the numbers.
         """
-        for split, source in self.sources.items():
-            if len(source) < devices:
-                raise ValueError(f"--devices {devices}: there are only {len(source)} frames in {split}")
+        for split, dataset in self.datasets.items():
+            if len(dataset) < devices:
+                raise ValueError(f"--devices {devices}: there are only {len(dataset)} frames in {split}")
 
-    def open(self, split: str) -> Source:
+    def open(self, split: str) -> DepthDataset:
         """The frames of a split, at their own size and without transforms."""
         options: dict[str, Any] = dict(parse_options(self.options))
         if self.depth_unit is not None:
-            if "unit" not in source_options(self.data):
+            if "unit" not in dataset_options(self.data):
                 raise ValueError(f"--depth-unit is not for --data {self.data}, whose unit is known")
             options["unit"] = self.depth_unit
-        if check_source(self.data) == "rooms":
+        if self.max_depth is not None:
+            options["max_depth"] = self.max_depth
+        if check_dataset(self.data) == "rooms":
             check_root(self.data, self.root)
             height, width = self.size
             options = {"length": self.lengths[split], "seed": self.seed, "height": height, "width": width} | options
@@ -219,18 +271,19 @@ class DepthData(L.LightningDataModule):
 
     def describe(self) -> str:
         """One line for people."""
-        height, width = self.size
-        return f"{self.sources['train']!r}; {len(self.sources['val'])} to validate; {height} x {width}, {self.augment}"
+        train, val, (height, width) = self.datasets["train"], self.datasets["val"], self.size
+        return f"{train!r}; {len(val)} to validate; {height} x {width}, {self.augment}"
 
     def _loader(self, split: str) -> DataLoader:
         training = split == "train"
         transform = POLICIES[self.augment](self.size) if training else resize_only(self.size)
-        source = self.sources[split]
-        sampler = EpochSampler(len(source), training, self.seed)
+        dataset = self.datasets[split]
+        sampler = EpochSampler(len(dataset), training, self.seed)
         if self.trainer is not None:  # workers load first batches before the trainer names the epoch
             sampler.set_epoch(self.trainer.fit_loop.epoch_progress.current.processed)  # type: ignore[attr-defined]
+        self.served[split] = Transformed(dataset, transform, self.seed, self.holes, stand_in=training)
         return DataLoader(
-            Transformed(source, transform, self.seed, self.holes),
+            self.served[split],
             batch_size=self.batch_size,
             sampler=sampler,
             num_workers=self.workers,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Filling pixels without depth: the losses average over every pixel, so every pixel needs a depth."""
+"""Filling pixels without depth, for losses that average over every pixel; training by default masks them instead."""
 
 from __future__ import annotations
 
@@ -26,9 +26,10 @@ def fill_error(depth: np.ndarray, image: np.ndarray, name: str) -> np.ndarray:
     """Refuse a depth map with holes, saying which option fills them."""
     missing = float((depth <= 0).mean())
     raise DataError(
-        f"{name}: {100 * missing:.1f} % of the pixels have no depth, and the losses average over all of them. "
-        "Choose --holes colorize to fill along the image or --holes nearest to take the nearest depth (scores still "
-        "count measured pixels only), or fill the whole set once with mlr prepare"
+        f"{name}: {100 * missing:.1f} % of the pixels have no depth, and --holes error allows none. Choose "
+        "--holes mask to train on the known pixels, --holes colorize to fill along the image or --holes nearest to "
+        "take the nearest depth (scores count measured pixels in every case), or fill the whole set once with mlr "
+        "prepare"
     )
 
 
@@ -50,12 +51,15 @@ def fill_colorize(depth: np.ndarray, image: np.ndarray, name: str) -> np.ndarray
         raise DataError(f"{name}: {error}; leave this frame out") from error
 
 
-#: What --holes offers: (depth [H, W], image [H, W, 3], name) -> full depth [H, W].
+#: How holes are filled: (depth [H, W], image [H, W, 3], name) -> full depth [H, W].
 FILLS: dict[str, Callable[[np.ndarray, np.ndarray, str], np.ndarray]] = {
     "error": fill_error,
     "nearest": fill_nearest,
     "colorize": fill_colorize,
 }
+
+#: What --holes offers. "mask" fills nothing: the losses leave unknown pixels out.
+HOLES = ("mask", *FILLS)
 
 
 def fill_sample(sample: Sample, how: str) -> Sample:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Augmentation policies by name, of torchvision's v2 transforms: geometry moves image, depth and validity together.
 
-``eccv2020`` is the policy of the paper's authors, after Hu et al. (2019): resize, flip, rotation by up to 5 degrees,
+``paper`` is the policy of the paper's authors, after Hu et al. (2019): resize, flip, rotation by up to 5 degrees,
 colour noise along ImageNet's principal components, jitter of brightness, contrast and saturation by 0.4. Two faults of
 the original are mended: depth is rotated as float metres (not as 16-bit pixels, which garbles it), and the corners that
 a rotation uncovers are filled with what lies next to them and marked as not measured (not with white and a wrong mean
@@ -91,7 +91,8 @@ class FillUncovered(torch.nn.Module):
     """Move a sample, then fill what that uncovered from the nearest pixel that was there; filled pixels are not valid.
 
     Interpolation blends the outermost pixels of a turned image with the black beyond it. Coverage, an image of ones,
-    goes through the same geometry and tells them apart; they are filled too, lest black spread over the corners.
+    goes through the same geometry and tells them apart; they are filled too, or black would spread over the corners.
+    A pixel that was there keeps its image even if it has no depth.
 
     Args:
         geometry: transforms that move pixels.
@@ -104,8 +105,8 @@ class FillUncovered(torch.nn.Module):
     def forward(self, sample: Sample) -> Sample:
         """Move and fill a sample."""
         whole = tv_tensors.Image(torch.ones_like(sample["image"][:1], dtype=torch.float32))
-        moved, coverage = self.geometry(sample, whole)
-        known = (moved["depth"][0] > 0) & (coverage[0] > 0.999)
+        moved, coverage, there = self.geometry(sample, whole, tv_tensors.Mask(torch.ones_like(sample["depth"])))
+        known = (there[0] > 0) & (coverage[0] > 0.999)
         if known.all():
             return moved
         rows, columns = (torch.from_numpy(i) for i in nearest_known(known.numpy()))
@@ -145,7 +146,7 @@ def _to_size(size: tuple[int, int]) -> list[torch.nn.Module]:
     return [Resize(size), v2.ToDtype({tv_tensors.Image: torch.float32, "others": None}, scale=True)]
 
 
-def eccv2020(size: tuple[int, int]) -> v2.Transform:
+def paper(size: tuple[int, int]) -> v2.Transform:
     """The paper's policy."""
     return v2.Compose(
         [
@@ -180,7 +181,7 @@ def resize_only(size: tuple[int, int]) -> v2.Transform:
 
 
 #: What --augment offers.
-POLICIES = {"eccv2020": eccv2020, "hu2019": hu2019, "none": resize_only}
+POLICIES = {"paper": paper, "hu2019": hu2019, "none": resize_only}
 
 
 def resize_sample(sample: Sample, size: tuple[int, int]) -> Sample:
@@ -188,11 +189,17 @@ def resize_sample(sample: Sample, size: tuple[int, int]) -> Sample:
     return Resize(size)(sample)
 
 
-def finish(sample: Sample) -> dict[str, Tensor | str]:
-    """Plain tensors for a batch: image float32 in [0, 1], depth float32 metres, valid bool."""
+def finish(sample: Sample, masked: bool = False) -> dict[str, Tensor | str]:
+    """Plain tensors for a batch: image float32 in [0, 1], depth float32 metres, valid bool.
+
+    Args:
+        sample: the frame.
+        masked: whether depth is set to 0 wherever it is not valid.
+    """
+    depth, valid = sample["depth"].as_subclass(Tensor), sample["valid"].as_subclass(Tensor).bool()
     return {
         "image": sample["image"].as_subclass(Tensor),
-        "depth": sample["depth"].as_subclass(Tensor),
-        "valid": sample["valid"].as_subclass(Tensor).bool(),
+        "depth": torch.where(valid, depth, 0) if masked else depth,
+        "valid": valid,
         "id": sample["id"],
     }

@@ -12,22 +12,26 @@ import torch
 from rich.console import Console
 
 from mlr._version import __version__
-from mlr.data.datasets.registry import check_options, parse_options, source_options
-from mlr.data.depth_files import units_per_metre
-from mlr.data.tools.prepare import parse_size
-from mlr.evaluation.frames import choose_protocols, open_frames, score_frames
+from mlr.data.chosen import ChosenData
+from mlr.data.datasets.registry import check_options, dataset_class, dataset_options
+from mlr.evaluation.frames import Frames, all_names, choose_protocols, open_frames, score_frames
 from mlr.evaluation.prediction_files import PredictionFiles
 from mlr.evaluation.predictor import Network, Predictor
 from mlr.evaluation.protocols import Protocol
 from mlr.evaluation.results import dumps, require_new_folder, save, show
-from mlr.models.depth_model import MIN_SIDE, TrainedModel, open_model
+from mlr.models.depth_model import TrainedModel, open_model
+from mlr.utils.console import plain
+from mlr.utils.sizes import MIN_SIDE, parse_size
 
 
 def evaluate(
-    source: Path,
-    data: str,
+    predictions_or_checkpoint: Path,
+    data: str | None = None,
     root: Path | None = None,
-    data_options: str = "",
+    data_options: str | None = None,
+    depth_unit: str | None = None,
+    holes: Literal["mask", "colorize", "nearest", "error"] | None = None,
+    split: Literal["train", "val", "all"] = "val",
     protocol: str = "all",
     out: Path | None = None,
     size: str | None = None,
@@ -36,20 +40,25 @@ def evaluate(
     half: bool = False,
     device: Literal["auto", "cpu", "gpu"] = "auto",
     match: Literal["name", "order"] = "name",
-    depth_unit: str | None = None,
     json: bool = False,
 ) -> int:
-    """Score a trained network, or a folder of predictions, on the validation or test frames of a data set.
+    """Score a trained network, or a folder of predictions, on the frames of a data set.
 
     Frames are read at their own size, without training transforms, and scored as each protocol says. Means come with
-    95 % bootstrap intervals over the frames. docs/evaluation.md describes the protocols.
+    95 % bootstrap intervals over the frames. What is not said about the data of a network is taken from its run.
+    docs/evaluation.md describes the protocols.
 
     Args:
-        source: a checkpoint (best.pt, last.pt, the authors' PNAS_model.pth), the folder of a run (its best.pt), or a
-            folder of predictions, one 16-bit PNG or .npy file (float metres) a frame.
+        predictions_or_checkpoint: a checkpoint (best.pt, last.pt, the authors' PNAS_model.pth), the folder of a run
+            (its best.pt), or a folder of predictions, one 16-bit PNG or .npy file (float metres) a frame.
         data: the data set; names are those of --data in training.
         root: folder or file of the data set; "rooms" takes none.
         data_options: options of the data set, e.g. "list_file=mine.txt".
+        depth_unit: unit of integer files that do not declare their own (mm, m, 256 or any number of units per metre):
+            predictions, and the depth of --data folder.
+        holes: what protocols of filled depth do with pixels without depth: "mask" refuses such frames, "colorize" and
+            "nearest" fill them, "error" stops. Other protocols score measured pixels alone.
+        split: frames to score: "train", "val" (validation or test frames) or "all".
         protocol: name of a protocol, several separated by commas, or "all" that are defined on this data set.
         out: new folder for scores.json and a table of every frame's scores, <protocol>.csv.
         size: HxW in pixels of the network's input, for protocols that have none of their own; by default the size that
@@ -58,9 +67,8 @@ def evaluate(
         no_flip: do not, whatever the protocol says.
         half: run the network in half precision.
         device: "auto", "cpu" or "gpu".
-        match: how prediction files belong to frames: by "name", or in the "order" of their numbers and names.
-        depth_unit: unit of integer files that do not declare their own (mm, m, 256 or any number of units per metre):
-            predictions, and the depth of --data folder.
+        match: how prediction files belong to frames: by "name", or in the natural "order" of their names where names
+            do not tell.
         json: print what scores.json holds instead of a table.
 
     Returns:
@@ -70,60 +78,58 @@ def evaluate(
         ValueError, DataError: a setting, the data or a prediction is unusable, or nothing could be scored.
         OSError: the results cannot be written.
     """
-    console = Console(stderr=True)
-    if not source.exists():
-        raise FileNotFoundError(f"there is no {source}: give a checkpoint, a run folder or a folder of predictions")
-    from_files = source.is_dir() and not (source / "config.yaml").is_file()
+    path, console = predictions_or_checkpoint, Console(stderr=True)
+    if not path.exists():
+        raise FileNotFoundError(f"there is no {path}: give a checkpoint, a run folder or a folder of predictions")
+    from_files = path.is_dir() and not (path / "config.yaml").is_file()
     if from_files and (size or flip or no_flip or half):
-        raise ValueError(f"--size, --flip, --no-flip and --half are for networks; {source} is a folder of predictions")
+        raise ValueError(f"--size, --flip, --no-flip and --half are for networks; {path} is a folder of predictions")
     if not from_files and match != "name":
-        raise ValueError(f"--match is for folders of predictions; {source} holds a network")
+        raise ValueError(f"--match is for folders of predictions; {path} holds a network")
     if flip and no_flip:
         raise ValueError("--flip and --no-flip exclude each other")
-    if depth_unit is not None:
-        units_per_metre(depth_unit)
-        if not from_files and "unit" not in source_options(data):
-            raise ValueError(f"--depth-unit is not for --data {data}, whose unit is known")
     if out:
         require_new_folder(out)
-    protocols, left_out = choose_protocols(protocol, data)
-    options = parse_options(data_options)
-    sources, refused = open_frames(protocols, data, root, options, depth_unit)
-    frames = next(iter(sources.values()))
-    if note := frames.note():
-        console.print(note, style="yellow", highlight=False, soft_wrap=True)
+
+    chosen = ChosenData(data, None if root is None else str(root), data_options, depth_unit, holes)
+    network = None
+    if not from_files:
+        network = open_model(path, device)
+        chosen, taken = chosen.completed_by(network.checkpoint.config, network.path)
+        if taken:
+            plain(console, f"as in the run: {taken}")
+    chosen.validate()
+    if network and depth_unit is not None and not chosen.takes_unit:
+        raise ValueError(f"--depth-unit is not for --data {chosen.name}, whose unit is known")
+    protocols, left_out = choose_protocols(protocol, chosen.name)
+    frames = _open(protocols, chosen, split, from_files)
 
     predictor: Predictor
-    described: dict[str, Any]
-    if from_files:
-        names = [frames.name(index) for index in range(len(frames))]
-        predictor = PredictionFiles(source, names, match, depth_unit)
-        described = {"predictions": str(source)}
+    if network is None:
+        predictor = PredictionFiles(path, frames.shown, match, depth_unit, lambda: all_names(chosen))
+        described: dict[str, Any] = {"predictions": str(path)}
+        notes = [frames.shown.note(), *predictor.notes]
     else:
-        averaged = flip if flip or no_flip else None
-        cropped = bool(check_options(data, options).get("kb_crop"))
-        trained, input_size = _open_network(source, protocols, size, device)
-        if data == "kitti" and (note := _other_part(trained.checkpoint.config, cropped)):
-            console.print(note, style="yellow", highlight=False, soft_wrap=True)
-        predictor = Network(trained.model, input_size, averaged, half, cropped)
-        described = {
-            "checkpoint": str(trained.path),
-            "sha256": _sha256(trained.path),
-            "origin": trained.checkpoint.origin,
-            **trained.model.config,
-            "versions": trained.checkpoint.versions,
-        }
-    result = score_frames(sources, predictor, refused, console)
+        given = _input_size(size, protocols) or network.checkpoint.size
+        predictor = Network(network.model, given, flip if flip or no_flip else None, half)
+        described = _described(network)
+        notes = [frames.shown.note(), _other_part(chosen, network)]
+    for note in filter(None, notes):
+        plain(console, note, "yellow")
+
+    result = score_frames(frames, predictor, console)
     record = {
-        "source": described,
+        "evaluated": described,
         "data": {
-            "name": data,
-            "root": root and str(root),
-            "options": data_options,
-            "split": "val",
+            "name": chosen.name,
+            "root": chosen.root,
+            "options": chosen.data_options or "",
+            "depth_unit": chosen.depth_unit,
+            "holes": frames.holes,
+            "split": split,
             "frames": result.frames,
             "sizes": dict(result.sizes),
-            "missing": frames.missing,
+            "missing": frames.shown.missing,
             "broken": result.broken,
         },
         "versions": {"mlr": __version__, "torch": str(torch.__version__), "python": platform.python_version()},
@@ -140,41 +146,57 @@ def evaluate(
         show(record, Console())
     if out:
         save(out, record, result)
-        console.print(f"scores are in {out}", highlight=False, soft_wrap=True)
+        plain(console, f"scores are in {out}")
     return 1 if result.refused and protocol != "all" else 0
 
 
-def _open_network(
-    source: Path, protocols: list[Protocol], size: str | None, device: str
-) -> tuple[TrainedModel, tuple[int, int] | None]:
-    """The network of a checkpoint, and the size of its input where a protocol has none."""
-    given = parse_size(size)
-    if given is not None and min(given) < MIN_SIDE:
-        raise ValueError(f"--size must be at least {MIN_SIDE}x{MIN_SIDE}, got {size}")
-    if given is not None and all(protocol.input_size for protocol in protocols):
-        fixed = ", ".join(f"{p.name} takes {p.input_size[0]}x{p.input_size[1]}" for p in protocols if p.input_size)
-        raise ValueError(f"--size {size} has no use here: {fixed}")
-    trained = open_model(source, device)
-    return trained, given or trained.checkpoint.size
+def _open(protocols: list[Protocol], chosen: ChosenData, split: str, from_files: bool) -> Frames:
+    """The frames. The unit is one for all depth files, as in training; predictions may have another than the frames."""
+    options = chosen.options
+    unit = chosen.depth_unit if chosen.takes_unit else None
+    if unit and not from_files:
+        options["unit"], unit = unit, None
+    root = None if chosen.root is None else Path(chosen.root)
+    return open_frames(protocols, chosen.name, root, options, split, unit, chosen.holes or "mask")
 
 
-def _other_part(config: dict[str, Any], cropped: bool) -> str:
-    """What to say of a network that was trained on another part of KITTI's images than it is shown; "" of others."""
-    if config.get("data", "kitti") != "kitti" or "data_options" not in config:
+def _input_size(size: str | None, protocols: list[Protocol]) -> tuple[int, int] | None:
+    """The size of the network's input where a protocol has none."""
+    given = None if size is None else parse_size(size, MIN_SIDE)
+    if given is not None and all(protocol.input.size for protocol in protocols):
+        sizes = {protocol.name: protocol.input.size for protocol in protocols}
+        fixed = ", ".join(f"{name} takes {size[0]}x{size[1]}" for name, size in sizes.items() if size)
+        raise ValueError(f"--size {given[0]}x{given[1]} has no use here: {fixed}")
+    return given
+
+
+def _described(network: TrainedModel) -> dict[str, Any]:
+    return {
+        "checkpoint": str(network.path),
+        "sha256": _sha256(network.path),
+        "origin": network.checkpoint.origin,
+        **network.model.config,
+        "versions": network.checkpoint.versions,
+    }
+
+
+def _other_part(chosen: ChosenData, network: TrainedModel) -> str:
+    """What to say of a network that was trained on another part of the frames than it is shown; "" of others."""
+    run = ChosenData.of_run(network.checkpoint.config, network.path)
+    if run.data != chosen.name:
         return ""
-    stored = parse_options(config["data_options"])
-    trained = check_options("kitti", {"kb_crop": stored.get("kb_crop", "false")})["kb_crop"]
-    if trained == cropped:
-        return ""
-    if trained:
-        return (
-            "the network was trained on KITTI's bottom-centre crop and is shown whole frames: "
-            "give --data-options kb_crop=true"
-        )
-    return (
-        "the network was trained on KITTI's whole frames and is shown the bottom-centre crop: "
-        "leave kb_crop=true out of --data-options"
-    )
+    known = dataset_options(chosen.name)
+    notes = []
+    for key in getattr(dataset_class(chosen.name), "region_options", ()):
+        default = {key: known[key].default}
+        given = ({k: v for k, v in data.options.items() if k == key} for data in (run, chosen))
+        trained, shown = (check_options(chosen.name, default | options)[key] for options in given)
+        if trained != shown:
+            notes.append(
+                f"the network was trained with {key}={str(trained).lower()} and is shown frames with "
+                f"{key}={str(shown).lower()}: give --data-options {key}={str(trained).lower()}"
+            )
+    return "; ".join(notes)
 
 
 def _sha256(path: Path) -> str:

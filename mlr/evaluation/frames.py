@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,23 +13,59 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
-from mlr.data.datasets.base import Source
-from mlr.data.datasets.registry import check_options, check_root, check_source, open_dataset, source_options
-from mlr.data.depth_files import DataError
+from mlr.data.chosen import ChosenData
+from mlr.data.datasets.base import DepthDataset
+from mlr.data.datasets.registry import (
+    check_dataset,
+    check_options,
+    check_root,
+    dataset_class,
+    dataset_options,
+    open_dataset,
+)
+from mlr.data.depth_files import DataError, UndeclaredUnitError
+from mlr.data.fill import fill_sample
 from mlr.data.sample import Sample
-from mlr.evaluation.predictor import Predictor
+from mlr.evaluation.predictor import Prediction, Predictor
 from mlr.evaluation.protocols import PROTOCOLS, Protocol, get_protocol
 from mlr.evaluation.scoring import Scores
 
 #: Data sets that may hold frames of any other. What they are, and so which protocols are meant, only the user knows.
 ANY_FRAMES = ("folder", "packed", "rooms")
-#: (data set, protocol) -> options that choose the depth that the protocol scores, where the set ships several.
-DEPTH_OPTIONS = {
-    ("nyu", "eccv2020"): {"depth": "depths"},
-    ("nyu", "nyu-toolbox"): {"depth": "depths"},
-    ("nyu", "bts"): {"depth": "rawDepths"},
-    **{("make3d", name): {"channel": "3"} for name in ("make3d-c1", "make3d-c2", "make3d-md2")},
-}
+#: Options of a reader that differ from its defaults, in their own types.
+Reading = tuple[tuple[str, Any], ...]
+
+
+@dataclass(frozen=True)
+class Frames:
+    """A split of a data set under protocols.
+
+    Attributes:
+        shown: the frames that networks see.
+        truths: protocol -> the same frames with the depth that it scores; one object for protocols that score the same.
+        refused: protocol -> why the data set cannot give the depth that it scores.
+        in_unit: ``shown`` in the user's unit, for frames whose files declare none.
+        holes: how depth is filled for protocols that score every pixel; "mask" = not at all.
+    """
+
+    shown: DepthDataset
+    truths: dict[str, DepthDataset]
+    refused: dict[str, str]
+    in_unit: DepthDataset | None = None
+    holes: str = "mask"
+
+    def read(self, dataset: DepthDataset, index: int) -> Sample:
+        """A frame of ``shown`` or of ``truths``."""
+        try:
+            return dataset[index]
+        except UndeclaredUnitError:
+            if self.in_unit is None:
+                raise
+            return self.in_unit[index]
+
+    def truth(self, sample: Sample, protocol: Protocol) -> Sample:
+        """A frame with its holes filled, if the protocol scores every pixel and that was asked for."""
+        return fill_sample(sample, self.holes) if protocol.needs_full and self.holes != "mask" else sample
 
 
 @dataclass
@@ -63,7 +100,7 @@ def choose_protocols(text: str, data: str) -> tuple[list[Protocol], dict[str, st
     Raises:
         ValueError: a name is unknown, or the protocol is defined on another data set.
     """
-    check_source(data)
+    check_dataset(data)
     if text != "all":
         chosen = [get_protocol(name.strip()) for name in text.split(",")]
         for protocol in chosen:
@@ -83,77 +120,89 @@ def _elsewhere(protocol: Protocol) -> str:
 
 
 def open_frames(
-    protocols: list[Protocol], data: str, root: Path | None, options: dict[str, str], depth_unit: str | None = None
-) -> tuple[dict[str, Source], dict[str, str]]:
-    """Open the validation split with the depth that each protocol scores.
+    protocols: list[Protocol],
+    data: str,
+    root: Path | None,
+    options: dict[str, str],
+    split: str = "val",
+    unit: str | None = None,
+    holes: str = "mask",
+) -> Frames:
+    """Open a split with the depth that each protocol scores.
 
     Args:
         protocols: what will be scored.
         data: the data set's name.
         root: its folder or file.
         options: of its reader.
-        depth_unit: unit of integer depth of "folder" whose files do not declare it.
-
-    Returns:
-        Protocol -> source, the same object for protocols that score the same depth; and why others are refused.
+        split: "train", "val" or "all".
+        unit: unit of integer depth files that declare none.
+        holes: how depth is filled for protocols that score every pixel.
 
     Raises:
         ValueError, DataError: the data set cannot be opened.
     """
     check_root(data, root)
-    opened: dict[tuple[tuple[str, Any], ...], Source] = {}
-    sources: dict[str, Source] = {}
+    parts = set(getattr(dataset_class(data), "region_options", ()))
+    opened: dict[Reading, DepthDataset] = {}
+
+    def opening(reading: Reading) -> DepthDataset:
+        if reading not in opened:
+            opened[reading] = open_dataset(data, root, split, **dict(reading))
+        return opened[reading]
+
+    truths: dict[str, DepthDataset] = {}
     refused: dict[str, str] = {}
+    depth_options: dict[str, Mapping[str, str]] = {}
     for protocol in protocols:
-        extra = DEPTH_OPTIONS.get((data, protocol.name), {})
-        given = {key: options[key] for key in extra if key in options}
-        wanted = check_options(data, extra)
+        chosen = protocol.data.get(data, {})
+        given = {key: options[key] for key in chosen if key in options and key not in parts}
+        wanted = check_options(data, dict(chosen))
         clashes = [f"{key}={given[key]}" for key, value in check_options(data, given).items() if value != wanted[key]]
         if clashes:
             refused[protocol.name] = f"it scores {protocol.ground_truth}: leave out the option {', '.join(clashes)}"
             continue
-        if data == "kitti" and protocol.paste:  # scored on whole frames, whatever part of them the network sees
-            extra = {"kb_crop": "false"}
-        key = _reading(data, {**options, **extra})
+        reading = _reading(data, {**options, **chosen})
         try:
-            if key not in opened:
-                opened[key] = _open(data, root, dict(key), depth_unit)
+            truths[protocol.name] = opening(reading)
         except DataError as error:
-            if key == _reading(data, options):  # no fault of the depth that the protocol scores
+            if reading == _reading(data, options):  # no fault of the depth that the protocol scores
                 raise
             refused[protocol.name] = str(error)
             continue
-        sources[protocol.name] = opened[key]
-    if not sources:
+        depth_options[protocol.name] = chosen
+    if not truths:
         raise DataError("; ".join(f"{name}: {reason}" for name, reason in refused.items()))
-    return sources, refused
+    # the part of the frames that was asked for, with a depth that is there
+    first = {**options, **next(iter(depth_options.values()))}
+    regions = {key: options[key] for key in parts & options.keys()}
+    without = {key: value for key, value in first.items() if key not in parts}
+    in_unit = None if unit is None else open_dataset(data, root, split, **options, unit=unit)
+    return Frames(opening(_reading(data, {**without, **regions})), truths, refused, in_unit, holes)
 
 
-def _reading(data: str, options: dict[str, str]) -> tuple[tuple[str, Any], ...]:
+def _reading(data: str, options: dict[str, str]) -> Reading:
     """Options in their own types, without the reader's defaults: they are equal where the frames are."""
-    known = source_options(data)
+    known = dataset_options(data)
     return tuple(sorted((k, v) for k, v in check_options(data, options).items() if v != known[k].default))
 
 
-def _open(data: str, root: Path | None, options: dict[str, Any], depth_unit: str | None) -> Source:
-    source = open_dataset(data, root, "val", **options)
-    if depth_unit is not None and "unit" in source_options(data) and "unit" not in options:
-        try:
-            source.read(0)
-        except DataError:  # integers that declare no unit; any other fault shows again when the frame's turn comes
-            return open_dataset(data, root, "val", **options, unit=depth_unit)
-    return source
+def all_names(chosen: ChosenData) -> list[str]:
+    """Ids of the frames of all splits, in the data set's order.
+
+    Raises:
+        ValueError, DataError: the data set cannot be opened.
+    """
+    dataset = open_dataset(chosen.name, chosen.root, "all", **chosen.options)
+    return [dataset.name(index) for index in range(len(dataset))]
 
 
-def score_frames(
-    sources: dict[str, Source], predictor: Predictor, refused: dict[str, str], console: Console
-) -> Evaluation:
+def score_frames(frames: Frames, predictor: Predictor, console: Console) -> Evaluation:
     """Score every frame, one at a time, under every protocol.
 
     Args:
-        sources: protocol -> frames with the depth it scores.
+        frames: the frames with the depth that is scored.
         predictor: predicted depth.
-        refused: protocols that are refused already.
         console: shows the progress.
 
     Returns:
@@ -162,37 +211,38 @@ def score_frames(
     Raises:
         DataError: a frame or a prediction is broken, in a set where none is known to be; or nothing can be scored.
     """
-    first = next(iter(sources.values()))
-    result = Evaluation(len(first), {name: Scores(name) for name in sources}, dict(refused))
-    for index in track(range(len(first)), "scoring", console=console, transient=True):
-        samples: dict[Source, Sample] = {}
+    shown = frames.shown
+    result = Evaluation(len(shown), {name: Scores(name) for name in frames.truths}, dict(frames.refused))
+    for index in track(range(len(shown)), "scoring", console=console, transient=True):
         try:
-            for source in {sources[name] for name in result.scores}:
-                samples[source] = source[index]
+            used = dict.fromkeys((shown, *(frames.truths[name] for name in result.scores)))
+            samples = {dataset: frames.read(dataset, index) for dataset in used}
         except DataError as error:
-            if not first.tolerant:
+            if not shown.tolerant:
                 raise
-            result.broken.append(f"{first.name(index)}: {error}")
+            result.broken.append(f"{shown.name(index)}: {error}")
             continue
         result.sizes.update({_sizes(sample) for sample in samples.values()})
-        images = {source: sample["image"].as_subclass(Tensor).float()[None] / 255 for source, sample in samples.items()}
-        depths: dict[tuple, Tensor] = {}
+        predictions: dict[tuple, Prediction] = {}
         for name, scores in list(result.scores.items()):
-            source = sources[name]
             try:
-                _score(index, images[source], samples[source], scores, predictor, depths)
+                key = predictor.key(scores.protocol)
+                if key not in predictions:
+                    predictions[key] = predictor.predict(index, samples[shown], scores.protocol)
+                truth = frames.truth(samples[frames.truths[name]], scores.protocol)
+                _score(index, samples[shown], truth, scores, predictor, predictions[key])
             except DataError as error:
-                raise DataError(f"{source.name(index)}: {error}") from error
+                raise DataError(f"{shown.name(index)}: {error}") from error
             except ValueError as error:
                 result.refused[name] = str(error)
                 del result.scores[name]
         if not result.scores:
             break
-    if len(result.broken) == len(first):
-        raise DataError(f"all {len(first)} frames are broken; the first: {result.broken[0]}")
+    if len(result.broken) == len(shown):
+        raise DataError(f"all {len(shown)} frames are broken; the first: {result.broken[0]}")
     for name, scores in list(result.scores.items()):
         if not (scores.pixels > 0).any():
-            result.refused[name] = f"none of the {len(first)} frames has a pixel to score"
+            result.refused[name] = f"none of the {len(shown)} frames has a pixel to score"
             del result.scores[name]
     if not result.scores:
         raise DataError("nothing can be scored. " + "; ".join(f"{k}: {v}" for k, v in result.refused.items()))
@@ -200,27 +250,17 @@ def score_frames(
 
 
 def _score(
-    index: int,
-    image: Tensor,
-    sample: Sample,
-    scores: Scores,
-    predictor: Predictor,
-    depths: dict[tuple, Tensor],
+    index: int, shown: Sample, truth: Sample, scores: Scores, predictor: Predictor, prediction: Prediction
 ) -> None:
-    """Score a frame; its predictions are shared by the protocols through ``depths``."""
-    protocol, target = scores.protocol, sample["depth"].as_subclass(Tensor)[None]
-    if tuple(target.shape[-2:]) == protocol.paste:
-        raise ValueError(
-            f"{sample['id']} is KITTI's bottom-centre crop of {target.shape[-2]} x {target.shape[-1]} pixels, and "
-            f"protocol {protocol.name!r} is defined on whole frames"
-        )
-    key = predictor.key(protocol)
-    if key not in depths:
-        depths[key] = predictor.predict(index, image, protocol)
-    predictor.check(index, depths[key], image, target, protocol)
+    """Score a prediction of the frame ``shown``."""
+    protocol, target, whole = scores.protocol, truth["depth"].as_subclass(Tensor)[None], truth.get("region")
+    predictor.check(index, prediction, shown, target, protocol)
+    if whole is not None and prediction.region != whole:
+        raise ValueError(f"the prediction of {shown['id']} covers another part of the frame than the depth to score")
+    region = None if prediction.region == whole else prediction.region
     # a protocol of filled depth scores what was filled too; others take what was measured alone
-    mask = None if protocol.needs_full else sample["valid"].as_subclass(Tensor)[None]
-    scores.add([sample["id"]], depths[key], target, mask)
+    mask = None if protocol.needs_full else truth["valid"].as_subclass(Tensor)[None]
+    scores.add([shown["id"]], prediction.depth, target, mask, region)
 
 
 def _sizes(sample: Sample) -> str:

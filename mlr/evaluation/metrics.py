@@ -10,13 +10,11 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from mlr.evaluation.protocols import Protocol, get_protocol
-
 #: Metrics by name, in the order of Table 3; the first three are better when higher.
-METRICS = ("delta1", "delta2", "delta3", "rmse", "ard", "log10", "rmse_log", "rmse_si", "srd")
+METRICS = ("delta1", "delta2", "delta3", "rmse", "abs_rel", "log10", "rmse_log", "silog", "sq_rel")
 
 #: Metrics that are root mean squares: pooling over pixels averages their squares.
-ROOTS = ("rmse", "rmse_log", "rmse_si")
+ROOTS = ("rmse", "rmse_log", "silog")
 
 
 def depth_metrics(
@@ -27,13 +25,15 @@ def depth_metrics(
     With p predicted and g true depth, d = ln p - ln g, and means over the N valid pixels of one image::
 
         delta_k   share of max(p/g, g/p) < 1.25^k          rmse      sqrt mean (p - g)^2
-        ard       mean |p - g| / g                         rmse_log  sqrt mean d^2
-        srd       mean (p - g)^2 / g                       rmse_si   sqrt mean (d - mean d)^2
+        abs_rel   mean |p - g| / g                         rmse_log  sqrt mean d^2
+        sq_rel    mean (p - g)^2 / g                       silog     sqrt mean (d - mean d)^2
         log10     mean |log10 p - log10 g|
+
+    Table 2 calls abs_rel ARD, sq_rel SRD and silog RMSE si. KITTI's benchmark and others print 100 times silog.
 
     A pixel is valid where the target is finite and positive and the mask, if any, is True. An image without valid pixel
     scores NaN in every metric, never 0. Predictions are taken as they are: where a valid pixel is predicted at or below
-    0, which has no logarithm, the image's log10, rmse_log and rmse_si are NaN and the pixel counts as missed by every
+    0, which has no logarithm, the image's log10, rmse_log and silog are NaN and the pixel counts as missed by every
     delta; a NaN prediction makes all nine NaN. The protocols clamp first and so meet neither.
 
     Args:
@@ -50,7 +50,7 @@ def depth_metrics(
 
     Example:
         >>> truth = torch.full((1, 4, 4), 2.0)
-        >>> depth_metrics(1.1 * truth, truth)["ard"]
+        >>> depth_metrics(1.1 * truth, truth)["abs_rel"]
         tensor([0.1000], dtype=torch.float64)
     """
     pred, target, valid = _prepare(pred, target, mask)
@@ -69,13 +69,13 @@ def depth_metrics(
         hit = ratio <= 1.25**k if inclusive else ratio < 1.25**k
         scores[f"delta{k}"] = mean(torch.where(ratio.isnan(), math.nan, hit.to(p.dtype)))
     scores["rmse"] = mean(error * error).sqrt()
-    scores["ard"] = mean(error.abs() / g)
+    scores["abs_rel"] = mean(error.abs() / g)
     scores["log10"] = mean(log.abs()) / math.log(10)
     scores["rmse_log"] = mean(log * log).sqrt()
     # the difference form mean d^2 - (mean d)^2 can round below 0
     centred = log - mean(log)[:, None]
-    scores["rmse_si"] = mean(centred * centred).sqrt()
-    scores["srd"] = mean(error * error / g)
+    scores["silog"] = mean(centred * centred).sqrt()
+    scores["sq_rel"] = mean(error * error / g)
     return scores
 
 
@@ -93,13 +93,9 @@ def _prepare(pred: Tensor, target: Tensor, mask: Tensor | None) -> tuple[Tensor,
 
 
 def score_table(
-    pred: Tensor, target: Tensor, mask: Tensor | None = None, protocol: Protocol | None = None
+    pred: Tensor, target: Tensor, mask: Tensor | None = None, inclusive: bool = False
 ) -> tuple[Tensor, Tensor]:
     """Scores of a batch as a table [B, 9] in the order of :data:`METRICS`, and the pixels scored in each image [B]."""
-    inclusive = False
-    if protocol is not None:
-        pred, target, mask = protocol.prepare(pred, target, mask)
-        inclusive = protocol.inclusive
     scores = depth_metrics(pred, target, mask, inclusive=inclusive)
     return torch.stack([scores[name] for name in METRICS], 1), _prepare(pred, target, mask)[2].sum(1)
 
@@ -108,30 +104,18 @@ def aggregate(table: Tensor, pixels: Tensor, aggregation: str) -> Tensor:
     """Mean scores [..., 9] of images [..., n, 9]: every image counts once, or ("pixels") every pixel."""
     if aggregation == "pixels":
         weights = pixels[..., None].to(table)
-        return _rooted((_squared(table) * weights).sum(-2) / weights.sum(-2))
+        roots = torch.tensor([name in ROOTS for name in METRICS], device=table.device)
+        means = (torch.where(roots, table * table, table) * weights).sum(-2) / weights.sum(-2)
+        return torch.where(roots, means.sqrt(), means)
     return table.mean(-2)
-
-
-def _squared(table: Tensor) -> Tensor:
-    roots = torch.tensor([name in ROOTS for name in METRICS], device=table.device)
-    return torch.where(roots, table * table, table)
-
-
-def _rooted(means: Tensor) -> Tensor:
-    roots = torch.tensor([name in ROOTS for name in METRICS], device=means.device)
-    return torch.where(roots, means.sqrt(), means)
 
 
 class DepthMetrics(Metric):
     """Mean of the nine metrics over a data set, right under any number of processes and any batch size.
 
-    Every image counts once: sums of per-image scores and the number of images are added over batches and processes. A
-    protocol that pools counts every pixel once instead. Images without a valid pixel are left out of the mean and
-    counted in "excluded".
-
-    Args:
-        protocol: name or :class:`Protocol`: resize, crop, mask, clamp, alignment and comparison follow it.
-            None = the bare metrics on maps of one size.
+    Every image counts once: sums of per-image scores and the number of images are added over batches and processes.
+    Images without a valid pixel are left out of the mean and counted in "excluded". Predictions and targets have one
+    size; :class:`mlr.evaluation.Scores` scores under a protocol.
 
     Returns:
         ``compute()`` gives metric name -> scalar tensor, and the numbers of "images" scored and "excluded"; with no
@@ -141,7 +125,7 @@ class DepthMetrics(Metric):
         >>> metric = DepthMetrics()
         >>> truth = torch.full((2, 1, 4, 4), 2.0)
         >>> metric.update(1.1 * truth, truth)
-        >>> metric.compute()["ard"]
+        >>> metric.compute()["abs_rel"]
         tensor(0.1000, dtype=torch.float64)
     """
 
@@ -150,43 +134,34 @@ class DepthMetrics(Metric):
     is_differentiable = False
 
     sums: Tensor
-    pooled: Tensor
-    pixels: Tensor
     images: Tensor
     excluded: Tensor
 
-    def __init__(self, protocol: str | Protocol | None = None, **kwargs: Any) -> None:
+    def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.protocol = None if protocol is None else get_protocol(protocol)
         # Apple GPUs have no float64
         wide = torch.float32 if torch.backends.mps.is_available() else torch.float64
-        for name in ("sums", "pooled"):
-            self.add_state(name, torch.zeros(len(METRICS), dtype=wide), dist_reduce_fx="sum")
-        for name in ("pixels", "images", "excluded"):
+        self.add_state("sums", torch.zeros(len(METRICS), dtype=wide), dist_reduce_fx="sum")
+        for name in ("images", "excluded"):
             self.add_state(name, torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
 
     def update(self, pred: Tensor, target: Tensor, mask: Tensor | None = None) -> None:
         """Add a batch.
 
         Args:
-            pred: predicted depth in metres, [B, H, W] or [B, 1, H, W]; with a protocol, of any height and width.
+            pred: predicted depth in metres, [B, H, W] or [B, 1, H, W].
             target: true depth in metres.
             mask: True where the pixel counts; shape of the target.
         """
-        table, pixels = score_table(pred, target, mask, self.protocol)
+        table, pixels = score_table(pred, target, mask)
         table, scored = table.to(self.sums), pixels > 0
         table = torch.where(scored[:, None], table, 0)
         # not in place: a state that began in inference mode may be continued outside it
         self.sums = self.sums + table.sum(0)
-        self.pooled = self.pooled + (_squared(table) * pixels[:, None]).sum(0)
-        self.pixels = self.pixels + pixels.sum()
         self.images = self.images + scored.sum()
         self.excluded = self.excluded + (~scored).sum()
 
     def compute(self) -> dict[str, Tensor]:
-        """Means over the images seen (over their pixels where the protocol pools)."""
-        if self.protocol is not None and self.protocol.aggregation == "pixels":
-            means = _rooted(self.pooled / self.pixels)
-        else:
-            means = self.sums / self.images
+        """Means over the images seen."""
+        means = self.sums / self.images
         return {**dict(zip(METRICS, means, strict=True)), "images": self.images, "excluded": self.excluded}

@@ -4,17 +4,28 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import replace
-from typing import Any
+from dataclasses import asdict, replace
+from typing import Any, NamedTuple
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from mlr.data.depth_files import DataError
-from mlr.evaluation.protocols import Protocol
+from mlr.data.sample import Region, Sample
+from mlr.evaluation.protocols import Input, Protocol
 from mlr.evaluation.scoring import predict
 from mlr.models.depth_model import DepthModel
+
+
+class Prediction(NamedTuple):
+    """Predicted depth of a frame.
+
+    Attributes:
+        depth: metres, [1, 1, h, w], float32.
+        region: what it covers of the camera's frame; None = all of it, or the rows that the protocol shows.
+    """
+
+    depth: Tensor
+    region: Region | None = None
 
 
 class Predictor(ABC):
@@ -25,16 +36,13 @@ class Predictor(ABC):
         """What a prediction depends on: it is the same for protocols with the same key."""
 
     @abstractmethod
-    def predict(self, index: int, image: Tensor, protocol: Protocol) -> Tensor:
+    def predict(self, index: int, sample: Sample, protocol: Protocol) -> Prediction:
         """Predict depth.
 
         Args:
             index: of the frame in its data set.
-            image: [1, 3, H, W] in [0, 1], at the camera's size.
-            protocol: how the image is prepared.
-
-        Returns:
-            Depth in metres, [1, 1, h, w], float32.
+            sample: the frame, of which networks see the image.
+            protocol: prescribes the input.
 
         Raises:
             DataError: the prediction is unusable under any protocol.
@@ -46,14 +54,14 @@ class Predictor(ABC):
         """How predictions are made under a protocol; stored with its scores."""
 
     def check(  # noqa: B027 - nothing to refuse is the usual case
-        self, index: int, pred: Tensor, image: Tensor, target: Tensor, protocol: Protocol
+        self, index: int, prediction: Prediction, sample: Sample, target: Tensor, protocol: Protocol
     ) -> None:
         """Refuse a prediction that does not cover what the protocol scores.
 
         Args:
             index: of the frame.
-            pred: [1, 1, h, w].
-            image: [1, 3, H, W].
+            prediction: its depth.
+            sample: what was predicted.
             target: [1, 1, rows, columns].
             protocol: says which part of the image is predicted.
 
@@ -66,12 +74,10 @@ class Network(Predictor):
     """Predictions of a depth network.
 
     Args:
-        model: from images [B, 3, h, w] in [0, 1] to depth [B, 1, h, w].
+        model: the network.
         size: (height, width) of its input where the protocol has none of its own; None = the image's.
         flip: average with the mirrored image; None = as the protocol says.
         half: run the network in half precision; colours are normalised in float32 all the same.
-        pasted: show the network only the part of an image that the protocol pastes back, as for networks that were
-            trained on KITTI's bottom-centre crop.
     """
 
     def __init__(
@@ -80,53 +86,40 @@ class Network(Predictor):
         size: tuple[int, int] | None = None,
         flip: bool | None = None,
         half: bool = False,
-        pasted: bool = False,
     ) -> None:
-        self.size, self.flip, self.half, self.pasted = size, flip, half, pasted
+        self.size, self.flip, self.half = size, flip, half
         self.device = model.pixel_mean.device
-        self.model = model.eval().to(memory_format=torch.channels_last)  # faster by far on CPUs and tensor cores
+        self.model = model.eval()
+        self._part: tuple[int, int] | None = None
         if half:
             mean, std = model.pixel_mean, model.pixel_std
             model.half()
             model.pixel_mean, model.pixel_std = mean, std
 
-    def _prepared(self, protocol: Protocol) -> Protocol:
-        flip = protocol.flip_average if self.flip is None else self.flip
-        return replace(protocol, input_size=protocol.input_size or self.size, flip_average=flip)
-
-    def _part(self, protocol: Protocol) -> tuple[int, int] | None:
-        return protocol.paste if self.pasted else None
-
-    def _like_a_part(self, protocol: Protocol) -> bool:
-        """Whether depth of whole images comes in the size that the protocol pastes; it is resized lest it be pasted."""
-        return not self.pasted and protocol.paste is not None and self._prepared(protocol).input_size == protocol.paste
+    def _input(self, protocol: Protocol) -> Input:
+        given = protocol.input
+        flip = given.flip_average if self.flip is None else self.flip
+        return replace(given, size=given.size or self.size, flip_average=flip)
 
     def key(self, protocol: Protocol) -> tuple[Any, ...]:
-        """Part of the image, whether the depth is brought to the image's size, size of the input, mirrored or not."""
-        prepared, resized = self._prepared(protocol), self._like_a_part(protocol)
-        return self._part(protocol), resized, prepared.image_rows, prepared.input_size, prepared.flip_average
+        """The input, with all that is left to the network."""
+        return (self._input(protocol),)
 
-    def predict(self, index: int, image: Tensor, protocol: Protocol) -> Tensor:
+    def predict(self, index: int, sample: Sample, protocol: Protocol) -> Prediction:
         """Run the network."""
-        part = self._part(protocol)
-        if part:
-            left = (image.shape[-1] - part[1]) // 2
-            image = image[..., image.shape[-2] - part[0] :, left : left + part[1]]
-        depth = predict(self.model, image.to(self.device), self._prepared(protocol)).cpu()
-        if part or self._like_a_part(protocol):
-            depth = F.interpolate(depth, size=image.shape[-2:], mode="bilinear", align_corners=True)
+        image, region = sample["image"].as_subclass(Tensor)[None], sample.get("region")
+        self._part = region and (region.height, region.width)
+        depth = predict(self.model, image, protocol, self.size, self.flip, self.device).cpu()
         if not depth.isfinite().all():
             hint = "; half precision may overflow: leave out --half" if self.half else ""
             raise DataError(f"the network predicts NaN or infinite depth{hint}")
-        return depth
+        return Prediction(depth, region)
 
     def record(self, protocol: Protocol) -> dict[str, Any]:
-        """Part of the image (None = whole), size of the input (None = the image's), flip average, precision, device."""
-        prepared = self._prepared(protocol)
+        """Part of the frame (None = whole), the input (size None = the image's), precision, device."""
         return {
-            "part": self._part(protocol),
-            "input_size": prepared.input_size,
-            "flip_average": prepared.flip_average,
+            "part": self._part,
+            "input": asdict(self._input(protocol)),
             "precision": "half" if self.half else "float32",
             "device": str(self.device),
         }

@@ -6,7 +6,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +16,12 @@ from rich.text import Text
 
 from mlr.evaluation.frames import Evaluation
 from mlr.evaluation.metrics import METRICS
+from mlr.utils.files import atomic_write
 
 #: The file that holds everything but the single frames' scores.
 SUMMARY = "scores.json"
+#: Metrics of structure on the screen; scores.json holds the edges of the other thresholds too.
+STRUCTURE_SHOWN = ("edge25_precision", "edge25_recall", "edge25_f1", "normal_angle")
 CAPTION = "below each mean the ends of its 95 % bootstrap interval over the images"
 
 
@@ -45,17 +47,11 @@ def save(path: Path, record: dict[str, Any], evaluation: Evaluation) -> None:
     Raises:
         OSError: it cannot be written.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
+    with atomic_write(path) as partial:
         partial.mkdir(parents=True)
         for name, scores in evaluation.scores.items():
             scores.save_csv(partial / f"{name}.csv")
         (partial / SUMMARY).write_text(dumps(record) + "\n")
-        os.replace(partial, path)
-    except OSError as error:
-        raise OSError(f"cannot write the scores to {path}: {error.strerror or error}; choose another --out") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def dumps(record: Any) -> str:
@@ -72,16 +68,18 @@ def _without_nan(value: Any) -> Any:
 
 
 def show(record: dict[str, Any], console: Console) -> None:
-    """Print a protocol a row with its means, and below them, dim, the ends of their intervals."""
-    table = Table(box=box.SIMPLE_HEAD, padding=0, show_edge=False, caption=CAPTION)
-    table.add_column("protocol", no_wrap=True)
-    for name in METRICS:
-        table.add_column(name, justify="right", no_wrap=True)
-    for name, scores in record["protocols"].items():
-        cells = (scores["metrics"][metric] for metric in METRICS)
-        rows = [f"{_number(c['mean'])}\n[dim]{_number(c['low'])}\n{_number(c['high'])}[/dim]" for c in cells]
-        table.add_row(f"{name}\n[dim]{scores['images']} images[/dim]", *rows)
-    console.print(table)
+    """Print a protocol a row with its means, and below them, dim, the ends of their intervals; then the same of edges
+    and normals."""
+    for key, metrics, heading in (("metrics", METRICS, ""), ("structure", STRUCTURE_SHOWN, "edges and normals, ")):
+        table = Table(box=box.SIMPLE_HEAD, padding=0, show_edge=False, caption=CAPTION if key == "structure" else None)
+        table.add_column("protocol" if key == "metrics" else "", no_wrap=True)
+        for metric in metrics:
+            table.add_column(metric, justify="right", no_wrap=True)
+        for name, scores in record["protocols"].items():
+            cells = (scores[key][metric] for metric in metrics)
+            rows = [f"{_number(c['mean'])}\n[dim]{_number(c['low'])}\n{_number(c['high'])}[/dim]" for c in cells]
+            table.add_row(f"{heading}{name}\n[dim]{scores['images']} images[/dim]", *rows)
+        console.print(table)
     data = record["data"]
     for name, scores in record["protocols"].items():
         if excluded := scores["excluded"]:

@@ -17,21 +17,37 @@ reference  every device (CompositeExplicitAutograd)               any floating t
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.util
 import os
+import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from mlr.losses import reference
+from mlr.losses.missing_kinds import Kernel, missing_kinds, with_all_kinds
 from mlr.losses.operator import check_operands
+from mlr.losses.space import KINDS
 
 BACKENDS: tuple[str, ...] = ("reference", "cpp", "triton")
+
+
+#: setup.py leaves here why it did not build the C++ engine.
+_REASON = Path(__file__).parents[1] / "_no_cpp_engine.txt"
+
+#: What to do once the reason is gone.
+_REINSTALL = """\
+The engine needs torch and a C++ compiler (Debian: apt install g++). With both, install mlr-depth again:
+  in a checkout with .venv:  make setup
+  in another checkout:       pip install --force-reinstall --no-deps .
+  from the index:            pip install --force-reinstall --no-deps --no-cache-dir --no-binary mlr-depth mlr-depth"""
 
 
 def _load_cpp() -> tuple[Any, str]:
@@ -39,11 +55,15 @@ def _load_cpp() -> tuple[Any, str]:
     try:
         from mlr import _C
     except ImportError as error:
-        built = importlib.util.find_spec("mlr._C") is not None
-        why = f"it does not load here ({error})" if built else "it was not built (no C++ compiler at installation?)"
+        if importlib.util.find_spec("mlr._C") is not None:
+            why = f"it does not load here ({error})"
+        elif _REASON.is_file():
+            why = f"it was not built: {_REASON.read_text().strip()}"
+        else:
+            why = "it was not built: this is a source tree without an installation"
         warnings.warn(
             f"mlr: the C++ engine is missing: {why}. Losses on the CPU run in plain PyTorch, which is right but two "
-            "orders of magnitude slower. Install g++ and run `make setup` (or pip install --no-build-isolation -e .)",
+            f"orders of magnitude slower. {_REINSTALL}",
             RuntimeWarning,
             stacklevel=2,
         )
@@ -87,26 +107,46 @@ def _triton(
             "the triton backend was chosen but pred is on the CPU: move it to a GPU, set TRITON_INTERPRET=1 for "
             "Triton's interpreter, or choose another backend (MLR_BACKEND=cpp or reference)"
         )
-    kernels = importlib.import_module("mlr.kernels")
-    return kernels.multi_loss(pred, target, weights, indices, downsample, mask)
+    return _triton_kernel()(pred, target, weights, indices, downsample, mask)
 
 
-def _refuse(backend: str, key: str) -> Callable[..., tuple[Tensor, Tensor, Tensor]]:
+def _triton_kinds() -> tuple[str, ...]:
+    return getattr(importlib.import_module("mlr.kernels"), "KINDS", KINDS)
+
+
+@functools.lru_cache(maxsize=1)
+def _triton_kernel() -> Kernel:
+    return with_all_kinds(importlib.import_module("mlr.kernels").multi_loss, _triton_kinds())
+
+
+def _cpp_kernel() -> Kernel | None:
+    """A kernel over the C++ engine's own, which stays the dispatcher's choice if it has all kinds."""
+    if _cpp is None or not missing_kinds(_cpp.KINDS):
+        return None
+    engine: Any = torch.library.get_kernel("mlr::multi_loss", "CPU")  # nothing is registered over it now
+    return with_all_kinds(
+        functools.partial(engine.call_boxed, torch._C.DispatchKeySet(torch._C.DispatchKey.CPU)), _cpp.KINDS
+    )
+
+
+def _refuse(backend: str, key: str) -> Kernel:
     def refuse(*_: Any, **__: Any) -> tuple[Tensor, Tensor, Tensor]:
         raise RuntimeError(f"the {backend} backend was chosen, but it has no kernel for {key} tensors")
 
     return refuse
 
 
-def _kernel(key: str, backend: str | None) -> Callable[..., tuple[Tensor, Tensor, Tensor]] | None:
+def _kernel(key: str, backend: str | None) -> Kernel | None:
     """Python kernel to register for a dispatch key, or None where what lies beneath is already right.
 
     Beneath lie the C++ engine for CPU and the reference for everything.
     """
+    if backend is None and key == "CUDA":
+        return _triton if _has_triton else None
     if backend is None:
-        return _triton if key == "CUDA" and _has_triton else None
+        return _cpp_kernel()
     if backend == "cpp":
-        return None if key == "CPU" else _refuse(backend, key)
+        return _cpp_kernel() if key == "CPU" else _refuse(backend, key)
     return _triton if backend == "triton" else reference.multi_loss
 
 
@@ -162,17 +202,30 @@ def backend(name: str) -> Iterator[None]:
         _choose(before)
 
 
+def _lacking(kinds: Sequence[str]) -> str:
+    lacking = missing_kinds(kinds)
+    return f"; {' '.join(lacking)} by the reference" if lacking else ""
+
+
 def backend_report() -> str:
-    """Which engine runs the losses on CPU and GPU tensors, and why not another; a few lines of text."""
-    cpp = "" if _cpp is None else f"cpp ({_cpp.capability()})"
+    """Which engine runs the losses on CPU and GPU tensors, and why not another; a few lines of text.
+
+    Kinds of loss that an engine lacks, and that the reference computes for it, are named. The Triton engine's are known
+    once it is loaded, or where there is a GPU.
+    """
+    cpp = "" if _cpp is None else f"cpp ({_cpp.instruction_set()}{_lacking(_cpp.KINDS)})"
+    triton = "triton"
+    if _has_triton and (torch.cuda.is_available() or "mlr.kernels" in sys.modules):
+        lacking = _lacking(_triton_kinds())
+        triton += f" ({lacking.removeprefix('; ')})" if lacking else ""
     no_gpu = "" if torch.cuda.is_available() else " (PyTorch sees no GPU here)"
     if _override is not None:
-        engine = cpp if _override == "cpp" else _override
+        engine = {"cpp": cpp, "triton": triton}.get(_override, _override)
         chosen = f"{engine}, chosen by mlr.backend or MLR_BACKEND"
         gpu = "none: the cpp backend was chosen" if _override == "cpp" else chosen
         return f"CPU tensors: {chosen}\nGPU tensors: {gpu}{no_gpu}"
     cpu = f"{cpp}; float64 by the reference" if cpp else f"reference, because the C++ engine is missing: {_why_no_cpp}"
-    gpu = "triton; float64 by the reference" if _has_triton else f"reference, because {_why_no_triton}"
+    gpu = f"{triton}; float64 by the reference" if _has_triton else f"reference, because {_why_no_triton}"
     return f"CPU tensors: {cpu}\nGPU tensors: {gpu}{no_gpu}"
 
 

@@ -83,8 +83,7 @@ def check_operands(
             f"target must have the type and device of pred, {pred.dtype} on {pred.device}, "
             f"got {target.dtype} on {target.device}"
         )
-    if downsample not in reference.DOWNSAMPLE:
-        raise ValueError(f"downsample must be one of {', '.join(reference.DOWNSAMPLE)}, got {downsample!r}")
+    check_downsample(downsample)
     if not indices or len(set(indices)) != len(indices) or min(indices) < 0 or max(indices) >= len(KINDS) * SCALES:
         raise ValueError(
             f"indices must be distinct numbers {len(KINDS)} * scale + kind in 0..{len(KINDS) * SCALES - 1}, at least "
@@ -99,7 +98,15 @@ def check_operands(
         _check_mask(mask, pred)
 
 
+def check_downsample(downsample: str) -> None:
+    """Refuse an unknown way to reduce maps."""
+    if downsample not in reference.DOWNSAMPLE:
+        raise ValueError(f"downsample must be one of {', '.join(reference.DOWNSAMPLE)}, got {downsample!r}")
+
+
 def _check_mask(mask: Tensor, pred: Tensor) -> None:
+    if not isinstance(mask, Tensor):
+        raise TypeError(f"mask must be a bool tensor, True where the depth is known, got {type(mask).__name__}")
     if mask.requires_grad:
         raise ValueError("the losses give no gradient for the mask; pass a bool mask such as `mask > 0.5`")
     if mask.dtype != torch.bool:
@@ -133,8 +140,10 @@ def _refuse_derivatives(pred: Tensor, target: Tensor) -> None:
 
 
 def _first_order(backward: Callable[..., Any]) -> Callable[..., Any]:
-    """Make a backward refuse ``create_graph=True``: the saved gradient is a constant to autograd, so a second
-    derivative through it would silently be zero."""
+    """Make a backward refuse ``create_graph=True``.
+
+    The saved gradient is a constant to autograd, so a second derivative through it would silently be zero.
+    """
 
     @functools.wraps(backward)
     def checked(ctx: Any, *grads: Tensor | None) -> Any:
@@ -149,7 +158,7 @@ def _first_order(backward: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _scaled(grad: Tensor, factor: Tensor) -> Tensor:
-    """``factor * grad``; on the CPU, where looking costs nothing, a factor of 1 saves the pass over new memory."""
+    """``factor * grad``. On the CPU the factor can be read without waiting; if it is 1, ``grad`` is not copied."""
     if factor.device.type == "cpu" and not torch.compiler.is_compiling() and _is_one(factor):
         return grad
     # with dimensions of its own the factor keeps its precision: a scalar would be rounded to the type of the maps
@@ -164,10 +173,27 @@ def _is_one(factor: Tensor) -> bool:
         return False
 
 
-class _WeightedTotal(torch.autograd.Function):
+def _in_function_transform() -> bool:
+    """Whether a transform of torch.func runs: the operator gives it no derivative, the reference does."""
+    return not torch.compiler.is_compiling() and torch._C._functorch.peek_interpreter_stack() is not None
+
+
+def _gradient_scale(pred: Tensor, weights: Tensor) -> Tensor | None:
+    """What a float16 gradient is divided by until the upstream factor is known; None for other types.
+
+    A float16 gradient of 1 / HW would be subnormal, one of large weights infinite. It is made per pixel and for weights
+    that add up to 1.
+    """
+    if pred.dtype != torch.float16:
+        return None
+    most = weights.abs().sum(1).amax()
+    return torch.where(most > 0, most, 1) / (pred.shape[-2] * pred.shape[-1])
+
+
+class _Total(torch.autograd.Function):
     """``total = sum_bi weights[b, i] terms[b, i]`` with the gradient that came out of the same evaluation.
 
-    It stays outside the operator, so that the operator is opaque to compilers and has one meaning.
+    The sum is not part of the operator, which is opaque to compilers. The terms carry no gradient.
     """
 
     @staticmethod
@@ -179,26 +205,51 @@ class _WeightedTotal(torch.autograd.Function):
         mask: Tensor | None,
         indices: list[int],
         downsample: str,
-        differentiable_terms: bool,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        # A float16 gradient of 1 / HW would be subnormal, one of large weights infinite: it is made per pixel and for
-        # weights that add up to 1, and scaled once the upstream factor is known.
-        evaluated, unit = weights, None
-        if pred.dtype == torch.float16:
-            most = weights.abs().sum(1).amax()
-            unit = torch.where(most > 0, most, 1) / (pred.shape[-2] * pred.shape[-1])
-            evaluated = weights / unit
+        scale = _gradient_scale(pred, weights)
+        evaluated = weights if scale is None else weights / scale
         terms, grad, counts = torch.ops.mlr.multi_loss(pred, target, evaluated, indices, downsample, mask)
-        ctx.indices, ctx.downsample, ctx.differentiable_terms = indices, downsample, differentiable_terms
-        ctx.set_materialize_grads(False)
         # the losses are the caller's, who may change them
         kept = terms.clone() if ctx.needs_input_grad[2] else None
-        if differentiable_terms:
-            ctx.save_for_backward(weights, kept, grad, unit, pred, target, mask)
-            ctx.mark_non_differentiable(counts)
-        else:
-            ctx.save_for_backward(weights, kept, grad, unit)
-            ctx.mark_non_differentiable(terms, counts)
+        ctx.save_for_backward(grad, scale, kept)
+        ctx.set_materialize_grads(False)
+        ctx.mark_non_differentiable(terms, counts)
+        return (terms * weights).sum(), terms, counts
+
+    @staticmethod
+    @_first_order
+    def backward(ctx: Any, grad_total: Tensor | None, *_: Tensor | None) -> tuple[Tensor | None, ...]:
+        if grad_total is None:
+            return None, None, None, None, None, None
+        grad, scale, terms = ctx.saved_tensors
+        grad_pred = _scaled(grad, grad_total if scale is None else grad_total * scale)
+        return grad_pred, None, None if terms is None else grad_total * terms, None, None, None
+
+
+class _TotalAndTerms(torch.autograd.Function):
+    """The same total with terms that carry a gradient too.
+
+    The forward pass stores the gradient of the total alone. A gradient through terms needs a second evaluation.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        pred: Tensor,
+        target: Tensor,
+        weights: Tensor,
+        mask: Tensor | None,
+        indices: list[int],
+        downsample: str,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        scale = _gradient_scale(pred, weights)
+        evaluated = weights if scale is None else weights / scale
+        terms, grad, counts = torch.ops.mlr.multi_loss(pred, target, evaluated, indices, downsample, mask)
+        kept = terms.clone() if ctx.needs_input_grad[2] else None
+        ctx.save_for_backward(grad, scale, kept, pred, target, weights, mask)
+        ctx.indices, ctx.downsample = indices, downsample
+        ctx.set_materialize_grads(False)
+        ctx.mark_non_differentiable(counts)
         return (terms * weights).sum(), terms, counts
 
     @staticmethod
@@ -206,18 +257,15 @@ class _WeightedTotal(torch.autograd.Function):
     def backward(
         ctx: Any, grad_total: Tensor | None, grad_terms: Tensor | None, _: Tensor | None
     ) -> tuple[Tensor | None, ...]:
-        weights, terms, grad, unit, *maps = ctx.saved_tensors
+        grad, scale, terms, pred, target, weights, mask = ctx.saved_tensors
         if grad_total is None:
             grad_total = weights.new_zeros(())
-        if ctx.differentiable_terms and grad_terms is not None:
-            # The forward pass stored one summed gradient. Other upstream weights need a second evaluation.
-            pred, target, mask = maps
+        if grad_terms is None:
+            grad_pred = _scaled(grad, grad_total if scale is None else grad_total * scale)
+        else:
             upstream = grad_total * weights + grad_terms
             grad_pred = torch.ops.mlr.multi_loss(pred, target, upstream, ctx.indices, ctx.downsample, mask)[1]
-        else:
-            grad_pred = _scaled(grad, grad_total if unit is None else grad_total * unit)
-        grad_weights = grad_total * terms if ctx.needs_input_grad[2] else None
-        return grad_pred, None, grad_weights, None, None, None, None
+        return grad_pred, None, None if terms is None else grad_total * terms, None, None, None
 
 
 class _Terms(torch.autograd.Function):
@@ -252,9 +300,8 @@ def weighted_total(
     indices: Sequence[int],
     downsample: str,
     mask: Tensor | None = None,
-    differentiable_terms: bool = True,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Total ``sum_bi weights[b, i] terms[b, i]``, terms and counts; total and terms are differentiable.
+    """Total ``sum_bi weights[b, i] terms[b, i]``, detached terms and counts.
 
     Args:
         pred: predicted depth [B, 1, H, W] or [B, H, W].
@@ -263,20 +310,42 @@ def weighted_total(
         indices: n indices ``len(KINDS) * scale + kind``.
         downsample: "bicubic" or "area".
         mask: bool [B, 1, H, W] or [B, H, W], or None.
-        differentiable_terms: whether the returned terms carry a gradient too.
 
     Returns:
         ``(total, terms [B, n], counts [B, n])``; counts are None without a mask.
     """
+    total, terms, counts = _total_and_terms(_Total, pred, target, weights, indices, downsample, mask)
+    return total, terms.detach() if terms.requires_grad else terms, counts
+
+
+def total_and_terms(
+    pred: Tensor,
+    target: Tensor,
+    weights: Tensor,
+    indices: Sequence[int],
+    downsample: str,
+    mask: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """:func:`weighted_total` with terms that are differentiable in ``pred``."""
+    return _total_and_terms(_TotalAndTerms, pred, target, weights, indices, downsample, mask)
+
+
+def _total_and_terms(
+    function: type[torch.autograd.Function],
+    pred: Tensor,
+    target: Tensor,
+    weights: Tensor,
+    indices: Sequence[int],
+    downsample: str,
+    mask: Tensor | None,
+) -> tuple[Tensor, Tensor, Tensor | None]:
     check_operands(pred, target, weights, indices, downsample, mask)
     _refuse_derivatives(pred, target)
     weights, indices = weights.to(terms_dtype(pred.dtype)), list(indices)
-    if torch.is_grad_enabled() and pred.requires_grad:
-        total, terms, counts = _WeightedTotal.apply(
-            pred, target, weights, mask, indices, downsample, differentiable_terms
-        )
+    if torch.is_grad_enabled() and pred.requires_grad and not _in_function_transform():
+        total, terms, counts = function.apply(pred, target, weights, mask, indices, downsample)
     else:
-        terms, _, counts = torch.ops.mlr.multi_loss(pred, target, None, indices, downsample, mask)
+        terms, counts = _evaluate(pred, target, indices, downsample, mask)
         total = (terms * weights).sum()
     return total, terms, None if mask is None else counts
 
@@ -287,8 +356,19 @@ def terms_and_counts(
     """Terms [B, n], differentiable in ``pred`` with any upstream gradient, and counts, None without a mask."""
     check_operands(pred, target, None, indices, downsample, mask)
     _refuse_derivatives(pred, target)
-    if torch.is_grad_enabled() and pred.requires_grad:
-        terms, counts = _Terms.apply(pred, target, mask, list(indices), downsample)
+    indices = list(indices)
+    if torch.is_grad_enabled() and pred.requires_grad and not _in_function_transform():
+        terms, counts = _Terms.apply(pred, target, mask, indices, downsample)
     else:
-        terms, _, counts = torch.ops.mlr.multi_loss(pred, target, None, list(indices), downsample, mask)
+        terms, counts = _evaluate(pred, target, indices, downsample, mask)
     return terms, None if mask is None else counts
+
+
+def _evaluate(
+    pred: Tensor, target: Tensor, indices: list[int], downsample: str, mask: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Terms and counts without an autograd function of ours: of the operator, or of the reference in a transform."""
+    if torch.is_grad_enabled() and pred.requires_grad:
+        return reference.masked_losses(pred, target, indices, downsample, mask)
+    terms, _, counts = torch.ops.mlr.multi_loss(pred, target, None, indices, downsample, mask)
+    return terms, counts

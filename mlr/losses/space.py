@@ -7,12 +7,13 @@ Every other part of the project asks this module which losses exist. Kinds and t
 
 from __future__ import annotations
 
-import difflib
 import re
+import warnings
 from collections.abc import Iterable, Iterator
-from functools import cached_property
 
 from mlr.losses.kinds import KIND_TABLE
+from mlr.utils.named import few
+from mlr.utils.suggest import did_you_mean, nearest
 
 #: Names of the kinds in the order of Table 1.
 KINDS: tuple[str, ...] = tuple(kind.name for kind in KIND_TABLE)
@@ -70,7 +71,8 @@ class LossSpace:
     * the name of a loss set of Table 5 (see :data:`TABLE5`), e.g. ``hu`` or ``coarse``.
 
     Args:
-        selection: the selection, or an iterable of names ``kind/scale``.
+        selection: the selection, or an iterable of names ``kind/scale``. The losses are put in the order of Table 1
+            whatever the order of the names: terms and weights follow :attr:`names`.
 
     Attributes:
         selection: the selection as it was given (names joined by ``+``).
@@ -88,13 +90,21 @@ class LossSpace:
     """
 
     def __init__(self, selection: str | Iterable[str] = "all") -> None:
-        self.selection = selection if isinstance(selection, str) else "+".join(selection)
+        parts = [selection] if isinstance(selection, str) else list(selection)
+        self.selection = "+".join(parts)
         self.indices: tuple[int, ...] = tuple(sorted(_select(self.selection)))
+        self.names: tuple[str, ...] = tuple(map(loss_name, self.indices))
+        if len(parts) > 1:
+            self._warn_of_another_order(parts)
 
-    @cached_property
-    def names(self) -> tuple[str, ...]:
-        """Names ``kind/scale`` of the selected losses."""
-        return tuple(map(loss_name, self.indices))
+    def _warn_of_another_order(self, parts: list[str]) -> None:
+        named = [part for part in parts if part in self.names]
+        if named != sorted(named, key=self.names.index):
+            warnings.warn(
+                f"LossSpace puts its losses in the order of Table 1: {few(self.names)}. Terms and weights follow "
+                "LossSpace(...).names, not the order of the list: give weights by name, or the names in this order",
+                stacklevel=3,
+            )
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -160,11 +170,9 @@ def _unknown(part: str, selection: str) -> str:
         near = [f"{kind}/*", f"{kind}/0"]
     else:
         names = [loss_name(i) for i in range(len(KINDS) * SCALES)]
-        near = difflib.get_close_matches(part, [*names, *FAMILIES, *TABLE5], n=4, cutoff=0.5)
-        folded = [n for n in names if n.lower() == part.lower()]
-        near = list(dict.fromkeys([*folded, *near])) or ["all", "depth", "*/3-5", "D/0"]
+        near = nearest(part, [*names, *FAMILIES, *TABLE5], 4, cutoff=0.5) or ["all", "depth", "*/3-5", "D/0"]
     return (
-        f"unknown loss {part!r} in the selection {selection!r}; did you mean {', '.join(near)}? "
+        f"unknown loss {part!r} in the selection {selection!r}{did_you_mean(near)} "
         f"A part is 'all', a family ({', '.join(FAMILIES)}), a set of Table 5 ({', '.join(TABLE5)}) or kind/scale with "
         f"kind one of {' '.join(KINDS)} or '*' and scale 0-{SCALES - 1}, a range such as 3-5, or '*'."
     )

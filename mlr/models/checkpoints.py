@@ -21,7 +21,8 @@ import torch
 from torch import Tensor, nn
 
 from mlr._version import __version__
-from mlr.utils.files import save_complete
+from mlr.utils.files import atomic_save
+from mlr.utils.sizes import parse_size
 
 FORMAT = "mlr-checkpoint"
 FORMAT_VERSION = 1
@@ -29,6 +30,9 @@ FORMAT_VERSION = 1
 #: Mean and standard deviation of ImageNet's RGB values, which the authors' program subtracts for every encoder.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+
+#: Longest side in pixels that a network was ever trained at, and more: a damaged file may say anything.
+LARGEST_SIDE = 16_384
 
 #: Size the authors train and predict at.
 AUTHORS_SIZE = "288x384"
@@ -62,7 +66,7 @@ class Checkpoint:
         size = self.config.get("size")
         if size is None:
             return None
-        height, width = size.lower().split("x") if isinstance(size, str) else size
+        height, width = parse_size(size) if isinstance(size, str) else size
         return int(height), int(width)
 
 
@@ -105,7 +109,7 @@ def save_checkpoint(
         "versions": _versions(),
         "metrics": _plain(dict(metrics or {}), "metrics"),
     }
-    save_complete(content, path)
+    atomic_save(content, path)
     return path
 
 
@@ -125,14 +129,13 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     content = _read(path)
     if isinstance(content, Mapping) and content.get("format") == FORMAT:
         version = content.get("version")
-        if not isinstance(version, int) or not 1 <= version <= FORMAT_VERSION:
+        if type(version) is not int or not 1 <= version <= FORMAT_VERSION:
             raise CheckpointError(
                 f"{path} is a checkpoint of format version {version!r}; this is mlr {__version__}, which reads up to "
                 f"{FORMAT_VERSION}: update mlr"
             )
-        missing = [key for key in ("model", "config") if not isinstance(content.get(key), Mapping)]
-        if missing:
-            raise CheckpointError(f"{path} is a damaged checkpoint: it lacks {', '.join(missing)}")
+        if why := _why_damaged(content):
+            raise CheckpointError(f"{path} is a damaged checkpoint: {why}")
         return Checkpoint(
             dict(content["model"]),
             dict(content["config"]),
@@ -151,6 +154,51 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         f"{path} is neither an mlr checkpoint nor the authors' network (conv_d32, up1 to up5, conv3, PNASNet encoder); "
         f"it holds {_first(state)}. Backbone weights alone go to DepthModel(pretrained={str(path)!r})"
     )
+
+
+def _why_damaged(content: Mapping[str, Any]) -> str | None:
+    """What of a checkpoint of ours has a type or size that none has; None if nothing."""
+    kinds: dict[str, type | tuple[type, ...]] = {"model": Tensor, "versions": str, "metrics": (int, float)}
+    for part in ("model", "config", "versions", "metrics"):
+        values = content.get(part, None if part in ("model", "config") else {})
+        if not isinstance(values, Mapping):
+            return f"it lacks {part}"
+        for name, value in values.items():
+            if not isinstance(name, str) or (part in kinds and not isinstance(value, kinds[part])):
+                return f"{part} holds {name!r}: {type(value).__name__}"
+    if why := _why_absurd(content["model"]):
+        return why
+    config = content["config"]
+    network = config.get("model")
+    if not isinstance(network, Mapping):
+        return None  # DepthModel says what is missing
+    first = content["model"].get("conv_d32.weight")
+    channels = network.get("decoder_channels")
+    if channels is not None and (type(channels) is not int or first is None or first.shape[:1] != (channels,)):
+        held = "no such layer" if first is None else f"{first.shape[0] if first.ndim else 0}"
+        return f"decoder_channels is {channels!r}, and its decoder starts with {held}"
+    for name, size in (("config.model.image_size", network.get("image_size")), ("config.size", config.get("size"))):
+        if size is not None and not _is_size(size):
+            return f"{name} is {size!r}, not a height and a width in pixels"
+    return None
+
+
+def _why_absurd(state: Mapping[str, Tensor]) -> str | None:
+    """A tensor that takes less room in the file than in memory: a few bytes can stand for terabytes."""
+    for name, tensor in state.items():
+        if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_complex():
+            return f"{name} is no plain tensor of numbers"
+        if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+            return f"{name} repeats its numbers to {list(tensor.shape)}"
+    return None
+
+
+def _is_size(size: Any) -> bool:
+    try:
+        sides = parse_size(size) if isinstance(size, str) else tuple(size)
+    except (TypeError, ValueError):
+        return False
+    return len(sides) == 2 and all(type(side) is int and 1 <= side <= LARGEST_SIDE for side in sides)
 
 
 def _authors(state: dict[str, Tensor]) -> Checkpoint:
@@ -183,7 +231,7 @@ def checkpoint_file(source: str | Path) -> Path:
 
 
 def load_exactly(model: nn.Module, state: Mapping[str, Tensor], path: str | Path) -> None:
-    """Load a state dict whose names and shapes must all agree; what differs is listed in the error."""
+    """Load a state dict whose names, shapes and kinds of numbers must agree; what differs is listed in the error."""
     own = model.state_dict()
     differences = [f"missing: {_first(own.keys() - state.keys())}"] * bool(own.keys() - state.keys())
     differences += [f"not in the network: {_first(state.keys() - own.keys())}"] * bool(state.keys() - own.keys())
@@ -193,6 +241,12 @@ def load_exactly(model: nn.Module, state: Mapping[str, Tensor], path: str | Path
         if own[key].shape != state[key].shape
     ]
     differences += [f"other shape: {_first(shapes)}"] * bool(shapes)
+    types = [
+        f"{key} {state[key].dtype} instead of {own[key].dtype}"
+        for key in sorted(own.keys() & state.keys())
+        if own[key].is_floating_point() != state[key].is_floating_point()
+    ]
+    differences += [f"other type: {_first(types)}"] * bool(types)
     if differences:
         raise CheckpointError(f"{path} does not fit the network; " + "; ".join(differences))
     model.load_state_dict(dict(state), strict=True)
@@ -230,10 +284,16 @@ def _state_dict(content: Any, path: str | Path) -> dict[str, Tensor]:
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
             content = content[wrapper]
             break
-    if not isinstance(content, Mapping) or not content or not all(isinstance(v, Tensor) for v in content.values()):
+    if (
+        not isinstance(content, Mapping)
+        or not content
+        or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in content.items())
+    ):
         raise CheckpointError(
             f"{path} holds no state dict (a mapping of names to tensors), but {type(content).__name__}"
         )
+    if why := _why_absurd(content):
+        raise CheckpointError(f"{path} is damaged: {why}")
     return {re.sub(r"^module\.", "", key): value for key, value in content.items()}
 
 

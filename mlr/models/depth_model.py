@@ -14,13 +14,12 @@ from torch import Tensor, nn
 
 from mlr.models.checkpoints import Checkpoint, CheckpointError, checkpoint_file, load_checkpoint, load_exactly
 from mlr.models.encoder import build_encoder, check_backbone, encode, pretrained_config
-from mlr.models.pretrained import Weights, WeightsNotFoundError, file_weights, find_weights
+from mlr.models.inference import infer
+from mlr.models.pretrained import PretrainedWeights, WeightsNotFoundError, file_weights, find_pretrained_weights
+from mlr.utils.sizes import MIN_SIDE
 
 #: Mean depth of NYUv2 in metres: where an untrained network starts.
 INITIAL_DEPTH = 2.84
-
-#: Shortest side of an image in pixels: one pixel of the encoder's map.
-MIN_SIDE = 32
 
 
 class UpBlock(nn.Module):
@@ -59,6 +58,7 @@ class DepthModel(nn.Module):
         config: keyword arguments that build this network again (without its weights).
         weights_source: one line for the run's record: where the encoder's weights came from.
         pixel_mean, pixel_std: normalisation of the input, from the backbone's own configuration.
+        trained_size: (height, width) that a checkpoint was trained at, where :meth:`infer` works; None if it is new.
 
     Raises:
         ValueError: unknown backbone (the nearest names are listed), or channels that cannot be halved often enough.
@@ -95,6 +95,7 @@ class DepthModel(nn.Module):
                 stacklevel=2,
             )
 
+        self.trained_size: tuple[int, int] | None = None
         self.config: dict[str, Any] = {"backbone": backbone, "decoder_channels": decoder_channels}
         if size:
             self.config["image_size"] = list(size)
@@ -155,6 +156,38 @@ class DepthModel(nn.Module):
             depth = F.interpolate(depth, size=padded, mode="bilinear", align_corners=True)
         return depth[..., :height, :width]
 
+    @torch.no_grad()
+    def infer(self, images: Any, size: tuple[int, int] | None = None, flip: bool = False) -> Any:
+        """Depth of images of any kind and size, at their own size, in evaluation mode and without gradient.
+
+        The network sees the images antialiased bilinear at one size, as in training; the depth is brought back
+        bilinearly. It is not clamped.
+
+        Args:
+            images: a batch [B, 3, H, W]; or one image: a tensor [3, H, W], an array [H, W, 3] or a Pillow image; or a
+                list of images of any sizes. Bytes, or floats in [0, 1].
+            size: (height, width) that the network sees; by default ``trained_size``, or else the images' own.
+            flip: average with the depth of the mirrored image.
+
+        Returns:
+            Depth in metres, float32, where the images are: [B, 1, H, W] of a batch, [1, H, W] of one image, a list of
+            those of a list.
+
+        Raises:
+            TypeError, ValueError: the images are of another type, shape or range.
+
+        Example:
+            >>> DepthModel("resnet18", 64, pretrained=False).infer(torch.rand(3, 60, 80), size=(64, 96)).shape
+            torch.Size([1, 60, 80])
+        """
+        modes = {module: module.training for module in self.modules()}
+        self.eval()
+        try:
+            return infer(self, images, size or self.trained_size, flip, self.pixel_mean.device)
+        finally:
+            for module, training in modes.items():
+                module.training = training
+
     def _decode(self, features: Tensor) -> Tensor:
         x = self.conv_d32(features)
         for block in range(1, self.blocks + 1):
@@ -185,16 +218,21 @@ class DepthModel(nn.Module):
 
     @classmethod
     def _restored(cls, checkpoint: Checkpoint, path: str | Path) -> DepthModel:
-        config = dict(checkpoint.config.get("model") or {})
+        config = checkpoint.config.get("model")
+        config = dict(config) if isinstance(config, dict) else {}
         if "backbone" not in config:
             raise CheckpointError(f"{path} does not say which network it holds: its config has no model.backbone")
         if unknown := config.keys() - {"backbone", "decoder_channels", "image_size"}:
             raise CheckpointError(f"{path} asks for options this network does not have: {', '.join(sorted(unknown))}")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the user of a trained network chose its size when training it
-            model = cls(**config, pretrained=False)
+            try:
+                model = cls(**config, pretrained=False)
+            except (ValueError, TypeError, RuntimeError, AssertionError) as error:
+                raise CheckpointError(f"{path} describes a network that cannot be built: {error}") from error
         load_exactly(model, checkpoint.model, path)
         model.weights_source = f"checkpoint: {path}"
+        model.trained_size = checkpoint.size
         return model.eval()
 
 
@@ -213,6 +251,10 @@ class TrainedModel(NamedTuple):
     checkpoint: Checkpoint
     device: torch.device
 
+    def infer(self, images: Any, size: tuple[int, int] | None = None, flip: bool = False) -> Any:
+        """Depth of images at their own size, see :meth:`DepthModel.infer`."""
+        return self.model.infer(images, size, flip)
+
 
 def open_model(source: str | Path, device: str = "auto") -> TrainedModel:
     """Open a trained network for use.
@@ -225,10 +267,15 @@ def open_model(source: str | Path, device: str = "auto") -> TrainedModel:
         FileNotFoundError: there is no checkpoint of that name.
         CheckpointError: the file is foreign or damaged.
         ValueError: there is no such device.
+
+    Example:
+        >>> depth = open_model("runs/mine").infer(Image.open("photo.jpg"))  # doctest: +SKIP
     """
     place, path = choose_device(device), checkpoint_file(source)
     checkpoint = load_checkpoint(path)
-    return TrainedModel(DepthModel._restored(checkpoint, path).to(place), path, checkpoint, place)
+    model = DepthModel._restored(checkpoint, path).to(place)
+    model = model.to(memory_format=torch.channels_last)  # convolutions on CPUs and tensor cores are faster by far
+    return TrainedModel(model, path, checkpoint, place)
 
 
 def choose_device(name: str) -> torch.device:
@@ -248,12 +295,12 @@ def choose_device(name: str) -> torch.device:
     return torch.device("cpu")
 
 
-def _choose_weights(name: str, backbone: str, pretrained: bool | str | Path) -> tuple[Weights | None, str]:
+def _choose_weights(name: str, backbone: str, pretrained: bool | str | Path) -> tuple[PretrainedWeights | None, str]:
     if pretrained is False:
         return None, "random: pretrained=False"
     if pretrained is True or pretrained == "auto":
         try:
-            weights = find_weights(name)
+            weights = find_pretrained_weights(name)
         except WeightsNotFoundError as error:
             if pretrained is True:
                 raise WeightsNotFoundError(

@@ -8,7 +8,6 @@ device, where shapes cost nothing, so no table of names has to be kept.
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -19,6 +18,8 @@ import torch
 from timm.models import PretrainedCfg
 from timm.models.pnasnet import Cell, PNASNet5Large
 from torch import Tensor, nn
+
+from mlr.utils.suggest import did_you_mean, nearest
 
 #: Networks under the paper's names that timm does not have under that name.
 PAPER_NAMES = {"pnasnet": "pnasnet5large"}
@@ -39,7 +40,7 @@ class Layout:
         stride: pixels of the image per pixel of the feature map.
         step: sides of the image must be multiples of this.
         fixed_size: the only (height, width) the backbone accepts; None = any multiple of ``step``.
-        tap: which of timm's methods gives the map: "features" ([B, C, h, w]), "features-last" ([B, h, w, C]), or
+        output: which of timm's methods gives the map: "features" ([B, C, h, w]), "features-last" ([B, h, w, C]), or
             "intermediates" (tokens put back on the grid by timm, normalised; "-raw": not normalised).
     """
 
@@ -47,7 +48,7 @@ class Layout:
     stride: int
     step: int
     fixed_size: tuple[int, int] | None
-    tap: str
+    output: str
 
 
 def check_backbone(name: str) -> str:
@@ -73,10 +74,8 @@ def check_backbone(name: str) -> str:
         return PAPER_NAMES[name]
     architecture, _, tag = name.partition(".")
     if not timm.is_model(architecture):
-        known = [*PAPER_NAMES, *timm.list_models()]
-        near = difflib.get_close_matches(architecture.lower(), known, n=5, cutoff=0.5)
-        hint = f"did you mean {', '.join(near)}?" if near else "see timm.list_models() for the names"
-        raise ValueError(f"unknown backbone {name!r}: {hint}")
+        near = nearest(architecture.lower(), [*PAPER_NAMES, *timm.list_models()], 5, cutoff=0.5)
+        raise ValueError(f"unknown backbone {name!r}{did_you_mean(near)} timm.list_models() has all names")
     if tag:
         tags = [full.partition(".")[2] for full in timm.list_pretrained(f"{architecture}.*")]
         if tag not in tags:
@@ -117,23 +116,23 @@ def build_encoder(
             _strict(lambda: encoder.load_state_dict(state), name)
         return encoder, Layout(4320, 32, 32, None, "features")
 
-    skeleton, options, layout = _explore(name, image_size)
+    meta_model, options, layout = _probe(name, image_size)
     if state_dict is None:
         encoder = timm.create_model(name, **options)
     else:
-        state = _with_classifier(dict(state_dict), skeleton)
+        state = _with_classifier(dict(state_dict), meta_model)
         encoder = _strict(
             lambda: timm.create_model(name, pretrained=True, pretrained_cfg_overlay={"state_dict": state}, **options),
             name,
             resized="img_size" in options,
         )
-    _prune(encoder, *_unused(skeleton, layout))
+    _prune(encoder, *_unused(meta_model, layout))
     return encoder, layout
 
 
 def encode(encoder: nn.Module, layout: Layout, image: Tensor) -> Tensor:
     """Features [B, channels, h, w] of images whose size the layout accepts."""
-    return _tap(encoder, layout.tap, image)
+    return _features(encoder, layout.output, image)
 
 
 def authors_pnasnet() -> nn.Module:
@@ -152,32 +151,32 @@ def authors_pnasnet() -> nn.Module:
 # --- finding out ------------------------------------------------------------------------------------------------------
 
 
-def _tap(encoder: nn.Module, tap: str, image: Tensor) -> Tensor:
-    if tap.startswith("intermediates"):
-        options = {"norm": True} if tap == "intermediates" else {}
+def _features(encoder: nn.Module, output: str, image: Tensor) -> Tensor:
+    if output.startswith("intermediates"):
+        options = {"norm": True} if output == "intermediates" else {}
         maps = encoder.forward_intermediates(  # type: ignore[operator]
             image, indices=1, output_fmt="NCHW", intermediates_only=True, **options
         )
         return maps[-1]
     features = encoder.forward_features(image)  # type: ignore[operator]
-    return features.permute(0, 3, 1, 2) if tap == "features-last" else features
+    return features.permute(0, 3, 1, 2) if output == "features-last" else features
 
 
-def _explore(name: str, image_size: tuple[int, int] | None) -> tuple[nn.Module, dict[str, Any], Layout]:
+def _probe(name: str, image_size: tuple[int, int] | None) -> tuple[nn.Module, dict[str, Any], Layout]:
     """The backbone on the meta device, the options that free its size, and its layout with them."""
     sized: list[dict[str, Any]] = [{"img_size": image_size}] if image_size else []
     found, reasons = [], []
     for options in (*FREE_SIZE, *sized, {}):
         try:
             with torch.device("meta"):
-                skeleton = timm.create_model(name, **options).eval()
-            layout = _layout(skeleton, image_size or pretrained_config(name).input_size[1:])
+                meta_model = timm.create_model(name, **options).eval()
+            layout = _layout(meta_model, image_size or pretrained_config(name).input_size[1:])
         except Exception as error:  # each backbone refuses an option or a size in its own way
             reasons.append(str(error))
             continue
         if layout.fixed_size is None:
-            return skeleton, options, layout
-        found.append((skeleton, options, layout))
+            return meta_model, options, layout
+        found.append((meta_model, options, layout))
     if found:
         # built for the size asked for, if it can be
         return next((entry for entry in found if entry[1] in sized), found[-1])
@@ -187,47 +186,47 @@ def _explore(name: str, image_size: tuple[int, int] | None) -> tuple[nn.Module, 
     )
 
 
-def _layout(skeleton: nn.Module, size: tuple[int, ...]) -> Layout:
+def _layout(meta_model: nn.Module, size: tuple[int, ...]) -> Layout:
     """Run a backbone on the meta device at several sizes, or at ``size`` where it takes one only."""
     refusals: list[str] = []
 
-    def run(tap: str, height: int, width: int) -> torch.Size | None:
+    def run(output: str, height: int, width: int) -> torch.Size | None:
         try:
-            shape = _tap(skeleton, tap, torch.zeros(1, 3, height, width, device="meta")).shape
+            shape = _features(meta_model, output, torch.zeros(1, 3, height, width, device="meta")).shape
         except Exception as error:  # each backbone refuses a size in its own way
             refusals.append(str(error))
             return None
         # a map lies like its image, borders apart; anything else is tokens or channels taken for a side
         return shape if len(shape) == 4 and 0.5 < shape[3] * height / (shape[2] * width) < 2 else None
 
-    last = "features-last" if getattr(skeleton, "output_fmt", "NCHW") == "NHWC" else "features"
-    taps = (last, "intermediates", "intermediates-raw")
+    last = "features-last" if getattr(meta_model, "output_fmt", "NCHW") == "NHWC" else "features"
+    outputs = (last, "intermediates", "intermediates-raw")
     with torch.no_grad():
-        for tap in taps:
+        for output in outputs:
             # 448 = 14 * 32 = 16 * 28 divides by every patch size in use
-            small, large = run(tap, 224, 448), run(tap, 448, 896)
+            small, large = run(output, 224, 448), run(output, 448, 896)
             if small and large:
                 stride = round(448 / (large[-1] - small[-1]))
                 for step in (stride, 2 * stride, 4 * stride):
                     few = math.ceil(32 / step)
-                    if run(tap, few * step, few * step) and run(tap, few * step, (few + 1) * step):
-                        return Layout(small[1], stride, step, None, tap)
+                    if run(output, few * step, few * step) and run(output, few * step, (few + 1) * step):
+                        return Layout(small[1], stride, step, None, output)
         height, width = size
-        for tap in taps:
-            shape = run(tap, height, width)
+        for output in outputs:
+            shape = run(output, height, width)
             if shape:
-                return Layout(shape[1], round(height / shape[-2]), 1, (height, width), tap)
+                return Layout(shape[1], round(height / shape[-2]), 1, (height, width), output)
     raise ValueError(f"at {height} x {width} pixels: {refusals[-1] if refusals else 'it returns something else'}")
 
 
-def _unused(skeleton: nn.Module, layout: Layout) -> tuple[set[str], set[str]]:
+def _unused(meta_model: nn.Module, layout: Layout) -> tuple[set[str], set[str]]:
     """Names of the parameters that the features do not depend on, and of the modules that run nevertheless."""
     running: set[str] = set()
-    for name, module in skeleton.named_modules():
+    for name, module in meta_model.named_modules():
         module.register_forward_pre_hook(lambda *_, name=name: running.add(name))
     height, width = layout.fixed_size or (224, 448)
     with torch.enable_grad():
-        features = encode(skeleton, layout, torch.zeros(1, 3, height, width, device="meta"))
+        features = encode(meta_model, layout, torch.zeros(1, 3, height, width, device="meta"))
     used: set[int] = set()
     seen, waiting = set(), [features.grad_fn]
     while waiting:
@@ -238,7 +237,7 @@ def _unused(skeleton: nn.Module, layout: Layout) -> tuple[set[str], set[str]]:
         if hasattr(node, "variable"):
             used.add(id(node.variable))
         waiting.extend(following for following, _ in node.next_functions)
-    return {name for name, parameter in skeleton.named_parameters() if id(parameter) not in used}, running
+    return {name for name, parameter in meta_model.named_parameters() if id(parameter) not in used}, running
 
 
 def _prune(module: nn.Module, unused: set[str], running: set[str], prefix: str = "") -> None:
@@ -260,15 +259,15 @@ def _prune(module: nn.Module, unused: set[str], running: set[str], prefix: str =
 # --- weights ----------------------------------------------------------------------------------------------------------
 
 
-def _with_classifier(state: dict[str, Tensor], skeleton: nn.Module) -> dict[str, Tensor]:
+def _with_classifier(state: dict[str, Tensor], meta_model: nn.Module) -> dict[str, Tensor]:
     """Give the state dict a classifier of the expected shape: files come without one, or with one for other classes.
 
     The classifier is pruned afterwards; with it in place every other name can be checked strictly.
     """
-    config: dict[str, Any] = skeleton.pretrained_cfg  # type: ignore[assignment]
+    config: dict[str, Any] = meta_model.pretrained_cfg  # type: ignore[assignment]
     classifiers = config.get("classifier") or ()
     classifiers = (classifiers,) if isinstance(classifiers, str) else classifiers
-    for name, tensor in skeleton.state_dict().items():
+    for name, tensor in meta_model.state_dict().items():
         if name.rpartition(".")[0] in classifiers:
             shape = [tensor.shape[0] + (config.get("label_offset") or 0), *tensor.shape[1:]]
             if name not in state or list(state[name].shape) != shape:

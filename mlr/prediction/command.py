@@ -8,43 +8,51 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from mlr.data.chosen import ChosenData
+from mlr.data.datasets.base import DepthDataset
+from mlr.data.datasets.registry import check_root, open_dataset
 from mlr.data.depth_files import DataError
-from mlr.data.tools.prepare import parse_size
-from mlr.models.depth_model import MIN_SIDE, TrainedModel, open_model
+from mlr.models.depth_model import TrainedModel, open_model
 from mlr.prediction.inference import predict_pictures
-from mlr.prediction.inputs import Input, Picture, find_inputs, read_pictures
+from mlr.prediction.inputs import Input, Picture, find_inputs, frame_inputs, read_pictures
 from mlr.prediction.outputs import Outputs, parse_formats
 from mlr.prediction.point_cloud import Intrinsics
 from mlr.prediction.video import count_frames, require_av
+from mlr.utils.console import plain
+from mlr.utils.sizes import MIN_SIDE, parse_size
 
 
 def predict(
     checkpoint: Path,
-    inputs: list[str],
     out: Path,
+    inputs: list[str] = [],  # noqa: B006 - never changed; the command line shows it
     format: str = "png",
     size: str | None = None,
     batch_size: int = 8,
     flip: bool = False,
     intrinsics: str | None = None,
     max_depth: float | None = None,
+    data: str | None = None,
+    root: Path | None = None,
+    data_options: str | None = None,
+    depth_unit: str | None = None,
+    split: Literal["train", "val", "all"] = "val",
     device: Literal["auto", "cpu", "gpu"] = "auto",
     quiet: bool = False,
 ) -> int:
-    """Predict the depth of images, folders of images and videos.
+    """Predict the depth of images, folders of images and videos, or of the frames of a data set.
 
-    Files that cannot be read are named, counted and left out. Nothing is overwritten. docs/prediction.md describes the
-    files that are written.
+    Without inputs, the frames are those of --data, or of the run's own data. Files that cannot be read are named,
+    counted and left out. Nothing is overwritten. docs/prediction.md describes the files that are written.
 
     Args:
         checkpoint: a network: best.pt or last.pt of a run, the run's folder (its best.pt), the authors' PNAS_model.pth.
+        out: folder for the depth files.
         inputs: images, videos, folders of them (with their sub-folders, which are kept), or patterns in quotes such as
             "shots/*/rgb.png".
-        out: folder for the depth files.
         format: one or several of png (16-bit millimetres), npy (float32 metres), color (a picture with a scale), ply
             (coloured points); several get a folder each.
         size: HxW in pixels that the network sees; by default the size that it was trained at. Depth always has the
@@ -53,6 +61,11 @@ def predict(
         flip: average with the prediction of the mirrored image.
         intrinsics: fx,fy,cx,cy of the camera in pixels of the images, for ply.
         max_depth: metres at the end of the scale of color, which then begins at 0; by default each picture's own range.
+        data: a data set whose frames are predicted, by its name in training.
+        root: folder or file of the data set.
+        data_options: options of the data set, e.g. "list_file=mine.txt".
+        depth_unit: unit of integer depth files of "folder".
+        split: frames of the data set: "train", "val" (validation or test frames) or "all".
         device: "auto", "cpu" or "gpu".
         quiet: no progress; only what went wrong.
 
@@ -65,26 +78,46 @@ def predict(
         ImportError: videos need an extra package.
     """
     outputs = Outputs(Path(out), *_output_settings(format, max_depth, intrinsics))
-    given = parse_size(size)
-    if given is not None and min(given) < MIN_SIDE:
-        raise ValueError(f"--size must be at least {MIN_SIDE}x{MIN_SIDE}, got {size}")
+    given = None if size is None else parse_size(size, MIN_SIDE)
     if batch_size < 1:
         raise ValueError(f"--batch-size must be at least 1, got {batch_size}")
-    files, ignored = find_inputs(inputs, outputs.folder)
+    chosen = ChosenData(data, None if root is None else str(root), data_options, depth_unit)
+    if inputs and chosen != ChosenData():
+        raise ValueError("--data, --root, --data-options and --depth-unit are for frames of a data set: name no files")
+    unread: list[str] = []
+    files, ignored = find_inputs(inputs, outputs.folder, unread) if inputs else ([], 0)
     if any(file.is_video for file in files):
         require_av()
     network = open_model(checkpoint, device)
+    console = Console(stderr=True)
+    if not inputs:
+        files = frame_inputs(_open_data(chosen, network, split, Console(stderr=True, quiet=quiet)))
     outputs.require_free(files)
 
-    console = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
     size_used = given or network.checkpoint.size
     if not quiet:
-        console.print(_description(network, size_used, flip))
-        if ignored:
-            console.print(f"{ignored} files are neither images nor videos and are left alone", style="dim")
+        plain(console, _description(network, size_used, flip))
+        if ignored > len(unread):
+            plain(console, f"{ignored - len(unread)} files are neither images nor videos and are left alone", "dim")
+        for line in unread[:20]:
+            plain(console, f"left out: {line}", "yellow")
     done, broken = _run(network, files, outputs, size_used, batch_size, flip, Console(stderr=True, quiet=quiet))
     _report(console, outputs, done, broken, quiet)
     return 1 if broken else 0
+
+
+def _open_data(chosen: ChosenData, network: TrainedModel, split: str, console: Console) -> DepthDataset:
+    """The frames that the flags, and for the rest the network's run, choose."""
+    chosen, taken = chosen.completed_by(network.checkpoint.config, network.path)
+    if taken:
+        plain(console, f"as in the run: {taken}")
+    unit = {"unit": chosen.validate().depth_unit} if chosen.takes_unit else {}
+    check_root(chosen.name, chosen.root)
+    dataset = open_dataset(chosen.name, chosen.root, split, **chosen.options, **unit)
+    plain(console, f"frames    {dataset!r}, {split}")
+    if note := dataset.note():
+        plain(console, note, "yellow")
+    return dataset
 
 
 def _output_settings(
@@ -128,13 +161,12 @@ def _run(
             except DataError as error:
                 broken.append(str(error))
 
-    model = network.model.to(memory_format=torch.channels_last)
     counts = [count_frames(file.path) if file.is_video else 1 for file in files]
     total = None if None in counts else sum(filter(None, counts))
     columns = (TextColumn("predicting"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as progress:
         bar = progress.add_task("", total=total)
-        for picture, depth in predict_pictures(model, readable(), size, batch_size, flip):
+        for picture, depth in predict_pictures(network.model, readable(), size, batch_size, flip):
             try:
                 outputs.save(picture, depth)
                 done += 1
@@ -146,15 +178,15 @@ def _run(
 
 def _report(console: Console, outputs: Outputs, done: int, broken: list[str], quiet: bool) -> None:
     if not quiet:
-        console.print(f"predictions: {done} in {outputs.folder} ({', '.join(outputs.formats)})")
+        plain(console, f"predictions: {done} in {outputs.folder} ({', '.join(outputs.formats)})")
     for names, what in (
         (outputs.negative, "pictures have depth below 0, written as 0"),
         (outputs.saturated, "pictures have depth beyond 65.535 m, the most a depth PNG holds, written as that: "
                             "--format npy has no limit"),
     ):  # fmt: skip
         if names:
-            console.print(f"{len(names)} {what} ({names[0]}{', ...' if len(names) > 1 else ''})", style="yellow")
+            plain(console, f"{len(names)} {what} ({names[0]}{', ...' if len(names) > 1 else ''})", "yellow")
     for line in broken[:20]:
-        console.print(f"left out: {line}", style="red")
+        plain(console, f"left out: {line}", "red")
     if broken:
-        console.print(f"{len(broken)} files or frames are broken and were left out", style="red")
+        plain(console, f"{len(broken)} files or frames are broken and were left out", "red")

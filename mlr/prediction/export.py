@@ -15,10 +15,10 @@ from rich.console import Console
 from torch import Tensor
 
 from mlr._version import __version__
-from mlr.data.tools.prepare import parse_size
-from mlr.models.depth_model import MIN_SIDE, DepthModel, TrainedModel, open_model
-from mlr.utils.files import complete_file
-from mlr.utils.optional import require
+from mlr.models.depth_model import DepthModel, TrainedModel, open_model
+from mlr.utils.files import atomic_write
+from mlr.utils.optional import import_or_explain
+from mlr.utils.sizes import MIN_SIDE, parse_size
 
 #: Largest difference of the exported network's depth from PyTorch's, as a share of the range of the depth (so that a
 #: network that sees nothing in the image does not pass) and of its size (rounding of float32).
@@ -70,7 +70,7 @@ def export(
         raise ValueError(f"--opset is for ONNX; {out} is torch.export's format")
     if out.suffix == ".onnx":
         for module in ("onnx", "onnxscript", "onnxruntime"):
-            require(module, "export", "ONNX files")
+            import_or_explain(module, "export", "ONNX files")
     network = open_model(checkpoint, "cpu")
     height, width = _input_size(network, size)
 
@@ -80,7 +80,7 @@ def export(
     described = ", ".join(f"{name} {value}" for name, value in metadata.items())
     console.print(f"exporting {network.path}: {described}")
     write, load = (_write_onnx, _load_onnx) if out.suffix == ".onnx" else (_write_pt2, _load_pt2)
-    with complete_file(out) as partial:
+    with atomic_write(out) as partial:
         example = torch.rand(2 if dynamic_batch else 1, 3, height, width)
         shapes = ({0: torch.export.Dim("batch")},) if dynamic_batch else None
         try:
@@ -138,11 +138,9 @@ def compare(model: Runner, exported: Runner, size: tuple[int, int], batches: tup
 
 
 def _input_size(network: TrainedModel, text: str | None) -> tuple[int, int]:
-    size = parse_size(text) or network.checkpoint.size
+    size = network.checkpoint.size if text is None else parse_size(text, MIN_SIDE)
     if size is None:
         raise ValueError(f"{network.path} does not say at which size the network was trained: give --size HxW")
-    if min(size) < MIN_SIDE:
-        raise ValueError(f"--size must be at least {MIN_SIDE}x{MIN_SIDE}, got {text}")
     return size
 
 

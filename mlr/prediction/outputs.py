@@ -15,7 +15,7 @@ from mlr.data.depth_files import DataError
 from mlr.prediction.inputs import Input, Picture
 from mlr.prediction.point_cloud import Intrinsics, write_ply
 from mlr.prediction.writers import PNG_LIMIT, write_colour, write_npy, write_png
-from mlr.utils.files import complete_file
+from mlr.utils.files import atomic_write
 
 #: Formats and the ends of their files' names.
 FORMATS = {"png": ".png", "npy": ".npy", "color": ".png", "ply": ".ply"}
@@ -127,7 +127,7 @@ class Outputs:
         for form in self.formats:
             path = self.path(picture.name, form)
             path.parent.mkdir(parents=True, exist_ok=True)
-            with complete_file(path) as place, place.open("wb") as file:
+            with atomic_write(path) as place, place.open("wb") as file:
                 self._write(form, file, depth, picture.image)
 
     def _check_camera(self, picture: Picture) -> None:

@@ -10,7 +10,7 @@ from types import ModuleType
 import numpy as np
 
 from mlr.data.depth_files import DataError
-from mlr.utils.optional import require
+from mlr.utils.optional import import_or_explain
 
 VIDEO_SUFFIXES = (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".mpg", ".mpeg")
 
@@ -21,7 +21,7 @@ def require_av() -> ModuleType:
     Raises:
         ImportError: it is not installed; the message says how to install it.
     """
-    return require("av", "video", "videos")
+    return import_or_explain("av", "video", "videos")
 
 
 def read_video(path: Path) -> Iterator[np.ndarray]:

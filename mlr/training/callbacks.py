@@ -3,22 +3,23 @@
 
 from __future__ import annotations
 
-import csv
 import time
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as L
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 
 from mlr.balancing import RebalanceRecord
 from mlr.models.checkpoints import save_checkpoint
-from mlr.utils.files import save_complete
+from mlr.training.tables import BALANCING, Table, read_balancing, read_metrics
+from mlr.utils.console import plain
+from mlr.utils.files import atomic_save
 
 
 class RebalanceListener(Callback):
@@ -35,31 +36,27 @@ class BalancingLog(RebalanceListener):
         file: the table; one row a period and loss.
     """
 
-    COLUMNS = ("period", "step", "epoch", "lambda", "term", "mean", "weight", "contribution", "clipped", "held")
-
     def __init__(self, file: Path) -> None:
-        self.file = file
+        self.table = Table(file, BALANCING)
 
     @rank_zero_only
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Start the table, or cut it back to the state that training continues from."""
-        rows = [r for r in read_balancing(self.file) if int(r["step"]) <= trainer.global_step]
-        with self.file.open("w", newline="") as out:
-            writer = csv.DictWriter(out, self.COLUMNS)
-            writer.writeheader()
-            writer.writerows(rows)
+        self.table.start(r for r in read_balancing(self.table.file) if int(r["step"]) <= trainer.global_step)
 
     @rank_zero_only
     def on_rebalance(self, trainer: L.Trainer, record: RebalanceRecord) -> None:
         """Append a period."""
         losses = list(zip(record.names, record.means, record.weights, record.contributions, strict=True))
-        with self.file.open("a", newline="") as out:
-            writer = csv.writer(out)
-            for name, *values in losses:
-                flags = int(name in record.clipped), int(name in record.held)
-                writer.writerow(
-                    [record.period, record.step, trainer.current_epoch, record.lam, name, *map(repr, values), *flags]
-                )
+        shared = {
+            "period": record.period, "step": record.step, "epoch": trainer.current_epoch + 1, "lambda": record.lam,
+        }  # fmt: skip
+        self.table.append(
+            shared
+            | {"term": name, "mean": repr(mean), "weight": repr(weight), "contribution": repr(share)}
+            | {"clipped": int(name in record.clipped), "held": int(name in record.held)}
+            for name, mean, weight, share in losses
+        )
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 scalars = {"balancing/lambda": record.lam or 0.0, "balancing/dropped_images": float(record.dropped)}
@@ -68,32 +65,43 @@ class BalancingLog(RebalanceListener):
                 logger.log_metrics(scalars, record.step)
 
 
-def read_balancing(file: Path) -> Iterator[dict[str, str]]:
-    """Rows of a table of :class:`BalancingLog`; none if there is no table."""
-    if file.is_file():
-        with file.open(newline="") as table:
-            yield from csv.DictReader(table)
+class MetricsTable(Callback):
+    """Losses and scores as a CSV table: a row before training (epoch 0), and one after every epoch.
 
+    The row of an epoch is written before its state, so that no epoch of a run that continues lacks its row.
 
-def metrics_logger(folder: Path, steps: int) -> CSVLogger:
-    """Losses and scores as metrics.csv; a continued run keeps the rows of its first ``steps`` steps.
-
-    Lightning's logger starts by deleting the table that it finds.
+    Args:
+        file: the table.
+        metrics: names of the scores.
     """
-    file = folder / "metrics.csv"
-    rows: list[dict[str, str]] = []
-    if file.is_file():
-        with file.open(newline="") as table:
-            rows = [row for row in csv.DictReader(table) if int(row["step"]) < steps]
-    logger = CSVLogger(folder, name="", version="")
-    writer = logger.experiment
-    if rows:
-        writer.metrics_keys = list(rows[0])
-        with file.open("w", newline="") as table:
-            out = csv.DictWriter(table, list(rows[0]))
-            out.writeheader()
-            out.writerows(rows)
-    return logger
+
+    LOSSES = ("train/loss_epoch", "train/equal_loss_epoch", "train/images_without_depth")
+
+    def __init__(self, file: Path, metrics: Sequence[str]) -> None:
+        self.table = Table(file, ("epoch", "step", *self.LOSSES, *(f"val/{name}" for name in metrics)))
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Start the table with the scores before training."""
+        if trainer.state.fn == "validate":
+            if trainer.is_global_zero:
+                self.table.start()
+            self._append(trainer, 0)
+
+    @rank_zero_only
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Cut the table back to the state that training continues from."""
+        rows = [row for row in read_metrics(self.table.file) if int(row["step"]) <= trainer.global_step]
+        self.table.start({name: row.get(name, "") for name in self.table.columns} for row in rows)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Append the epoch."""
+        self._append(trainer, trainer.current_epoch + 1)
+
+    def _append(self, trainer: L.Trainer, epoch: int) -> None:
+        metrics = trainer.callback_metrics  # of all ranks: this may wait for the others
+        if trainer.is_global_zero:
+            values = {name: float(metrics[name]) for name in self.table.columns if name in metrics}
+            self.table.append([{"epoch": epoch, "step": trainer.global_step, **values}])
 
 
 class EpochReport(RebalanceListener):
@@ -103,46 +111,68 @@ class EpochReport(RebalanceListener):
         console: where to print.
     """
 
+    #: Steps before the first estimate of the time left, after one that warms up.
+    FIRST = 5
+
     def __init__(self, console: Console) -> None:
         self.console = console
-        self._start = self._first = 0.0
+        self._start = self._first_step = 0.0
+        self._first = 0
 
-    def _print(self, trainer: L.Trainer, line: str) -> None:
+    def _print(self, trainer: L.Trainer, line: str, style: str = "") -> None:
         # a line printed past a live progress bar would be drawn over
-        console = getattr(trainer.progress_bar_callback, "_console", None) or self.console
-        console.print(line, highlight=False, soft_wrap=True)
+        plain(getattr(trainer.progress_bar_callback, "_console", None) or self.console, line, style)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Start the clock for the estimate of the time left."""
         self._start, self._first = time.monotonic(), trainer.current_epoch
 
     @rank_zero_only
-    def on_rebalance(self, trainer: L.Trainer, record: RebalanceRecord) -> None:
-        """What the rebalancing did."""
-        names = sorted(zip(record.contributions, record.names, strict=True), reverse=True)[:3]
-        # the period that initialises has no lambda, and balancers other than the paper's never have one
-        what = "" if record.lam is None else f"lambda {record.lam:+.1f}, {len(record.clipped)} clipped; "
-        top = ", ".join(f"{name} {100 * share:.1f}%" for share, name in names)
-        notes = f", {record.dropped} images dropped" if record.dropped else ""
-        notes += f", {len(record.held)} losses held" if record.held else ""
-        self._print(
-            trainer,
-            f"  [dim]step {record.step:>6}  period {record.period:>2}: {what}largest shares {top}{notes}[/dim]",
-        )
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any) -> None:
+        """How long the run will take, once a few steps are done."""
+        batch, batches = int(args[-1]), int(trainer.num_training_batches)
+        if trainer.current_epoch != self._first or batch > self.FIRST:
+            return
+        if batch == 0:
+            self._first_step = time.monotonic()
+        elif batch == self.FIRST:
+            step = (time.monotonic() - self._first_step) / batch
+            left = step * (batches * ((trainer.max_epochs or 0) - self._first) - batch - 1)
+            self._print(trainer, f"  {step:.2f} s a step: about {_duration(left)} to go, without validation", "dim")
 
     @rank_zero_only
+    def on_rebalance(self, trainer: L.Trainer, record: RebalanceRecord) -> None:
+        """What the rebalancing did, and why."""
+        count = len(record.names)
+        if record.lam is None:
+            what = f"the {count} losses get equal shares of the total" if record.period == 0 else "new weights"
+        else:
+            towards = "losses that fall fast" if record.lam > 0 else "losses that fall slowly"
+            what = f"lambda {record.lam:+.1f}" + (f", towards {towards}" if record.lam else ", the weights stay")
+            names = sorted(zip(record.contributions, record.names, strict=True), reverse=True)[:3]
+            what += "; largest shares " + ", ".join(f"{name} {100 * share:.1f} %" for share, name in names)
+        notes = f"; {len(record.clipped)} of {count} changes limited" if record.clipped else ""
+        notes += f"; {len(record.held)} losses keep their weight" if record.held else ""
+        notes += f"; {record.dropped} images left out, whose losses are not finite" if record.dropped else ""
+        self._print(trainer, f"  step {record.step:>6}, rebalancing {record.period + 1}: {what}{notes}", "dim")
+
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Loss and scores of the epoch, and how long the rest will take."""
-        m = trainer.callback_metrics
+        m = trainer.callback_metrics  # of all ranks: this may wait for the others
+        if not trainer.is_global_zero:
+            return
         done, total = trainer.current_epoch + 1, trainer.max_epochs or 0
         left = (time.monotonic() - self._start) / max(done - self._first, 1) * (total - done)
         eta = f"  about {_duration(left)} left" if done < total else ""
         self._print(
             trainer,
-            f"epoch {done:>2}/{total}  loss {float(m['train/loss_epoch']):.4f}  "
+            # the total under the weights in force falls and rises with them
+            f"epoch {done:>2}/{total}  mean of the losses {float(m['train/equal_loss_epoch']):.4f}  "
             f"delta1 {float(m['val/delta1']):.3f}  rmse {float(m['val/rmse']):.3f} m  "
-            f"ard {float(m['val/ard']):.3f}{eta}",
+            f"abs_rel {float(m['val/abs_rel']):.3f}{eta}",
         )
+        if unknown := int(m.get("train/images_without_depth", 0)):
+            self._print(trainer, f"  {unknown} images without a known depth were left out")
 
 
 def _duration(seconds: float) -> str:
@@ -170,12 +200,12 @@ class ModelFiles(Callback):
         """Continue to compare with it."""
         self.best = state_dict["best"]
 
-    @rank_zero_only
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Write last.pt, and best.pt if the model is better than any before."""
-        if trainer.state.fn != "fit":
+        metrics = trainer.callback_metrics  # of all ranks: this may wait for the others
+        if trainer.state.fn != "fit" or not trainer.is_global_zero:
             return
-        scores = {name[4:]: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val/")}
+        scores = {name[4:]: float(value) for name, value in metrics.items() if name.startswith("val/")}
         better = scores["delta1"] > self.best
         self.best = max(self.best, scores["delta1"])
         for name in ("last.pt", "best.pt") if better else ("last.pt",):
@@ -199,4 +229,4 @@ class StateFiles(TorchCheckpointIO):
         Raises:
             OSError: it cannot be written; the older one is kept.
         """
-        save_complete(checkpoint, Path(path))
+        atomic_save(checkpoint, Path(path))

@@ -10,32 +10,46 @@ from rich.console import Console
 from rich.table import Table
 
 from mlr.data import DepthData
-from mlr.losses import backend_report
-from mlr.training.settings import TrainingConfig
+from mlr.losses import LossSpace, backend_report
+from mlr.training.settings import TrainingSettings
+from mlr.utils.console import plain
 
 
 def say(console: Console, what: str, text: str) -> None:
     """Print a line of the introduction: a word, and what there is to say about it."""
-    console.print(f"{what:<9} {text}", highlight=False, soft_wrap=True)
+    plain(console, f"{what:<9} {text}")
 
 
-def introduce(console: Console, config: TrainingConfig, data: DepthData) -> None:
-    """Say what is about to happen, and why where it was not asked for."""
+def introduce(console: Console, config: TrainingSettings, data: DepthData) -> None:
+    """Print the run's data, losses and backend; explain defaults that the user did not choose."""
     say(console, "data", data.describe())
     if config.data == "rooms":
-        why = "built-in scenes, because no data set was named: --data nyu --root FOLDER trains on NYU Depth v2"
+        why = "built-in scenes, which need no files: --data nyu --root FOLDER trains on NYU Depth v2"
         say(console, "", f"({why})")
-    say(console, "losses", f"{len(config.space)} of 78 ({config.losses}), {config.balancer}")
+    say(console, "holes", _holes(config, data))
+    say(console, "losses", f"{len(config.space)} of {len(LossSpace())} ({config.losses}), {config.balancer}")
     for line in backend_report().splitlines():
-        say(console, "engine", line)
+        say(console, "backend", line)
+
+
+def _holes(config: TrainingSettings, data: DepthData) -> str:
+    """How depth with holes is treated, and how much of it there is."""
+    if data.datasets["train"].dense:
+        return "none: the depth of every pixel is known"
+    ways = {
+        "mask": "the losses leave the others out",
+        "colorize": "the others are filled along the image",
+        "nearest": "the others take the nearest depth",
+        "error": "a frame with a hole stops the run",
+    }
+    known = f"{100 * data.known_share():.1f} % of the pixels have a known depth"
+    return f"{known}; {ways[config.holes]} (--holes {config.holes})"
 
 
 def score_line(console: Console, what: str, scores: dict[str, float]) -> None:
     """Print three of the scores on a line."""
-    console.print(
-        f"{what:<16} delta1 {scores['delta1']:.3f}  rmse {scores['rmse']:.3f} m  ard {scores['ard']:.3f}",
-        highlight=False,
-    )
+    text = f"{what:<16} delta1 {scores['delta1']:.3f}  rmse {scores['rmse']:.3f} m  abs_rel {scores['abs_rel']:.3f}"
+    plain(console, text)
 
 
 def summary(*columns: dict[str, float]) -> Table:
@@ -54,4 +68,5 @@ def quiet() -> None:
     warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated.*")  # within Lightning
     warnings.filterwarnings("ignore", message=".*Experiment logs directory .* exists and is not empty.*")
     warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")
+    warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")  # a frozen encoder
     warnings.filterwarnings("ignore", message=".*number of training batches.*smaller than the logging interval.*")

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,10 +14,12 @@ matplotlib.use("Agg")  # no window, whatever the machine
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mlr.losses.space import KINDS, SCALES
-from mlr.training.callbacks import read_balancing
+from mlr.models import DepthModel
+from mlr.training.tables import read_balancing, read_metrics
+from mlr.utils.files import atomic_write
 
 #: Near is blue and far is red, as in the paper's Fig. 4.
 DEPTH_COLOURS = "jet"
@@ -30,19 +31,17 @@ UP, DOWN, SAME = "#d62728", "#1f5fd0", "#2ca02c"
 def curves(run: Path) -> Path:
     """Loss of the training and scores of the validation by epoch, from metrics.csv; returns curves.png."""
     series: dict[str, list[tuple[float, float]]] = defaultdict(list)
-    with (run / "metrics.csv").open(newline="") as file:
-        for number, row in enumerate(csv.DictReader(file)):
-            # the first row is the validation before training; one of epoch e describes the network after e + 1 epochs
-            epochs = float(row["epoch"]) + 1 if number else 0.0
-            for name, value in row.items():
-                if value and name not in ("epoch", "step"):
-                    series[name].append((epochs, float(value)))
+    for row in read_metrics(run / "metrics.csv"):
+        for name, value in row.items():
+            if value and name not in ("epoch", "step"):
+                series[name].append((int(row["epoch"]), float(value)))
     panels = {
-        "training loss": {"total": "train/loss_epoch"},
+        # the total under the weights in force falls and rises with them
+        "training loss under equal weights": {"mean of the losses": "train/equal_loss_epoch"},
         "accuracy (higher is better)": {f"delta_{k}": f"val/delta{k}" for k in (1, 2, 3)},
-        "errors in metres": {"RMSE": "val/rmse", "SRD": "val/srd"},
+        "errors in metres": {"RMSE": "val/rmse", "SRD": "val/sq_rel"},
         "relative errors": {
-            "ARD": "val/ard", "log10": "val/log10", "RMSE log": "val/rmse_log", "RMSE si": "val/rmse_si",
+            "ARD": "val/abs_rel", "log10": "val/log10", "RMSE log": "val/rmse_log", "RMSE si": "val/silog",
         },
     }  # fmt: skip
     figure, axes = plt.subplots(2, 2, figsize=(10, 6.5), layout="constrained")
@@ -56,23 +55,20 @@ def curves(run: Path) -> Path:
     return _save(figure, run / "curves.png")
 
 
-@torch.no_grad()
-def samples(run: Path, model: nn.Module, batches: Iterable[dict[str, Any]], count: int = 4) -> Path:
+def samples(run: Path, model: DepthModel, batches: Iterable[dict[str, Any]], count: int = 4) -> Path:
     """Image, true and predicted depth of the first images of a data set; returns samples.png."""
-    device, training = next(model.parameters()).device, model.training
     rows: list[tuple[Tensor, Tensor, Tensor]] = []
-    model.eval()
     for batch in batches:
-        pred = model(batch["image"].to(device)).float().cpu()
+        pred = model.infer(batch["image"])
         truth = batch["depth"].where(batch["valid"], torch.nan)
         rows += zip(batch["image"], truth[:, 0], pred[:, 0], strict=True)
         if len(rows) >= count:
             break
-    model.train(training)
     rows = rows[:count]
     figure, axes = plt.subplots(len(rows), 3, figsize=(9, 2.25 * len(rows)), layout="constrained", squeeze=False)
     for (left, middle, right), (image, truth, pred) in zip(axes, rows, strict=True):
-        limits = dict(zip(("vmin", "vmax"), np.nanpercentile(truth.numpy(), (1, 99)), strict=True))
+        shown = truth if truth.isfinite().any() else pred
+        limits = dict(zip(("vmin", "vmax"), np.nanpercentile(shown.numpy(), (1, 99)), strict=True))
         left.imshow(image.permute(1, 2, 0).clamp(0, 1).numpy())
         middle.imshow(truth.numpy(), cmap=DEPTH_COLOURS, **limits)
         picture = right.imshow(pred.numpy(), cmap=DEPTH_COLOURS, **limits)
@@ -109,23 +105,36 @@ def contributions(run: Path, columns: int = 5) -> Path | None:
         1, len(shown), figsize=(2.1 * len(shown) + 0.6, 4.4), layout="constrained", squeeze=False, sharey=True
     )
     for axis, period, before in zip(axes[0], shown, [None, *shown], strict=False):
-        for term, share in shares[period].items():
-            kind, scale = term.split("/")
-            old = share if before is None else shares[before].get(term, share)
-            colour = SAME if abs(share - old) <= 0.01 * old else UP if share > old else DOWN
-            centre = (int(scale), KINDS.index(kind))
-            axis.add_patch(plt.Circle(centre, 0.48 * max(share / largest, 0.0), color=colour, alpha=0.8))
-        axis.set(xlim=(-0.6, SCALES - 0.4), ylim=(len(KINDS) - 0.4, -0.6), aspect="equal")
-        axis.set_xticks(range(SCALES))
-        axis.set_yticks(range(len(KINDS)), KINDS)
+        bubbles(axis, shares[period], None if before is None else shares[before], largest)
         axis.set_xlabel("scale")
         axis.set_title(titles[period], fontsize=9)
-        axis.grid(alpha=0.15)
     figure.suptitle("Contributions of the losses: radius by share; red grew, blue shrank, green unchanged", fontsize=9)
     return _save(figure, run / "contributions.png")
 
 
+def bubbles(axis: Any, shares: dict[str, float], before: dict[str, float] | None, largest: float) -> None:
+    """Draw the contributions of a moment as circles on the grid of 13 kinds by 6 scales.
+
+    Args:
+        axis: where.
+        shares: contribution by loss; the radius is in proportion to it.
+        before: contributions that the colours compare with; None = no change.
+        largest: contribution whose circle fills a cell.
+    """
+    for term, share in shares.items():
+        kind, scale = term.split("/")
+        old = share if before is None else before.get(term, share)
+        colour = SAME if abs(share - old) <= 0.01 * old else UP if share > old else DOWN
+        centre = (int(scale), KINDS.index(kind))
+        axis.add_patch(plt.Circle(centre, 0.48 * max(share / largest, 0.0), color=colour, alpha=0.8))
+    axis.set(xlim=(-0.6, SCALES - 0.4), ylim=(len(KINDS) - 0.4, -0.6), aspect="equal")
+    axis.set_xticks(range(SCALES))
+    axis.set_yticks(range(len(KINDS)), KINDS)
+    axis.grid(alpha=0.15)
+
+
 def _save(figure: Any, path: Path) -> Path:
-    figure.savefig(path, dpi=110)
+    with atomic_write(path) as partial:
+        figure.savefig(partial, dpi=110, format="png")
     plt.close(figure)
     return path

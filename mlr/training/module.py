@@ -3,16 +3,19 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any, NoReturn
 
 import lightning.pytorch as L
 import torch
 from torch import Tensor, nn
+from torchmetrics import SumMetric
 
 from mlr.balancing import LossBalancer
 from mlr.evaluation import METRICS, DepthMetrics
 from mlr.losses import MultiLoss
 from mlr.training.callbacks import RebalanceListener
+from mlr.training.watch import AbsentLosses, ImageMean, NonFiniteLosses
 
 #: Predictions are clamped to this depth for scores, as in the authors' evaluation, metres.
 MIN_DEPTH = 1e-4
@@ -32,6 +35,8 @@ class DepthTraining(L.LightningModule):
         weight_decay: of Adam; the paper has none.
         periods_per_epoch: rebalancings in an epoch; the paper's 4.
         seed: of random layers, which draw from (seed, epoch, batch, rank).
+        masked: whether "valid" of a batch is the losses' mask. Otherwise its depth has no holes.
+        freeze_encoder: keep the weights and the normalisation statistics of ``model.encoder``.
     """
 
     def __init__(
@@ -43,21 +48,39 @@ class DepthTraining(L.LightningModule):
         weight_decay: float = 0.0,
         periods_per_epoch: int = 4,
         seed: int = 0,
+        masked: bool = False,
+        freeze_encoder: bool = False,
     ) -> None:
         super().__init__()
         self.model, self.criterion, self.balancer = model, criterion, balancer
         self.learning_rate, self.weight_decay = learning_rate, weight_decay
-        self.periods_per_epoch, self.seed = periods_per_epoch, seed
+        self.periods_per_epoch, self.seed, self.masked = periods_per_epoch, seed, masked
+        self.started = False
         self.metrics = DepthMetrics()
+        self.loss, self.equal_loss = ImageMean(), ImageMean()
+        self.unknown = SumMetric(nan_strategy="disable")  # a look for NaN at every step would wait for the device
+        self.nonfinite, self.absent = NonFiniteLosses(balancer.names), AbsentLosses()
+        self.freeze_encoder = freeze_encoder
+        if freeze_encoder:
+            model.encoder.requires_grad_(False).eval()  # type: ignore[union-attr]
+
+    def train(self, mode: bool = True) -> DepthTraining:
+        """A frozen encoder stays in evaluation mode."""
+        super().train(mode)
+        if self.freeze_encoder:
+            self.model.encoder.eval()  # type: ignore[union-attr]
+        return self
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Adam without a schedule."""
-        return torch.optim.Adam(self.model.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay)
+        trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        return torch.optim.Adam(trained, lr=self.learning_rate, weight_decay=self.weight_decay)
 
     def on_train_start(self) -> None:
         """A quarter epoch in optimizer steps is known only now."""
         batches, accumulate = int(self.trainer.num_training_batches), self.trainer.accumulate_grad_batches
         self.balancer.period = -(-batches // accumulate) / self.periods_per_epoch
+        self.started = True
 
     def on_train_batch_start(self, batch: dict[str, Any], batch_idx: int) -> None:
         """Random layers, such as Swin's, draw the same in a continued run."""
@@ -68,31 +91,66 @@ class DepthTraining(L.LightningModule):
         return self.model(image)
 
     def training_step(self, batch: dict[str, Any], _: int) -> Tensor:
-        """Weighted sum of losses of a batch, eq. (2)."""
-        out = self.criterion(self.model(batch["image"]), batch["depth"], self.balancer.weights)
-        self.balancer.observe(out.terms)
-        self.log("train/loss_step", out.total, prog_bar=True)
-        self.log("train/loss_epoch", out.total, on_step=False, on_epoch=True, sync_dist=True, batch_size=len(out.terms))
-        return out.total
+        """Weighted sum of losses of a batch, eq. (2): the mean over the images that have a known depth."""
+        mask = batch["valid"] if self.masked else None
+        out = self.criterion(self.model(batch["image"]), batch["depth"], self.balancer.weights, mask)
+        self.balancer.observe(out.terms, out.counts)
+        self.nonfinite.observe(out.terms, batch["id"], self.global_step)
+        total, images = out.total, out.terms.new_full((), len(out.terms))
+        if out.counts is not None:
+            # an image without any known depth has a total of 0 and would count as perfect
+            images = (out.counts > 0).any(1).sum()
+            total = total * (len(out.terms) / images.clamp(min=1))
+            self.unknown.update(len(out.terms) - images)
+            self.log("train/images_without_depth", self.unknown, on_step=False, on_epoch=True)
+            self._warn_of_absent_losses(out.counts)
+        self.loss.update(total.detach(), images)
+        self.equal_loss.update(out.terms.mean(1).sum() / images.clamp(min=1), images)
+        self.log("train/loss_step", total, prog_bar=True)
+        self.log("train/loss_epoch", self.loss, on_step=False, on_epoch=True)
+        self.log("train/equal_loss_epoch", self.equal_loss, on_step=False, on_epoch=True)
+        return total
+
+    def _warn_of_absent_losses(self, counts: Tensor) -> None:
+        share = self.absent.observe(counts)
+        if share is not None and share > 0.5:
+            advice = (
+                "" if self.criterion.downsample == "area" else ": --downsample area keeps sparse depth, as of a LiDAR"
+            )
+            warnings.warn(
+                f"{100 * share:.0f} % of the losses find no position with known depth in the first batches{advice}",
+                stacklevel=2,
+            )
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """The optimizer's step, then the balancer's."""
         super().optimizer_step(*args, **kwargs)
         record = self.balancer.step()
         if record is not None:
+            found = self.nonfinite.read() if record.dropped else None
             if record.dropped and not record.images:
-                self._refuse_divergence("no image of the last period had finite losses")
+                self._refuse_divergence(
+                    "no image of the last period had finite losses" + (f": {found}" if found else "")
+                )
+            if found:
+                warnings.warn(
+                    f"{found}, the first of {record.dropped} images left out of period {record.period}: check its "
+                    "depth and image (mlr check-data)",
+                    stacklevel=2,
+                )
+            self.nonfinite.reset()
             for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
                 if isinstance(callback, RebalanceListener):
                     callback.on_rebalance(self.trainer, record)
 
     def on_validation_start(self) -> None:
-        """Refuse a network that is beyond help before it replaces the files of the last good one."""
+        """Refuse a network with numbers that are not finite before it replaces the files of the last good one."""
         if self.trainer.state.fn != "fit":
             return
         finite = [x.isfinite().all() for x in self.model.state_dict().values() if x.is_floating_point()]
-        if not torch.stack(finite).all():  # the only number that is waited for
-            self._refuse_divergence("the network holds numbers that are not finite")
+        if not torch.stack(finite).all():  # the single synchronisation
+            found = self.nonfinite.read()
+            self._refuse_divergence("the network holds numbers that are not finite" + (f": {found}" if found else ""))
 
     def _refuse_divergence(self, what: str) -> NoReturn:
         epoch = self.current_epoch

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``mlr report``: the figures of a run drawn anew, and a page about it, from the files it left."""
+"""``mlr report``: the figures of a run drawn again, and a page about it, from the files it left."""
 
 from __future__ import annotations
 
-import csv
+import re
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -17,10 +17,12 @@ from mlr.evaluation.metrics import METRICS
 from mlr.models.checkpoints import load_checkpoint
 from mlr.models.depth_model import DepthModel
 from mlr.training import figures
-from mlr.training.callbacks import read_balancing
 from mlr.training.run import Run
-from mlr.training.settings import TrainingConfig
-from mlr.utils.files import complete_file
+from mlr.training.settings import TrainingSettings
+from mlr.training.tables import read_balancing, read_metrics
+from mlr.utils.console import plain, shown
+from mlr.utils.files import atomic_write
+from mlr.utils.renamed import current_metrics
 
 #: Settings that the page shows; config.yaml has all.
 SETTINGS = (
@@ -33,7 +35,7 @@ FIGURES = ("curves", "contributions", "samples")
 
 
 def report(run: Path) -> int:
-    """Draw the figures of a run anew and write a page about it, report.md, into its folder.
+    """Draw the figures of a run again and write a page about it, report.md, into its folder.
 
     The run may still go on or have been stopped. Its data is needed for the figure of samples alone, which otherwise
     stays as it is.
@@ -50,8 +52,8 @@ def report(run: Path) -> int:
         OSError: the page or a figure cannot be written.
     """
     console = Console(stderr=True)
-    opened = Run.read(run)
-    config = opened.training_config()
+    opened = Run.open(run)
+    config = opened.training_settings()
     if not (run / "last.pt").is_file():
         raise FileNotFoundError(f"{run} has no last.pt: the run has not finished an epoch, there is nothing to report")
     figures.curves(run)
@@ -59,24 +61,24 @@ def report(run: Path) -> int:
     try:
         draw_samples(run, config)
     except (ValueError, OSError) as error:
-        console.print(f"samples.png is not drawn anew: {error}", style="yellow", highlight=False, soft_wrap=True)
+        plain(console, f"samples.png is not drawn again: {error}", "yellow")
     text = page(opened, config)
     pictures = [f"![{name}]({name}.png)" for name in FIGURES if (run / f"{name}.png").is_file()]
-    with complete_file(run / "report.md") as partial:
+    with atomic_write(run / "report.md") as partial:
         partial.write_text("\n\n".join([text, "## Figures", *pictures]) + "\n")
     Console().print(Markdown(text))
-    console.print(f"the page is {run / 'report.md'}", highlight=False, soft_wrap=True)
+    plain(console, f"the page is {run / 'report.md'}")
     return 0
 
 
-def draw_samples(run: Path, config: TrainingConfig) -> Path:
+def draw_samples(run: Path, config: TrainingSettings) -> Path:
     """Predictions of the last model on the first images to validate on; returns samples.png."""
     data = DepthData.from_config(replace(config, workers=0))
     data.setup("validate")
     return figures.samples(run, DepthModel.from_checkpoint(run / "last.pt"), data.val_dataloader())
 
 
-def page(run: Run, config: TrainingConfig) -> str:
+def page(run: Run, config: TrainingSettings) -> str:
     """The page without its figures, in Markdown."""
     record = run.recorded()
     columns = {
@@ -91,12 +93,12 @@ def page(run: Run, config: TrainingConfig) -> str:
         "epochs finished": f"{finished_epochs(run.path)} of {config.epochs}",
         "parameters": f"{record['parameters'] / 1e6:.1f} M" if "parameters" in record else None,
         "backbone from": record.get("weights_source"),
-        "loss engine": "; ".join(record.get("loss_engine", [])),
+        "loss backend": "; ".join(record.get("loss_backend", record.get("loss_engine", []))),  # the older name
         "versions": ", ".join(f"{name} {version}" for name, version in record.get("versions", {}).items()),
         "machine": ", ".join(f"{name} {value}" for name, value in record.get("machine", {}).items() if value),
     }
     parts = [
-        f"# {run.path.resolve().name}",
+        f"# {_verbatim(run.path.resolve().name)}",
         _table(["setting", "value"], settings + [[name, value] for name, value in ran_on.items() if value]),
         "## Scores",
         "On the validation images at the working size, over measured pixels; `mlr evaluate` scores under published "
@@ -109,8 +111,7 @@ def page(run: Run, config: TrainingConfig) -> str:
 
 def finished_epochs(run: Path) -> int:
     """Epochs in metrics.csv that have their mean loss, which is written at their end."""
-    with (run / "metrics.csv").open(newline="") as file:
-        return sum(bool(row.get("train/loss_epoch")) for row in csv.DictReader(file))
+    return sum(bool(row.get("train/loss_epoch")) for row in read_metrics(run / "metrics.csv"))
 
 
 def _balancing(run: Path) -> list[str]:
@@ -126,7 +127,7 @@ def _balancing(run: Path) -> list[str]:
         [
             term,
             *(f"{100 * float(period[term]['contribution']):.2f} %" for period in (first, last)),
-            last[term]["weight"],
+            f"{float(last[term]['weight']):.4g}",
         ]
         for term in ordered
     ]
@@ -139,7 +140,7 @@ def _balancing(run: Path) -> list[str]:
 
 def _metrics(checkpoint: Path) -> dict[str, float]:
     # no model is the best where every score is NaN
-    return load_checkpoint(checkpoint).metrics if checkpoint.is_file() else {}
+    return current_metrics(load_checkpoint(checkpoint).metrics) if checkpoint.is_file() else {}
 
 
 def _number(value: Any) -> str:
@@ -147,5 +148,10 @@ def _number(value: Any) -> str:
 
 
 def _table(header: list[str], rows: list[list[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+    first, *rest = ("| " + " | ".join(map(_verbatim, line)) + " |" for line in [header, *rows])
+    return "\n".join([first, "|" + " --- |" * len(header), *rest])
+
+
+def _verbatim(text: str) -> str:
+    """A text that Markdown shows as it is: stars, brackets and bars escaped, and underscores but those within words."""
+    return re.sub(r"[\\`*\[\]<>|#]|(?<!\w)_|_(?!\w)", lambda match: "\\" + match[0], shown(text).replace("\n", " "))

@@ -2,7 +2,7 @@
 """The folder of a training run: never an earlier run's, with a record of what was run and what came out.
 
 config.yaml        the settings; `train.py --config` takes it back
-run.json           versions, loss engine, weights the network started from, data, scores
+run.json           versions, loss backend, weights the network started from, data, scores
 metrics.csv        losses and scores of every epoch
 balancing.csv      mean, weight and contribution of every loss at every rebalancing
 best.pt, last.pt   the model by best delta_1 and after the last epoch (`DepthModel.from_checkpoint`)
@@ -18,6 +18,7 @@ import json
 import os
 import platform
 import shutil
+from collections.abc import Callable
 from datetime import datetime
 from itertools import count
 from pathlib import Path
@@ -29,11 +30,34 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from mlr._version import __version__
 from mlr.losses import backend_report
-from mlr.training.settings import TrainingConfig
-from mlr.utils.files import complete_file
+from mlr.training.processes import RANK_ZERO_FOLDER
+from mlr.training.settings import TrainingSettings
+from mlr.training.state import State, read_state
+from mlr.utils.files import UNFINISHED, atomic_write
+from mlr.utils.renamed import current_metrics
 
-#: Hands the folder that rank 0 made on to the other ranks, which it starts as processes.
-_RANK_ZERO_FOLDER = "MLR_RUN_FOLDER"
+
+def _are_scores(value: Any) -> bool:
+    numbers = value.values() if isinstance(value, dict) else [None]
+    return all(isinstance(number, int | float) and not isinstance(number, bool) for number in numbers)
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _are_lines(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(line, str) for line in value)
+
+
+#: What entries of run.json must be, where it matters.
+_RECORD: dict[str, Callable[[Any], bool]] = {
+    **dict.fromkeys(("constant", "before", "after"), _are_scores),
+    **dict.fromkeys(("parameters", "epochs", "steps"), _is_count),
+    **dict.fromkeys(("loss_backend", "loss_engine"), _are_lines),
+    **dict.fromkeys(("versions", "machine"), lambda value: isinstance(value, dict)),
+    "weights_source": lambda value: isinstance(value, str),
+}
 
 
 class Run:
@@ -43,7 +67,7 @@ class Run:
         self.path = path
 
     @classmethod
-    def create(cls, config: TrainingConfig, space: int = 0) -> Run:
+    def create(cls, config: TrainingSettings, space: int = 0) -> Run:
         """Make the folder of a new run and write its settings.
 
         Args:
@@ -53,19 +77,12 @@ class Run:
         Raises:
             FileExistsError: the folder holds something already.
             OSError: the folder cannot be made or written, or its disk has not that much space.
-            ValueError: this is a further process of a launcher's, not one that rank 0 started.
         """
         if getattr(rank_zero_only, "rank", 0):
-            if _RANK_ZERO_FOLDER not in os.environ:
-                raise ValueError("--devices starts its processes itself: call train.py once, without torchrun or srun")
-            return cls(Path(os.environ[_RANK_ZERO_FOLDER]))
+            return cls(Path(os.environ[RANK_ZERO_FOLDER]))
         run = cls(config.out or Path("runs"))
         run.require_space(space)
-        if config.out and (run.path.is_file() or (run.path.is_dir() and any(run.path.iterdir()))):
-            raise FileExistsError(
-                f"{run.path} is there already and a run never overwrites another: choose another --out, "
-                f"or continue that run with --resume {run.path}"
-            )
+        cls.check_place(config)
         try:
             if config.out:
                 run.path.mkdir(parents=True, exist_ok=True)
@@ -77,27 +94,25 @@ class Run:
             raise OSError(
                 f"cannot write to the run folder {run.path}: {error.strerror or error}; choose another --out"
             ) from error
-        os.environ[_RANK_ZERO_FOLDER] = str(run.path)
         return run
+
+    @staticmethod
+    def check_place(config: TrainingSettings) -> None:
+        """Refuse an --out that holds something.
+
+        Raises:
+            FileExistsError: saying what to do.
+        """
+        out = None if getattr(rank_zero_only, "rank", 0) else config.out
+        if out and (out.is_file() or (out.is_dir() and any(out.iterdir()))):
+            raise FileExistsError(
+                f"{out} is there already and a run never overwrites another: choose another --out, "
+                f"or continue that run with --resume {out}"
+            )
 
     @classmethod
     def open(cls, path: Path) -> Run:
-        """Open the folder of an earlier run, to continue it.
-
-        Raises:
-            FileNotFoundError: it is no run folder, or it was stopped before its first checkpoint.
-        """
-        run = cls.read(path)
-        if not run.state_file.is_file():
-            raise FileNotFoundError(
-                f"--resume {path}: this run was stopped before its first checkpoint, there is nothing to continue; "
-                "start a new run with its settings: --config " + str(run.config_file)
-            )
-        return run
-
-    @classmethod
-    def read(cls, path: Path) -> Run:
-        """Open the folder of an earlier run, to look at it.
+        """Open the folder of an earlier run, to look at it or to continue it.
 
         Raises:
             FileNotFoundError: it is no run folder.
@@ -122,54 +137,52 @@ class Run:
         """Full state of training."""
         return self.path / "resume.ckpt"
 
+    def left(self) -> str:
+        """What a run that stops here leaves, and how to go on."""
+        if self.state_file.is_file():
+            return f"--resume {self.path} continues after the last finished epoch"
+        return f"no epoch was finished: --resume {self.path} begins again"
+
     @rank_zero_only
-    def write_config(self, config: TrainingConfig) -> None:
-        """Write the settings; the folder is none of them, so that they serve another run."""
-        with complete_file(self.config_file) as partial:
+    def write_config(self, config: TrainingSettings) -> None:
+        """Write the settings. ``out`` is not saved, so config.yaml can start another run."""
+        with atomic_write(self.config_file) as partial:
             partial.write_text(yaml.safe_dump(config.as_dict() | {"out": None}, sort_keys=False))
 
-    def config(self) -> dict[str, Any]:
+    def training_settings(self) -> TrainingSettings:
         """The settings of the run.
 
         Raises:
-            ValueError: the file is damaged.
+            ValueError: the file is damaged, or of another version.
         """
-        try:
-            settings = yaml.safe_load(self.config_file.read_text())
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise ValueError(f"{self.config_file} is damaged: {error}") from error
-        if not isinstance(settings, dict):
-            raise ValueError(f"{self.config_file} is damaged: it holds no settings")
-        return settings
+        from mlr.cli.commands import saved_settings
 
-    def training_config(self) -> TrainingConfig:
-        """The same as :class:`TrainingConfig`.
+        return saved_settings(self.config_file)
 
-        Raises:
-            ValueError: the file holds something else, or another version's settings.
-        """
-        try:
-            return TrainingConfig(**self.config())
-        except TypeError as error:
-            raise ValueError(
-                f"{self.config_file} does not hold the settings of mlr {__version__}: {error}; it is damaged or of "
-                "another version"
-            ) from error
-
-    def progress(self) -> tuple[int, int]:
-        """Epochs and optimizer steps in the state that --resume continues from.
+    def state(self) -> State | None:
+        """What --resume continues from; None for a run that was stopped before its first epoch was finished.
 
         Raises:
             ValueError: the file is damaged.
         """
-        try:
-            state = torch.load(self.state_file, weights_only=True, mmap=True)
-            return int(state["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]), int(state["global_step"])
-        except Exception as error:  # a damaged file raises anything
-            raise ValueError(
-                f"{self.state_file} is damaged ({error}): the run cannot be continued; {self.path / 'last.pt'} holds "
-                "its last network"
-            ) from error
+        return read_state(self.state_file) if self.state_file.is_file() else None
+
+    def is_finished(self, epochs: int) -> bool:
+        """Whether the scores and figures after so many epochs are there."""
+        record = self.recorded()
+        return record.get("epochs") == epochs and "after" in record
+
+    @rank_zero_only
+    def clean(self, everything: bool = False) -> None:
+        """Remove files that killed processes did not finish.
+
+        Args:
+            everything: remove TensorBoard's files too, as the run starts from its beginning.
+        """
+        for path in self.path.glob(f".*{UNFINISHED}"):
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        if everything:
+            shutil.rmtree(self.path / "tensorboard", ignore_errors=True)
 
     def require_space(self, needed: int) -> None:
         """Refuse to start when the disk cannot hold the run's checkpoints.
@@ -191,18 +204,42 @@ class Run:
     @rank_zero_only
     def record(self, **entries: Any) -> None:
         """Add entries to run.json, which is replaced as a whole and so never half-written."""
-        with complete_file(self.record_file) as partial:
+        with atomic_write(self.record_file) as partial:
             partial.write_text(json.dumps(self.recorded() | entries, indent=1) + "\n")
 
     def recorded(self) -> dict[str, Any]:
-        """The entries of run.json."""
-        return json.loads(self.record_file.read_text()) if self.record_file.is_file() else {}
+        """The entries of run.json; scores by the metrics' names of today.
+
+        Raises:
+            ValueError: the file is damaged.
+        """
+        if not self.record_file.is_file():
+            return {}
+        try:
+            entries = json.loads(self.record_file.read_bytes())
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"{self.record_file} is damaged: {error}") from error
+        if not isinstance(entries, dict):
+            raise ValueError(f"{self.record_file} is damaged: it holds {type(entries).__name__}, not named entries")
+        for name, value in entries.items():
+            if not _RECORD.get(name, lambda _: True)(value):
+                raise ValueError(f"{self.record_file} is damaged: {name} is {str(value)[:80]}")
+        return {name: current_metrics(value) if isinstance(value, dict) else value for name, value in entries.items()}
+
+    def check_record(self, *needed: str) -> None:
+        """Refuse a record that lacks entries.
+
+        Raises:
+            ValueError: naming them.
+        """
+        if missing := set(needed) - self.recorded().keys():
+            raise ValueError(f"{self.record_file} is damaged: it lacks {', '.join(sorted(missing))}")
 
     def record_environment(self) -> None:
         """Record the programs and the machine that a result depends on."""
         self.record(
             versions={"mlr": __version__, "torch": torch.__version__, "python": platform.python_version()},
-            loss_engine=backend_report().splitlines(),
+            loss_backend=backend_report().splitlines(),
             machine={
                 "cpu": platform.processor() or platform.machine(),
                 "threads": torch.get_num_threads(),

@@ -1,57 +1,118 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The settings of a training run: one flat, typed list that the command line, YAML files and the run's record share."""
+"""The settings of a training run, which the command line, YAML files and the run's record share.
+
+They come in groups, the headings of ``--help``; names are unique over all of them, so that flags and files need no
+group.
+"""
 
 from __future__ import annotations
 
+import ast
 import math
 import os
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
 from mlr.balancing import LossBalancer, lambda_staircase, make_balancer
-from mlr.losses.reference import DOWNSAMPLE
 from mlr.losses.space import LossSpace
+from mlr.utils import renamed
+from mlr.utils.flags import flag
+from mlr.utils.sizes import MIN_SIDE, parse_size
 
 
-def flag(name: str) -> str:
-    """A setting as it is typed: ``batch_size`` is ``--batch-size``."""
-    return "--" + name.replace("_", "-")
+def _at_least(least: int, default: Any, most: int | None = None) -> Any:
+    """A whole number within bounds that :meth:`TrainingSettings.validate` checks."""
+    return field(default=default, metadata={"least": least, "most": most})
 
 
 @dataclass(frozen=True)
-class TrainingConfig:
-    """Train a monocular depth network with the 78 losses of the paper and their rebalancing.
+class DataSettings:
+    """Data: where images and depth come from.
 
     Args:
         data: where images and depth come from: "rooms" are built-in scenes that need no files, "folder" your own pairs
             of images and depth files, "packed" the file that mlr prepare wrote; also nyu (labelled set), nyu-zip,
-            nyu-h5, nyu-sync, nyu-parquet, kitti, make3d. docs/data.md describes them.
+            nyu-h5, nyu-sync, nyu-parquet, sunrgbd, matterport3d, kitti, make3d. docs/data.md describes them.
         root: folder (or file) of the data set; not used by "rooms".
-        data_options: options of the data set, e.g. "kb_crop=true,list_file=mine.txt".
+        data_options: options of the data set, e.g. "kb_crop=true,list_file=mine.txt"; "max_depth=300" says that depth
+            beyond 100 m is true.
         depth_unit: unit of integer depth files of "folder": mm, m, 256 (KITTI) or any number of units per metre.
-        holes: what to do with pixels without depth: "error" stops and names the frame, "colorize" fills along the image
-            (0.1 s a frame: better once, by mlr prepare), "nearest" takes the nearest depth.
+        holes: what to do with pixels without depth: "mask" leaves them out of the losses, "colorize" fills along the
+            image (0.1 s a frame: better once, by mlr prepare), "nearest" takes the nearest depth, "error" stops and
+            names the frame.
         size: HxW in pixels that the network and the losses work at.
-        augment: "eccv2020" is the paper's policy (flip, rotation, colour), "hu2019" that of Hu et al. (with a crop,
+        augment: "paper" is the paper's policy (flip, rotation, colour), "hu2019" that of Hu et al. (with a crop,
             colour not cut off at black and white), "none" only resizes.
         train_length: scenes in an epoch of "rooms".
         val_length: scenes to validate on of "rooms".
         workers: processes that load data; -1 chooses by the number of cores.
+    """
+
+    data: str = "rooms"
+    root: Path | None = None
+    data_options: str = ""
+    depth_unit: str | None = None
+    holes: Literal["mask", "colorize", "nearest", "error"] = "mask"
+    size: str = "288x384"
+    augment: Literal["paper", "hu2019", "none", "eccv2020"] = "paper"
+    train_length: int = _at_least(1, 800)
+    val_length: int = _at_least(1, 100)
+    workers: int = _at_least(-1, -1)
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """Model: the network.
+
+    Args:
         backbone: any timm model name, or pnasnet, densenet161, vgg16, resnet50, senet154 of the paper.
         decoder_channels: channels the decoder starts with.
         pretrained: ImageNet weights of the backbone: "auto" uses them where they can be had and says so otherwise,
             "true" insists, "false" starts from random weights, anything else is a weights file.
+        freeze_encoder: train the decoder alone: the backbone keeps its weights and its normalisation statistics.
+    """
+
+    backbone: str = "pnasnet"
+    decoder_channels: int = _at_least(32, 1024)
+    pretrained: str = "auto"
+    freeze_encoder: bool = False
+
+
+@dataclass(frozen=True)
+class LossSettings:
+    """Losses: which, and how they are balanced.
+
+    Args:
         losses: selection from the 78 losses, e.g. "all", "depth+gradient", "*/3-5", "D/0+r/0+c/0".
-        downsample: how depth is brought to coarser scales: "bicubic" (the authors' program) or "area" (2x2 means).
+        downsample: how depth is brought to coarser scales: "bicubic" (the authors' program) or "area" (2x2 means, for
+            sparse depth such as a LiDAR's).
         balancer: "rebalancing" is the paper's algorithm, "equal" only its initialisation, "fixed" equal weights; its
             rivals are uncertainty, cov, random, dwa and relobralo.
+        balancer_options: further options of the balancer, e.g. "equal_start=false,clip=none" or "lr=0.01".
         lambda_start: of "rebalancing", its parameter in the first epoch.
         lambda_slope: its change per epoch.
         lambda_floor: its last value.
         periods_per_epoch: rebalancings in an epoch.
+    """
+
+    losses: str = "all"
+    downsample: Literal["bicubic", "area"] = "bicubic"
+    balancer: str = "rebalancing"
+    balancer_options: str = ""
+    lambda_start: float = 3.0
+    lambda_slope: float = -1.5
+    lambda_floor: float = -3.0
+    periods_per_epoch: int = _at_least(1, 4)
+
+
+@dataclass(frozen=True)
+class OptimizerSettings:
+    """Optimizer: Adam and its batches.
+
+    Args:
         batch_size: images in a batch.
         epochs: passes over the training data.
         steps_per_epoch: cut an epoch after so many batches.
@@ -60,6 +121,23 @@ class TrainingConfig:
         precision: "32", or mixed precision "bf16" or "fp16".
         accumulate: batches whose gradients are added up for one optimizer step.
         clip_gradient: largest norm of the gradient; 0 does not clip.
+    """
+
+    batch_size: int = _at_least(1, 8)
+    epochs: int = _at_least(1, 20)
+    steps_per_epoch: int | None = _at_least(1, None)
+    learning_rate: float = 1e-4
+    weight_decay: float = 0.0
+    precision: Literal["32", "bf16", "fp16"] = "32"
+    accumulate: int = _at_least(1, 1)
+    clip_gradient: float = 0.0
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """Run: seed, machine and folder.
+
+    Args:
         seed: of the network's weights, the order of the data, the augmentation and balancers that draw.
         device: "auto", "cpu" or "gpu".
         devices: how many of them.
@@ -67,49 +145,37 @@ class TrainingConfig:
         out: folder of the run; by default runs/<backbone>-<data>-<date>. An earlier run is never overwritten.
     """
 
-    data: str = "rooms"
-    root: Path | None = None
-    data_options: str = ""
-    depth_unit: str | None = None
-    holes: Literal["error", "colorize", "nearest"] = "error"
-    size: str = "288x384"
-    augment: Literal["eccv2020", "hu2019", "none"] = "eccv2020"
-    train_length: int = 800
-    val_length: int = 100
-    workers: int = -1
-    backbone: str = "pnasnet"
-    decoder_channels: int = 1024
-    pretrained: str = "auto"
-    losses: str = "all"
-    downsample: str = "bicubic"
-    balancer: str = "rebalancing"
-    lambda_start: float = 3.0
-    lambda_slope: float = -1.5
-    lambda_floor: float = -3.0
-    periods_per_epoch: int = 4
-    batch_size: int = 8
-    epochs: int = 20
-    steps_per_epoch: int | None = None
-    learning_rate: float = 1e-4
-    weight_decay: float = 0.0
-    precision: Literal["32", "bf16", "fp16"] = "32"
-    accumulate: int = 1
-    clip_gradient: float = 0.0
-    seed: int = 0
+    seed: int = _at_least(0, 0, most=2**32 - 1)
     device: Literal["auto", "cpu", "gpu"] = "auto"
-    devices: int = 1
-    threads: int = 0
+    devices: int = _at_least(1, 1)
+    threads: int = _at_least(0, 0)
     out: Path | None = None
+
+
+#: The groups by the names that settings files may use.
+GROUPS: dict[str, type] = {
+    "data": DataSettings, "model": ModelSettings, "losses": LossSettings, "optimizer": OptimizerSettings,
+    "run": RunSettings,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class TrainingSettings(RunSettings, OptimizerSettings, LossSettings, ModelSettings, DataSettings):
+    """Train a monocular depth network with the 78 losses of the paper and their rebalancing.
+
+    All groups in one, by the names of their settings.
+    """
+
+    def __post_init__(self) -> None:
+        # older runs and command lines have older names
+        object.__setattr__(self, "augment", renamed.AUGMENTATIONS.get(self.augment, self.augment))
+        if self.depth_unit is not None:
+            object.__setattr__(self, "depth_unit", renamed.UNITS.get(self.depth_unit, self.depth_unit))
 
     @property
     def height_width(self) -> tuple[int, int]:
         """The size as numbers."""
-        height, cross, width = self.size.lower().partition("x")
-        if not (cross and height.isdigit() and width.isdigit()):
-            raise ValueError(f"size must be HxW in pixels such as 288x384, got {self.size!r}")
-        if int(height) < 32 or int(width) < 32:
-            raise ValueError(f"size must be at least 32x32, got {self.size}: encoders reduce the image by 32")
-        return int(height), int(width)
+        return parse_size(self.size, MIN_SIDE)
 
     @property
     def space(self) -> LossSpace:
@@ -130,9 +196,13 @@ class TrainingConfig:
             )
         if self.balancer in ("random", "relobralo"):
             options["seed"] = self.seed
-        return make_balancer(self.balancer, self.space.names, **options)
+        options |= _typed_options(self.balancer_options)
+        try:
+            return make_balancer(self.balancer, self.space.names, **options)
+        except TypeError as error:
+            raise ValueError(f"--balancer-options {self.balancer_options}: {error}") from error
 
-    def validate(self, resuming: bool = False) -> TrainingConfig:
+    def validate(self, resuming: bool = False) -> TrainingSettings:
         """Check every setting that can be checked without loading anything.
 
         Args:
@@ -145,24 +215,20 @@ class TrainingConfig:
         from mlr.data.datasets.registry import check_options, parse_options
         from mlr.models.depth_model import check_backbone
 
-        positive = {
-            "train_length": 1, "val_length": 1, "batch_size": 1, "epochs": 1, "accumulate": 1, "devices": 1,
-            "decoder_channels": 32, "periods_per_epoch": 1, "threads": 0, "workers": -1, "seed": 0,
-        }  # fmt: skip
-        for name, least in positive.items():
-            if getattr(self, name) < least:
-                raise ValueError(f"{flag(name)} must be at least {least}, got {getattr(self, name)}")
-        for name, most in {"seed": 2**32 - 1, "threads": os.cpu_count() or 1}.items():
-            if getattr(self, name) > most:
-                raise ValueError(f"{flag(name)} must be at most {most} here, got {getattr(self, name)}")
-        if self.steps_per_epoch is not None and self.steps_per_epoch < 1:
-            raise ValueError(f"--steps-per-epoch must be at least 1, got {self.steps_per_epoch}")
+        for setting in fields(self):
+            value, bounds = getattr(self, setting.name), setting.metadata
+            if value is None or not bounds:
+                continue
+            if value < bounds["least"]:
+                raise ValueError(f"{flag(setting.name)} must be at least {bounds['least']}, got {value}")
+            if bounds["most"] is not None and value > bounds["most"]:
+                raise ValueError(f"{flag(setting.name)} must be at most {bounds['most']}, got {value}")
+        if self.threads > (os.cpu_count() or 1):
+            raise ValueError(f"--threads must be at most {os.cpu_count()} here, got {self.threads}")
         for name in ("learning_rate", "weight_decay", "clip_gradient"):
             value = getattr(self, name)
             if not math.isfinite(value) or value < 0 or (value == 0 and name == "learning_rate"):
                 raise ValueError(f"{flag(name)} must be a positive number, got {value}")
-        if self.downsample not in DOWNSAMPLE:
-            raise ValueError(f"--downsample must be one of {', '.join(DOWNSAMPLE)}, got {self.downsample!r}")
         has_gpu = torch.cuda.is_available() or torch.backends.mps.is_available()
         if self.precision == "fp16" and (self.device == "cpu" or not has_gpu):
             raise ValueError("--precision fp16 is for GPUs; choose bf16, or 32")
@@ -183,9 +249,27 @@ class TrainingConfig:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for YAML and for checkpoints."""
-        return {k: str(v) if isinstance(v, Path) else v for k, v in asdict(self).items()}
+        values = asdict(self)
+        return {name: str(values[name]) if isinstance(values[name], Path) else values[name] for name in self.names()}
+
+    def flags(self) -> list[str]:
+        """The command line that gives these settings."""
+        return [f"{flag(name)}={value}" for name, value in self.as_dict().items() if value is not None]
 
     @classmethod
     def names(cls) -> list[str]:
-        """Names of the settings."""
-        return [f.name for f in fields(cls)]
+        """Names of the settings, group by group."""
+        return [setting.name for group in GROUPS.values() for setting in fields(group)]
+
+
+def _typed_options(text: str) -> dict[str, Any]:
+    """Options "a=1,b=false" with the values that Python reads, in any case: numbers, true, false, none; or words."""
+    from mlr.data.datasets.registry import parse_options
+
+    out: dict[str, Any] = {}
+    for name, value in parse_options(text).items():
+        try:
+            out[name] = ast.literal_eval(value.title() if value.lower() in ("true", "false", "none") else value)
+        except (ValueError, SyntaxError):
+            out[name] = value
+    return out

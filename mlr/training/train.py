@@ -7,26 +7,33 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import lightning.pytorch as L
 import torch
-from lightning.pytorch.callbacks import RichProgressBar
+from lightning.pytorch.callbacks import LambdaCallback, RichProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from rich.console import Console
 from torch import Tensor
 
 from mlr.data import DepthData
+from mlr.data.depth_files import DataError
 from mlr.evaluation import METRICS, DepthMetrics
 from mlr.losses import MultiLoss
-from mlr.models import DepthModel
+from mlr.models import DepthModel, load_checkpoint
 from mlr.training import figures
-from mlr.training.callbacks import BalancingLog, EpochReport, ModelFiles, StateFiles, metrics_logger, state_checkpoint
+from mlr.training.callbacks import BalancingLog, EpochReport, MetricsTable, ModelFiles, StateFiles, state_checkpoint
 from mlr.training.console import introduce, quiet, say, score_line, summary
 from mlr.training.module import DepthTraining
+from mlr.training.processes import TIMEOUT, check_start, processes
 from mlr.training.run import Run
-from mlr.training.settings import TrainingConfig
+from mlr.training.settings import TrainingSettings
+from mlr.training.state import State, check_state, restoring
+from mlr.utils.console import plain
+from mlr.utils.renamed import current_metrics
 
 
 @dataclass(frozen=True)
@@ -52,12 +59,20 @@ def constant_prediction(data: DepthData, images: int = 64) -> dict[str, float]:
     Args:
         data: the data, set up.
         images: how many training images the median is taken of.
+
+    Raises:
+        DataError: no training image has a known depth.
     """
     medians: list[Tensor] = []
     for batch in data.train_dataloader():
-        medians += [depth[valid].median() for depth, valid in zip(batch["depth"], batch["valid"], strict=True)]
+        pairs = zip(batch["depth"], batch["valid"], strict=True)
+        medians += [depth[valid].median() for depth, valid in pairs if valid.any()]
         if len(medians) >= images:
             break
+    if not medians:
+        raise DataError(
+            f"no training image has a known depth; mlr check-data {data.data}:{data.root} looks at all of them"
+        )
     constant, metric = torch.stack(medians).median(), DepthMetrics()
     for batch in data.val_dataloader():
         metric.update(torch.full_like(batch["depth"], float(constant)), batch["depth"], batch["valid"])
@@ -65,7 +80,7 @@ def constant_prediction(data: DepthData, images: int = 64) -> dict[str, float]:
     return {name: float(scores[name]) for name in METRICS}
 
 
-def train(config: TrainingConfig, resume: Path | None = None, console: Console | None = None) -> TrainingResult:
+def train(config: TrainingSettings, resume: Path | None = None, console: Console | None = None) -> TrainingResult:
     """Train a network as the settings say, validate it every epoch, and leave a run folder with figures.
 
     Args:
@@ -81,58 +96,97 @@ def train(config: TrainingConfig, resume: Path | None = None, console: Console |
             the first step.
     """
     console = Console(quiet=True) if getattr(rank_zero_only, "rank", 0) else console or Console()
-    config.validate(resuming=resume is not None)
+    run = None if resume is None else Run.open(resume)
+    state = None if run is None else run.state()
+    config.validate(resuming=state is not None)
+    check_start(config.devices)
     quiet()
     if config.threads:
         torch.set_num_threads(config.threads)
     L.seed_everything(config.seed, verbose=False)
-    earlier, steps = (None, 0) if resume is None else _earlier(resume, config)
+    if run is None:
+        Run.check_place(config)
+    elif state is not None:
+        run.check_record("constant", "before", "weights_source")
+        if state.epochs >= config.epochs and run.is_finished(state.epochs):
+            raise ValueError(
+                f"--resume {resume}: this run has finished {state.epochs} epochs of {config.epochs}: give more --epochs"
+            )
     data = DepthData.from_config(config)
     data.setup("fit")
     data.require_devices(config.devices)
     introduce(console, config, data)
+    if run is not None and state is not None and state.epochs >= config.epochs:
+        return _finish(run, state, data, console)
 
-    model = DepthModel(config.backbone, config.decoder_channels, False if earlier else config.pretrained_weights)
+    model = DepthModel(config.backbone, config.decoder_channels, False if state else config.pretrained_weights)
     model = model.to(memory_format=torch.channels_last)  # convolutions on CPUs and tensor cores are faster by far
     size = sum(p.numel() * p.element_size() for p in model.parameters())
-    source = earlier.recorded()["weights_source"] if earlier else model.weights_source
-    say(console, "network", f"{config.backbone}, {size / 4e6:.1f} M parameters, backbone from {source}")
-    # Two models and a state: weights with Adam's two moments. A new file lies beside the older one for a while.
-    if earlier:
-        run = earlier
-        run.require_space(3 * size)
-        run.write_config(config)
-    else:
-        run = Run.create(config, space=7 * size)
-        run.record(weights_source=source, parameters=size // 4)
-    say(console, "run", str(run.path))
-    run.record_environment()
-
-    criterion = MultiLoss(config.space, config.downsample)
     task = DepthTraining(
         model,
-        criterion,
+        MultiLoss(config.space, config.downsample),
         config.make_balancer(),
         config.learning_rate,
         config.weight_decay,
         config.periods_per_epoch,
         config.seed,
+        data.masked,
+        config.freeze_encoder,
     )
-    trainer = L.Trainer(
+    # Two models and a state: weights with Adam's two moments. A new file lies beside the older one for a while.
+    if run is None:
+        run = Run.create(config, space=7 * size)
+    else:
+        run.require_space((3 if state else 7) * size)
+        run.clean(everything=state is None)
+    if state is None:
+        run.record(weights_source=model.weights_source, parameters=size // 4)
+        run.record_environment()
+    else:
+        check_state(state, task, [p for p in model.parameters() if p.requires_grad])
+    source = run.recorded()["weights_source"] if state else model.weights_source
+    say(console, "network", f"{config.backbone}, {size / 4e6:.1f} M parameters, backbone from {source}")
+    say(console, "run", str(run.path))
+
+    trainer = _trainer(config, run, console)
+    arguments = [*config.flags(), *([] if resume is None else ["--resume", str(resume)])]
+    with _stopping(run, trainer), processes(config.devices, run, arguments):
+        if state:
+            constant, before = (run.recorded()[name] for name in ("constant", "before"))
+        else:
+            constant, before = constant_prediction(data), _validate(trainer, task, data)
+            run.record(constant=constant, before=before)
+        score_line(console, "constant depth", constant)
+        score_line(console, "before training", before)
+        with restoring(state, lambda: task.started):
+            trainer.fit(task, datamodule=data, ckpt_path=state.file if state else None)
+    after = {name.removeprefix("val/"): float(v) for name, v in trainer.callback_metrics.items() if name[:4] == "val/"}
+    result = TrainingResult(run.path, constant, before, after)
+    if trainer.is_global_zero:
+        _conclude(run, result, trainer.current_epoch, trainer.global_step, model, data, console)
+    return result
+
+
+def _trainer(config: TrainingSettings, run: Run, console: Console) -> L.Trainer:
+    def begin(*_: Any) -> None:  # only now has a state been taken over, so that the run goes on
+        run.write_config(config)
+        run.record_environment()
+
+    return L.Trainer(
         accelerator=config.device,
         devices=config.devices,
+        strategy="auto" if config.devices == 1 else DDPStrategy(timeout=TIMEOUT),
         precision={"32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}[config.precision],  # type: ignore[arg-type]
         max_epochs=config.epochs,
         limit_train_batches=config.steps_per_epoch,
         accumulate_grad_batches=config.accumulate,
         gradient_clip_val=config.clip_gradient or None,
         num_sanity_val_steps=0,
-        use_distributed_sampler=False,  # the data shares itself out
-        logger=[
-            metrics_logger(run.path, steps),
-            TensorBoardLogger(run.path, name="", version="", sub_dir="tensorboard"),
-        ],
+        use_distributed_sampler=False,  # EpochSampler already splits by rank
+        logger=TensorBoardLogger(run.path, name="", version="", sub_dir="tensorboard"),
         callbacks=[
+            LambdaCallback(on_train_start=begin),
+            MetricsTable(run.path / "metrics.csv", METRICS),
             BalancingLog(run.path / "balancing.csv"),
             EpochReport(console),
             *([RichProgressBar(refresh_rate=1)] if console.is_terminal else []),
@@ -144,25 +198,6 @@ def train(config: TrainingConfig, resume: Path | None = None, console: Console |
         enable_progress_bar=console.is_terminal,
         log_every_n_steps=10,
     )
-    with _stopping(run, trainer):
-        if earlier:
-            constant, before = (run.recorded()[name] for name in ("constant", "before"))
-        else:
-            constant, before = constant_prediction(data), _validate(trainer, task, data)
-            run.record(constant=constant, before=before)
-        score_line(console, "constant depth", constant)
-        score_line(console, "before training", before)
-        trainer.fit(task, datamodule=data, ckpt_path=run.state_file if earlier else None)
-    after = {name.removeprefix("val/"): float(v) for name, v in trainer.callback_metrics.items() if name[:4] == "val/"}
-    run.record(after=after, epochs=trainer.current_epoch, steps=trainer.global_step)
-
-    if trainer.is_global_zero:
-        figures.curves(run.path)
-        figures.samples(run.path, model, data.val_dataloader())
-        figures.contributions(run.path)
-        console.print(summary(constant, before, after))
-        console.print(f"figures, checkpoints and logs are in {run.path}", highlight=False)
-    return TrainingResult(run.path, constant, before, after)
 
 
 def _validate(trainer: L.Trainer, task: DepthTraining, data: DepthData) -> dict[str, float]:
@@ -170,20 +205,26 @@ def _validate(trainer: L.Trainer, task: DepthTraining, data: DepthData) -> dict[
     return {name.removeprefix("val/"): value for name, value in scores.items()}
 
 
-def _earlier(path: Path, config: TrainingConfig) -> tuple[Run, int]:
-    """The run to continue, and the optimizer steps that it has taken.
+def _finish(run: Run, state: State, data: DepthData, console: Console) -> TrainingResult:
+    """Scores and figures of a run that was stopped between its last state and them."""
+    file = run.path / "last.pt"
+    model, scores = DepthModel.from_checkpoint(file), current_metrics(load_checkpoint(file).metrics)
+    record = run.recorded()
+    result = TrainingResult(run.path, record["constant"], record["before"], scores)
+    run.clean()
+    _conclude(run, result, state.epochs, state.steps, model, data, console)
+    return result
 
-    Raises:
-        ValueError: there is nothing left to do, or a file of the run is damaged.
-        FileNotFoundError: there is no such run, or nothing to continue.
-    """
-    run = Run.open(path)
-    done, steps = run.progress()
-    if done >= config.epochs:
-        raise ValueError(f"--resume {path}: this run has finished {done} epochs of {config.epochs}: give more --epochs")
-    if missing := {"constant", "before", "weights_source"} - run.recorded().keys():
-        raise ValueError(f"{run.record_file} is damaged: it lacks {', '.join(sorted(missing))}")
-    return run, steps
+
+def _conclude(
+    run: Run, result: TrainingResult, epochs: int, steps: int, model: DepthModel, data: DepthData, console: Console
+) -> None:
+    figures.curves(run.path)
+    figures.samples(run.path, model, data.val_dataloader())
+    figures.contributions(run.path)
+    run.record(after=result.after, epochs=epochs, steps=steps)  # last: it says that the run is finished
+    console.print(summary(result.constant, result.before, result.after))
+    plain(console, f"figures, checkpoints and logs are in {run.path}")
 
 
 @contextmanager
@@ -200,11 +241,8 @@ def _stopping(run: Run, trainer: L.Trainer) -> Iterator[None]:
         terminated = isinstance(stop, SIGTERMException) or trainer.received_sigterm
         if isinstance(stop, RuntimeError) and not terminated:  # otherwise it is a data worker that was ended too
             raise
-        if run.state_file.is_file():
-            text = f"stopped; --resume {run.path} continues after the last finished epoch"
-        else:
-            text = f"stopped in the first epoch: there is nothing to continue in {run.path}"
+        text = f"stopped; {run.left()}"
         if terminated:
-            Console(stderr=True).print(text, highlight=False, soft_wrap=True)
+            plain(Console(stderr=True), text)
             raise SystemExit(143) from stop
         raise KeyboardInterrupt(text) from stop

@@ -1,50 +1,175 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files that appear complete or not at all."""
+"""Files: writes that appear complete or not at all, and listings of folders that name what they leave out."""
 
 from __future__ import annotations
 
 import contextlib
+import math
 import os
-from collections.abc import Iterator
+import re
+import shutil
+import stat
+from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
+#: How the names of files end that are being written; what is left of a killed process has it too.
+UNFINISHED = ".part"
+
 
 @contextlib.contextmanager
-def complete_file(path: Path) -> Iterator[Path]:
-    """A place beside ``path`` to write to; what was written moves to ``path`` at the end, and vanishes on an error.
+def atomic_replace(path: Path, folder: Path | None = None) -> Iterator[Path]:
+    """Yield a temporary path; move it to ``path`` on success, delete it on error.
 
     Args:
-        path: the file to make; its folder exists.
+        path: the file or folder to make; its folder exists.
+        folder: where the temporary path lies, on the same disk; by default beside ``path``.
 
     Yields:
-        The temporary file's path. Its name does not end like the other's, so that no reader takes it for one.
-
-    Raises:
-        OSError: the file cannot be written; the message names it.
+        The temporary path. Its name does not end like the other's, so that no reader takes it for one.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    partial = (folder or path.parent) / f".{path.name}.{os.getpid()}{UNFINISHED}"
     try:
         yield partial
         os.replace(partial, path)
-    except OSError as error:
-        reason = error.strerror or str(error).rstrip(".")
-        raise OSError(f"cannot write {path}: {reason}. Is the folder there, writable, not full?") from error
     finally:
+        if partial.is_dir():
+            shutil.rmtree(partial, ignore_errors=True)
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
 
 
-def save_complete(content: Any, path: Path) -> None:
+@contextlib.contextmanager
+def atomic_write(path: Path) -> Iterator[Path]:
+    """:func:`atomic_replace` for code that does nothing but write, so that every error is one of writing.
+
+    Raises:
+        OSError: the file or folder cannot be written; the message names it.
+    """
+    try:
+        with atomic_replace(path) as partial:
+            yield partial
+    except OSError as error:
+        reason = error.strerror or str(error).rstrip(".")
+        raise OSError(f"cannot write {path}: {reason}. Is the folder there, writable, not full?") from error
+
+
+def atomic_save(content: Any, path: Path) -> None:
     """``torch.save`` to a file that keeps what it held before until all of it is written.
 
     Raises:
         OSError: the folder is missing, not writable or full.
     """
-    with complete_file(path) as partial:
+    with atomic_write(path) as partial:
         try:
             torch.save(content, partial)
         except RuntimeError as error:  # how torch reports a missing folder and a full disk
             raise OSError(str(error)) from error
+
+
+# --- listing ----------------------------------------------------------------------------------------------------------
+
+
+class Listing(NamedTuple):
+    """What a folder holds.
+
+    Attributes:
+        files: regular files with a wanted suffix, also behind links, in natural order.
+        others: regular files with another suffix that are not hidden.
+        left_out: what could be meant and is not taken, each with the reason; paths are relative to the folder.
+    """
+
+    files: list[Path]
+    others: list[Path]
+    left_out: list[str]
+
+
+def natural_key(path: str | Path) -> tuple[list[tuple[float, str]], str]:
+    """Sort key that counts: 2.png comes before 10.png; numbers come before letters.
+
+    Example:
+        >>> sorted(["10.png", "2.png", "1.png"], key=natural_key)
+        ['1.png', '2.png', '10.png']
+    """
+    text = path.as_posix() if isinstance(path, Path) else path
+    parts = re.findall(r"[0-9]+|[^0-9]+", text)
+    return [(int(part), "") if part.isdecimal() else (math.inf, part) for part in parts], text
+
+
+def not_regular(path: Path) -> str | None:
+    """What a path is instead of a regular file, such as "a named pipe", which must not be opened; None if it is one.
+
+    Raises:
+        FileNotFoundError: there is nothing.
+        OSError: nobody may look.
+    """
+    mode = path.stat().st_mode
+    if stat.S_ISREG(mode):
+        return None
+    kinds = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket"}
+    return kinds.get(stat.S_IFMT(mode), "a device")
+
+
+def list_files(folder: Path, suffixes: Collection[str], recursive: bool = True) -> Listing:
+    """List the files of a folder and what else lies there.
+
+    Links to files and folders are followed; every real folder is visited once, even if folders link to each other.
+    Hidden files, broken links, pipes, sockets and devices are named and never opened.
+
+    Args:
+        folder: the folder.
+        suffixes: of the wanted files, in lower case, such as ".png".
+        recursive: whether sub-folders count too.
+
+    Raises:
+        OSError: the folder cannot be read.
+    """
+    files: list[Path] = []
+    others: list[Path] = []
+    left_out: list[str] = []
+    waiting, linked = [folder], list[Path]()
+    seen: set[tuple[int, int]] = set()
+    while waiting or linked:  # links come last: files keep the shortest of their names
+        path = waiting.pop() if waiting else linked.pop(0)
+        try:
+            status = path.stat()
+            if (status.st_dev, status.st_ino) in seen:
+                left_out.append(f"{path.relative_to(folder)} links to a folder that is read already")
+                continue
+            seen.add((status.st_dev, status.st_ino))
+            entries = sorted(os.scandir(path), key=lambda entry: natural_key(entry.name))
+        except OSError as error:
+            if path == folder:
+                raise
+            left_out.append(f"{path.relative_to(folder)} cannot be read: {error.strerror}")
+            continue
+        for entry in entries:
+            item = Path(entry.path)
+            name = item.relative_to(folder)
+            wanted = item.suffix.lower() in suffixes
+            hidden = any(part.startswith(".") for part in name.parts)
+            try:
+                kind = not_regular(item)
+            except OSError as error:
+                if wanted or not hidden:
+                    broken = "is a broken link" if entry.is_symlink() else f"cannot be read: {error.strerror}"
+                    left_out.append(f"{name} {broken}")
+                continue
+            if kind == "a folder":
+                if recursive:
+                    (linked if entry.is_symlink() else waiting).append(item)
+            elif kind is not None:
+                left_out.append(f"{name} is {kind}")
+            elif wanted and hidden:
+                left_out.append(f"{name} is hidden")
+            elif wanted:
+                files.append(item)
+            elif not hidden:
+                others.append(item)
+
+    def key(path: Path) -> tuple[list[tuple[float, str]], str]:
+        return natural_key(path.relative_to(folder))
+
+    return Listing(sorted(files, key=key), sorted(others, key=key), sorted(left_out, key=natural_key))

@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any
 
+from mlr.utils.optional import missing_explained
+
 
 def lazy_attributes(package: str, modules: Mapping[str, str]) -> Callable[[str], Any]:
     """A package's ``__getattr__`` (PEP 562) that imports names from other modules.
@@ -18,7 +20,8 @@ def lazy_attributes(package: str, modules: Mapping[str, str]) -> Callable[[str],
 
     def get(name: str) -> Any:
         if name in modules:
-            return getattr(import_module(modules[name]), name)
+            with missing_explained(f"{package}.{name}"):
+                return getattr(import_module(modules[name]), name)
         raise AttributeError(f"module {package!r} has no attribute {name!r}")
 
     return get

@@ -10,8 +10,10 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mlr.balancing import BALANCERS, EqualContribution, Rebalancing, make_balancer
-from mlr.balancing.base import _widest_float
+from mlr.balancing.sums import widest_float
 
+# a balancer alone, without losses that take its weights
+pytestmark = pytest.mark.filterwarnings("ignore:the weights of .* have no effect")
 NAMES = ("D/0", "r/0", "N/0")
 
 
@@ -136,9 +138,9 @@ def test_a_state_that_was_loaded_in_inference_mode_goes_on():
     balancer.observe(torch.ones(1, 2))
 
 
-def test_the_widest_float_of_a_device():
-    assert _widest_float(torch.device("mps")) is torch.float32  # has no float64
-    assert _widest_float(torch.device("cuda")) is torch.float64
+def test_thewidest_float_of_a_device():
+    assert widest_float(torch.device("mps")) is torch.float32  # has no float64
+    assert widest_float(torch.device("cuda")) is torch.float64
 
 
 def test_weights_change_in_place_so_a_captured_graph_sees_them():
@@ -170,6 +172,7 @@ def test_record_is_plain_and_serialisable():
     assert sum(out["contributions"].values()) == pytest.approx(1)
     assert set(out) == {
         "period", "step", "lambda", "means", "weights", "contributions", "clipped", "held", "images", "dropped",
+        "absent", "empty",
     }  # fmt: skip
     with pytest.raises(AttributeError):
         record.lam = 1

@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 
 from mlr.balancing import Rebalancing, lambda_staircase
 
+# a balancer alone, without losses that take its weights
+pytestmark = pytest.mark.filterwarnings("ignore:the weights of .* have no effect")
 EPS = np.finfo(np.float64).eps
 
 
@@ -284,3 +286,23 @@ def test_without_a_clip_a_weight_that_would_turn_negative_is_held(lam, means):
     assert list(record.held) == held
     expected = [s * f if f > 0 else s for s, f in zip(start, factors, strict=True)]
     assert record.weights == pytest.approx(expected, rel=1e-14)
+
+
+def test_without_the_equal_start_weights_are_rebalanced_from_equal_ones():
+    balancer = Rebalancing(names(2), period=1, lam=1, equal_start=False)
+    first = period(balancer, [4, 1])
+    assert first.weights == (0.5, 0.5)  # there is no period before it to compare with
+    assert first.held == ()
+    second = period(balancer, [2, 1])
+    assert second.contributions == pytest.approx((0.8, 0.2))  # lambda = 1 keeps those of the first period
+    assert np.dot(second.weights, [2, 1]) == pytest.approx(0.5 * 2 + 0.5 * 1)
+    assert not balancer.started
+
+
+def test_without_the_equal_start_a_loss_waits_for_a_mean_to_be_compared_with():
+    balancer = Rebalancing(names(2), period=1, lam=3, equal_start=False)
+    period(balancer, [4, 0])
+    record = period(balancer, [2, 1])
+    assert record.weights == (0.5, 0.5)  # one loss alone keeps its share, the other is new
+    with pytest.raises(TypeError, match="equal_start must be True or False"):
+        Rebalancing(names(2), equal_start=1)

@@ -10,8 +10,13 @@ from torch import distributed, multiprocessing, nn
 
 from mlr.balancing import BALANCERS, EqualContribution, FixedWeights, Rebalancing, make_balancer
 
+# a balancer alone, without losses that take its weights
+pytestmark = pytest.mark.filterwarnings("ignore:the weights of .* have no effect")
 NAMES = ("D/0", "r/0", "N/0", "M17/3")
-NUMBERS = ["period", "step", "lam", "means", "weights", "contributions", "clipped", "held", "images", "dropped"]
+NUMBERS = [
+    "period", "step", "lam", "means", "weights", "contributions", "clipped", "held", "absent", "images", "dropped",
+    "empty",
+]  # fmt: skip
 
 
 def batches(count, seed=0):
@@ -26,10 +31,17 @@ def batches(count, seed=0):
     return out
 
 
+def masked_batches(count):
+    """The batches with counts; absent losses are 0."""
+    generator = torch.Generator().manual_seed(1)
+    counts = [torch.randint(0, 3, terms.shape, generator=generator) for terms in batches(count)]
+    return [(torch.where(c > 0, t, 0), c) for t, c in zip(batches(count), counts, strict=True)]
+
+
 def train(balancer, some_batches):
     records = []
     for terms in some_batches:
-        balancer.observe(terms)
+        balancer.observe(*(terms if isinstance(terms, tuple) else (terms,)))
         record = balancer.step()
         records += [record] if record is not None else []
     return records
@@ -162,6 +174,9 @@ def train_rank(rank, folder):
             records += [{key: getattr(record, key) for key in NUMBERS}] if record is not None else []
         distributed.all_reduce = all_reduce
         results[name] = {"records": records, "weights": balancer.weights.clone(), "calls": list(calls)}
+    balancer = Rebalancing(NAMES, period=3)
+    records = train(balancer, [(t[rank::2], c[rank::2]) for t, c in masked_batches(20)])
+    results["masked"] = {"records": repr(records), "weights": balancer.weights}
     torch.save(results, f"{folder}/rank{rank}.pt")
     leave_group()
 
@@ -177,3 +192,8 @@ def test_two_ranks_equal_one_process(tmp_path):
             assert results[name]["records"] == expected
             assert torch.equal(results[name]["weights"], alone.weights)
             assert results[name]["calls"] == [torch.float64] * 10  # one per period and nothing else
+    alone = Rebalancing(NAMES, period=3)
+    expected = repr(train(alone, masked_batches(20)))
+    for results in ranks:
+        assert results["masked"]["records"] == expected
+        assert torch.equal(results["masked"]["weights"], alone.weights)

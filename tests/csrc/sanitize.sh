@@ -17,4 +17,5 @@ export PYTHONPATH=$out/lib
 cd "$out"
 LD_PRELOAD=$preload "$python" -c 'from mlr import _C; assert _C.build_info()["sanitizer"] == "address", _C.__file__'
 LD_PRELOAD=$preload exec "$python" -m pytest -c "$root/pyproject.toml" -p no:cacheprovider \
-    "$root/tests/csrc/test_cpp_engine.py" "$root/tests/csrc/test_cpp_threads.py" "$@"
+    "$root"/tests/csrc/test_cpp_engine.py "$root"/tests/csrc/test_cpp_masks.py \
+    "$root"/tests/csrc/test_cpp_threads.py "$root"/tests/csrc/test_cpp_weights.py "$@"

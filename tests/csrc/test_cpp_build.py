@@ -23,15 +23,16 @@ def python(code: str, path: Path | None = None, **env: str) -> subprocess.Comple
 
 
 @built
-def test_environment_forces_an_instruction_set():
-    done = python("import mlr; print(mlr.backend_report())", MLR_CPU_CAPABILITY="default")
+@pytest.mark.parametrize("variable", ["MLR_INSTRUCTION_SET", "MLR_CPU_CAPABILITY"])
+def test_environment_forces_an_instruction_set(variable):
+    done = python("import mlr; print(mlr.backend_report())", **{variable: "default"})
     assert "CPU tensors: cpp (default)" in done.stdout, done.stderr
 
 
 @built
 @pytest.mark.parametrize("name", ["sse9", "AVX2"])
 def test_unknown_instruction_set_is_an_error(name):
-    done = python("from mlr import _C; _C.capability()", MLR_CPU_CAPABILITY=name)
+    done = python("from mlr import _C; _C.instruction_set()", MLR_INSTRUCTION_SET=name)
     assert done.returncode != 0
     assert "not one of default, avx2, avx512" in done.stderr
     assert "here it can be: default" in done.stderr
@@ -41,11 +42,11 @@ def test_unknown_instruction_set_is_an_error(name):
 def test_missing_instruction_set_is_an_error():
     from mlr import _C
 
-    missing = {"default", "avx2", "avx512"} - set(_C.capabilities())
+    missing = {"default", "avx2", "avx512"} - set(_C.instruction_sets())
     if not missing:
         pytest.skip("this CPU has them all")
     with pytest.raises(RuntimeError, match="which this CPU lacks"):
-        _C.set_capability(missing.pop())
+        _C.set_instruction_set(missing.pop())
 
 
 @built

@@ -17,13 +17,13 @@ def op(*operands):
     return torch.ops.mlr.multi_loss(*operands)[:2]
 
 
-@pytest.fixture(params=_C.capabilities())
-def level(request):
-    _C.set_capability(request.param)
+@pytest.fixture(params=_C.instruction_sets())
+def instruction_set(request):
+    _C.set_instruction_set(request.param)
     threads = torch.get_num_threads()
     yield request.param
     torch.set_num_threads(threads)
-    _C.set_capability("")
+    _C.set_instruction_set("")
 
 
 def same(a, b):
@@ -33,10 +33,10 @@ def same(a, b):
 @pytest.mark.parametrize("downsample", ["bicubic", "area"])
 @pytest.mark.parametrize("size", [(3, 5), (97, 130), (288, 96), (333, 40)], ids=str)
 @pytest.mark.parametrize("batch", [1, 3, 4])
-def test_bits_do_not_depend_on_threads_or_batch(level, batch, size, downsample):
+def test_bits_do_not_depend_on_threads_or_batch(instruction_set, batch, size, downsample):
     pred, target = depth_pair(batch, *size)
     terms = list(LossSpace("all").indices)
-    weights = torch.randn(batch, 78, generator=torch.Generator().manual_seed(1))
+    weights = torch.randn(batch, len(terms), generator=torch.Generator().manual_seed(1))
     torch.set_num_threads(1)
     values, grad = op(pred, target, weights, terms, downsample)
     for threads in (1, 2, 3, 8):  # more than the machine has: image by image, strip by strip, and both
@@ -66,7 +66,7 @@ def test_bits_of_subsets_do_not_depend_on_threads(selection):
 def test_concurrent_calls_do_not_share_workspaces():
     from concurrent.futures import ThreadPoolExecutor
 
-    cases = [(depth_pair(2, 40 + 7 * i, 60 + 5 * i, seed=i), torch.ones(2, 78)) for i in range(8)]
+    cases = [(depth_pair(2, 40 + 7 * i, 60 + 5 * i, seed=i), torch.ones(2, len(LossSpace("all")))) for i in range(8)]
     terms = list(LossSpace("all").indices)
 
     def run(case):

@@ -26,7 +26,7 @@ from mlr.data.synthetic.rooms import DEPTH_RANGE, Scene, camera_rays, render, tr
 from mlr.data.synthetic.shapes import Box, Cylinder, Sphere
 from mlr.data.transforms import POLICIES, FillUncovered, finish
 
-FRAME = Path(__file__).parent / "xtion_bookshelf"
+FRAME = Path(__file__).resolve().parents[2] / "examples" / "xtion_bookshelf"
 LITTLE = ["--backbone=test_resnet", "--decoder-channels=32", "--pretrained=false", "--size=48x64", "--workers=0"]
 LITTLE += ["--batch-size=2", "--epochs=1", "--device=cpu"]
 
@@ -151,7 +151,7 @@ def test_a_broken_nyu_is_named_before_training(tmp_path, capsys, breakage, messa
 
 def test_the_real_frame_has_holes_that_are_handled_by_name(tmp_path, capsys):
     arguments = ["--data=folder", f"--root={FRAME}", f"--out={tmp_path / 'run'}", *LITTLE]
-    assert train_command(arguments) == 1
+    assert train_command([*arguments, "--holes=error"]) == 1
     error = capsys.readouterr().err
     assert "rgb.png" in error
     assert "--holes nearest" in error
@@ -198,7 +198,7 @@ def test_float_depth_needs_no_unit(tmp_path):
     [
         (np.full((40, 50), 2500, np.uint16), None, "no unit was declared: give --depth-unit .* --options unit=... to"),
         (np.full((40, 50), 2500, np.uint16), "m", "mm would make that 2.50 m"),
-        (np.full((40, 50), 3, np.uint16), "eccv2020", "the unit is wrong"),
+        (np.full((40, 50), 3, np.uint16), "nyu-10m", "the unit is wrong"),
         (np.full((40, 60), 2500, np.uint16), "mm", "40 x 60"),
         (np.full((40, 50, 3), 25, np.uint8), "mm", "no depth map"),
         (np.full((40, 50), 2500, np.uint16), "cubits", "unknown depth unit"),
@@ -240,9 +240,9 @@ def test_files_that_belong_to_no_pair_are_named(tmp_path):
     (tmp_path / "beside/more").mkdir(parents=True)
     for name in ("rgb.PNG", "depth.NPY", "more/1_depth.png"):
         (tmp_path / "beside" / name).write_bytes(b"")
-    source = Folder(tmp_path / "beside")
-    assert [depth.name for _, depth in source.pairs] == ["depth.NPY"]
-    assert source.missing == ["more/1_depth.png has no image"]
+    dataset = Folder(tmp_path / "beside")
+    assert [depth.name for _, depth in dataset.pairs] == ["depth.NPY"]
+    assert dataset.missing == ["more/1_depth.png has no image"]
 
 
 def test_lists_may_name_files_elsewhere_and_must_be_text(tmp_path):
@@ -331,7 +331,7 @@ def test_policies_keep_range_shape_and_type(policy):
 
 
 def test_geometry_moves_image_and_depth_together():
-    geometry = [t for t in POLICIES["eccv2020"]((60, 80)).transforms if not isinstance(t, v2.ColorJitter)][:-1]
+    geometry = [t for t in POLICIES["paper"]((60, 80)).transforms if not isinstance(t, v2.ColorJitter)][:-1]
     uncovered = 0
     for seed in range(10):
         torch.manual_seed(seed)
@@ -345,12 +345,19 @@ def test_geometry_moves_image_and_depth_together():
 
 def test_uncovered_pixels_take_their_nearest_neighbours_depth_and_are_not_valid():
     sample = coordinate_sample(4, 5)
-    sample["depth"][0, :, 0] = 0
-    out = FillUncovered(v2.Identity())(sample)
-    assert torch.equal(out["depth"][0, :, 0], sample["depth"][0, :, 1])
-    assert torch.equal(out["image"][:, :, 0], sample["image"][:, :, 1])
-    assert out["valid"][0, :, 0].sum() == 0
-    assert out["valid"][0, :, 1:].all()
+    out = FillUncovered(v2.CenterCrop((4, 7)))(sample)  # one column more at both sides
+    assert torch.equal(out["depth"][0, :, 0], sample["depth"][0, :, 0])
+    assert torch.equal(out["image"][:, :, 0], sample["image"][:, :, 0])
+    assert out["valid"][0, :, [0, -1]].sum() == 0
+    assert out["valid"][0, :, 1:-1].all()
+
+
+def test_a_hole_that_was_there_before_the_geometry_keeps_its_image_and_stays_a_hole():
+    sample = coordinate_sample(4, 5)
+    sample["depth"][0, 1:3, 2] = sample["valid"][0, 1:3, 2] = 0
+    out = FillUncovered(v2.CenterCrop((4, 7)))(sample)
+    for name in ("image", "depth", "valid"):
+        assert torch.equal(out[name][:, :, 1:-1], sample[name])
 
 
 @settings(deadline=None, max_examples=25)
@@ -391,7 +398,7 @@ def test_batches_are_the_same_for_any_number_of_workers_and_differ_by_epoch_and_
 def test_training_and_validation_scenes_are_apart():
     data = DepthData(size=(32, 48), train_length=5, val_length=5, workers=0)
     data.setup("fit")
-    train, val = ({source[i]["id"] for i in range(5)} for source in data.sources.values())
+    train, val = ({dataset[i]["id"] for i in range(5)} for dataset in data.datasets.values())
     assert len(train) == len(val) == 5
     assert not train & val
 

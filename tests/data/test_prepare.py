@@ -33,8 +33,8 @@ def _small_parts(monkeypatch):
     monkeypatch.setattr(prepare_module, "FRAMES_PER_PART", 2)
 
 
-def pack(source: str, out: Path, **settings) -> Path:
-    assert prepare([source], out, **{"workers": 0, "quiet": True, **settings}) == 0
+def pack(dataset: str, out: Path, **settings) -> Path:
+    assert prepare([dataset], out, **{"workers": 0, "quiet": True, **settings}) == 0
     return out
 
 
@@ -47,10 +47,10 @@ def test_frames_come_back_as_they_were_and_filled_along_the_image(tmp_path, comp
     files.write_nyu_sync(tmp_path / "nyu")
     out = pack(f"nyu-sync:{tmp_path / 'nyu'}", tmp_path / "nyu.h5", compression=compression)
     for split in ("train", "val"):
-        source, packed = open_dataset("nyu-sync", tmp_path / "nyu", split), open_dataset("packed", out, split)
-        assert len(packed) == len(source)
-        for i in range(len(source)):
-            one, other = source[i], packed[i]
+        dataset, packed = open_dataset("nyu-sync", tmp_path / "nyu", split), open_dataset("packed", out, split)
+        assert len(packed) == len(dataset)
+        for i in range(len(dataset)):
+            one, other = dataset[i], packed[i]
             assert one["id"] == other["id"]
             assert torch.equal(one["image"], other["image"])
             assert torch.equal(one["valid"], other["valid"])
@@ -74,19 +74,19 @@ def test_the_file_states_what_it_is(tmp_path):
 
 def test_several_processes_write_the_same_frames_in_the_same_order(tmp_path):
     files.write_nyu_zip(tmp_path / "train795.zip", "train", range(7))
-    source = f"nyu-zip:{tmp_path}"
-    one = Packed(pack(source, tmp_path / "one.h5", splits="train"))
-    two = Packed(pack(source, tmp_path / "two.h5", splits="train", workers=2))
+    dataset = f"nyu-zip:{tmp_path}"
+    one = Packed(pack(dataset, tmp_path / "one.h5", splits="train"))
+    two = Packed(pack(dataset, tmp_path / "two.h5", splits="train", workers=2))
     assert one.ids.tolist() == two.ids.tolist()
     assert one.checksums.tolist() == two.checksums.tolist()
 
 
-def test_sources_and_sizes_may_be_mixed(tmp_path):
+def test_data_sets_and_sizes_may_be_mixed(tmp_path):
     files.write_folder(tmp_path / "a", range(11))
     files.write_folder(tmp_path / "b", range(11, 13), size=(40, 72))
     out = tmp_path / "all.h5"
-    sources = [f"folder:{tmp_path / name}" for name in ("a", "b")]
-    assert prepare(sources, out, options="unit=mm", workers=0, quiet=True) == 0
+    datasets = [f"folder:{tmp_path / name}" for name in ("a", "b")]
+    assert prepare(datasets, out, options="unit=mm", workers=0, quiet=True) == 0
     train, val = (Packed(out, split) for split in ("train", "val"))
     assert (len(train), len(val)) == (9 + 1, 2 + 1)
     sizes = {tuple(train[i]["image"].shape[1:]) for i in range(len(train))}
@@ -96,10 +96,10 @@ def test_sources_and_sizes_may_be_mixed(tmp_path):
         np.testing.assert_array_equal(train[i]["image"].permute(1, 2, 0), image)
 
 
-def test_each_source_takes_the_options_it_knows(tmp_path):
+def test_each_data_set_takes_the_options_it_knows(tmp_path):
     files.write_folder(tmp_path / "shots", range(11))
-    sources, out = ["rooms", f"folder:{tmp_path / 'shots'}"], tmp_path / "x.h5"
-    assert prepare(sources, out, options="length=2,height=48,width=64,unit=mm", workers=0, quiet=True) == 0
+    datasets, out = ["rooms", f"folder:{tmp_path / 'shots'}"], tmp_path / "x.h5"
+    assert prepare(datasets, out, options="length=2,height=48,width=64,unit=mm", workers=0, quiet=True) == 0
     assert (len(Packed(out)), len(Packed(out, "val"))) == (2 + 9, 2 + 2)
 
 
@@ -126,7 +126,7 @@ def test_a_network_trains_on_a_packed_file(tmp_path):
     data.setup("fit")
     batches = list(data.train_dataloader())
     assert [len(batch["id"]) for batch in batches] == [2, 2]
-    pickle.loads(pickle.dumps(data.sources["val"]))[0]
+    pickle.loads(pickle.dumps(data.datasets["val"]))[0]
 
 
 # --- broken frames
@@ -203,8 +203,8 @@ p.prepare([sys.argv[1]], p.Path(sys.argv[2]), splits="train", workers=0, quiet=T
 
 def test_after_a_kill_the_same_command_continues(tmp_path, monkeypatch, capsys):
     files.write_nyu_zip(tmp_path / "train795.zip", "train", range(12))
-    source, out, parts = f"nyu-zip:{tmp_path}", tmp_path / "nyu.h5", tmp_path / "nyu.h5.parts"
-    process = subprocess.Popen([sys.executable, "-c", SLOW, source, str(out)])
+    dataset, out, parts = f"nyu-zip:{tmp_path}", tmp_path / "nyu.h5", tmp_path / "nyu.h5.parts"
+    process = subprocess.Popen([sys.executable, "-c", SLOW, dataset, str(out)])
     deadline = time.monotonic() + 60
     while not (parts / "000001.h5").exists() and time.monotonic() < deadline:
         time.sleep(0.02)
@@ -219,9 +219,9 @@ def test_after_a_kill_the_same_command_continues(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(
         prepare_module, "pack", lambda part, strict: packed.append(part.number) or pack_part(part, strict)
     )
-    pack(source, out, splits="train")
+    pack(dataset, out, splits="train")
     assert packed == list(range(len(done), 6))  # nothing twice
-    fresh = Packed(pack(source, tmp_path / "fresh.h5", splits="train"))
+    fresh = Packed(pack(dataset, tmp_path / "fresh.h5", splits="train"))
     assert Packed(out).checksums.tolist() == fresh.checksums.tolist()
     assert leftovers(tmp_path) == []
 
@@ -292,7 +292,7 @@ def test_an_earlier_file_is_not_overwritten(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("source", "settings", "message"),
+    ("dataset", "settings", "message"),
     [
         ("nyu", {}, "NAME:PATH"),
         ("nuy:/x", {}, "did you mean nyu"),
@@ -306,9 +306,9 @@ def test_an_earlier_file_is_not_overwritten(tmp_path):
         ("rooms", {"options": "length=1", "workers": -2}, "--workers must be"),
     ],
 )
-def test_wrong_settings_are_refused_before_anything_is_written(tmp_path, source, settings, message):
+def test_wrong_settings_are_refused_before_anything_is_written(tmp_path, dataset, settings, message):
     with pytest.raises(ValueError, match=message):
-        pack(source, tmp_path / "x.h5", **settings)
+        pack(dataset, tmp_path / "x.h5", **settings)
     assert list(tmp_path.iterdir()) == []
 
 

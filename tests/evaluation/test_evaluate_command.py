@@ -20,7 +20,9 @@ from scipy.io import savemat
 import mlr
 from mlr.cli import main
 from mlr.data import DataError, open_dataset
-from mlr.evaluation import METRICS, PROTOCOLS, Scores, get_protocol, predict
+from mlr.data.datasets.kitti import kb_region
+from mlr.data.sample import make_sample
+from mlr.evaluation import METRICS, PROTOCOLS, Scores, get_protocol
 from mlr.evaluation.frames import open_frames
 from mlr.evaluation.predictor import Network
 
@@ -41,10 +43,10 @@ def test_the_folder_holds_what_was_scored_and_every_frame(shots, tmp_path, capsy
     assert sorted(p.name for p in out.iterdir()) == ["full.csv", "scores.json"]
     record = json.loads((out / "scores.json").read_text())
     assert record == printed
-    assert record["source"] == {"predictions": str(tmp_path / "pred")}
+    assert record["evaluated"] == {"predictions": str(tmp_path / "pred")}
     assert record["data"] == {
-        "name": "folder", "root": str(shots), "options": "unit=mm", "split": "val", "frames": 3, "sizes": {"48x64": 3},
-        "missing": [], "broken": [],
+        "name": "folder", "root": str(shots), "options": "unit=mm", "depth_unit": None, "holes": "mask", "split": "val",
+        "frames": 3, "sizes": {"48x64": 3}, "missing": [], "broken": [],
     }  # fmt: skip
     assert record["versions"]["mlr"] == mlr.__version__
     assert record["protocols"]["full"]["protocol"]["clamp_min"] == 1e-3
@@ -69,7 +71,7 @@ def test_results_are_never_overwritten_nor_half_written(shots, tmp_path, capsys,
     monkeypatch.setattr(Path, "write_text", full)
     assert main(["evaluate", *map(str, arguments[:-1]), str(tmp_path / "more")]) == 1
     output = capsys.readouterr()
-    assert "ard" in output.out  # the scores are on the screen all the same
+    assert "abs_rel" in output.out  # the scores are on the screen all the same
     assert "cannot write" in output.err
     assert "No space left on device" in output.err
     assert not (tmp_path / "more").exists()
@@ -84,9 +86,7 @@ def test_the_table_fits_a_terminal_and_shows_means_and_intervals(shots, tmp_path
     (row,) = (row for row in rows if row[:1] == ["full"])
     assert row[5] == "0.2000"
     assert max(len(line) for line in lines if "left out" not in line) <= 80
-    assert (
-        "left out eccv2020, nyu-toolbox: defined on nyu, nyu-zip, nyu-h5; name it if folder holds such frames" in lines
-    )
+    assert "left out paper, nyu-toolbox: defined on nyu, nyu-zip, nyu-h5; name it if folder holds such frames" in lines
 
 
 # --- networks ---------------------------------------------------------------------------------------------------------
@@ -107,9 +107,8 @@ ROOMS = ["--data", "rooms", "--data-options", "length=2,height=96,width=128"]
 def expected(checkpoint: Path, size: tuple[int, int], **options) -> dict[str, float]:
     model, scores = mlr.DepthModel.from_checkpoint(checkpoint), Scores("full")
     for sample in (open_dataset("rooms", None, "val", length=2, height=96, width=128)[i] for i in range(2)):
-        image = sample["image"].as_subclass(torch.Tensor)[None] / 255
-        image = torch.nn.functional.interpolate(image, size, mode="bicubic")
-        scores.add([sample["id"]], predict(model, image, "full", **options), sample["depth"].as_subclass(torch.Tensor))
+        depth = model.infer(sample["image"], size, **options)
+        scores.add([sample["id"]], depth, sample["depth"].as_subclass(torch.Tensor))
     return scores.means()
 
 
@@ -117,19 +116,20 @@ def test_a_checkpoint_runs_at_the_size_it_was_trained_at_or_another(checkpoint, 
     record = run(capsys, checkpoint, *ROOMS)
     assert means(record) == pytest.approx(expected(checkpoint, (64, 96)), rel=1e-4)
     assert record["protocols"]["full"]["prediction"] == {
-        "part": None, "input_size": [64, 96], "flip_average": False, "precision": "float32", "device": "cpu",
+        "part": None, "precision": "float32", "device": "cpu",
+        "input": {"resize": "trained", "size": [64, 96], "rows": None, "image_height": None, "flip_average": False},
     }  # fmt: skip
-    assert record["source"]["backbone"] == "test_resnet"
-    assert len(record["source"]["sha256"]) == 64
+    assert record["evaluated"]["backbone"] == "test_resnet"
+    assert len(record["evaluated"]["sha256"]) == 64
     other = run(capsys, checkpoint, *ROOMS, "--size", "32x64")
     assert means(other) == pytest.approx(expected(checkpoint, (32, 64)), rel=1e-4)
-    assert other["protocols"]["full"]["prediction"]["input_size"] == [32, 64]
+    assert other["protocols"]["full"]["prediction"]["input"]["size"] == [32, 64]
 
 
 def test_the_mirrored_image_takes_part_where_it_is_asked_for(checkpoint, capsys):
     flipped = run(capsys, checkpoint, *ROOMS, "--flip")
-    assert means(flipped) == pytest.approx(expected(checkpoint, (64, 96), flip_average=True), rel=1e-4)
-    assert flipped["protocols"]["full"]["prediction"]["flip_average"] is True
+    assert means(flipped) == pytest.approx(expected(checkpoint, (64, 96), flip=True), rel=1e-4)
+    assert flipped["protocols"]["full"]["prediction"]["input"]["flip_average"] is True
     assert means(flipped)["rmse"] != pytest.approx(means(run(capsys, checkpoint, *ROOMS))["rmse"], rel=1e-4)
 
 
@@ -152,9 +152,9 @@ def test_a_run_folder_means_its_best_model(checkpoint, tmp_path, capsys):
 
 def test_the_networks_work_is_shared_between_protocols(checkpoint):
     network = Network(mlr.DepthModel.from_checkpoint(checkpoint), (64, 96))
-    same = {network.key(get_protocol(name)) for name in ("full", "nyu-toolbox", "kitti-garg", "make3d-c1")}
+    same = {network.key(get_protocol(name)) for name in ("full", "kitti-eigen", "kitti-garg", "make3d-c1")}
     assert len(same) == 1
-    assert len(same | {network.key(get_protocol(name)) for name in ("eccv2020", "bts", "make3d-md2")}) == 4
+    assert len(same | {network.key(get_protocol(name)) for name in ("paper", "nyu-toolbox", "bts", "make3d-md2")}) == 5
 
 
 # --- data sets and their protocols ------------------------------------------------------------------------------------
@@ -189,7 +189,7 @@ def write_nyu_predictions(folder: Path) -> Path:
 def test_all_takes_the_protocols_of_the_data_set_each_with_its_own_depth(tmp_path, capsys):
     write_nyu(tmp_path / "nyu")
     record = run(capsys, write_nyu_predictions(tmp_path / "pred"), *on(tmp_path / "nyu", "nyu"))
-    assert list(record["protocols"]) == ["full", "eccv2020", "nyu-toolbox", "bts"]
+    assert list(record["protocols"]) == ["full", "paper", "nyu-toolbox", "bts"]
     assert set(record["left_out"]) == {"kitti-garg", "kitti-eigen", "make3d-c1", "make3d-c2", "make3d-md2"}
     assert record["refused"] == {}
     for name in record["protocols"]:
@@ -200,11 +200,11 @@ def test_each_protocol_scores_its_own_pixels(tmp_path, capsys):
     write_nyu(tmp_path / "nyu")
     out, pixels = tmp_path / "scores", {}
     run(capsys, write_nyu_predictions(tmp_path / "pred"), *on(tmp_path / "nyu", "nyu"), "--out", out)
-    for name in ("full", "eccv2020", "nyu-toolbox", "bts"):
+    for name in ("full", "paper", "nyu-toolbox", "bts"):
         with (out / f"{name}.csv").open(newline="") as file:
             pixels[name] = [int(row["pixels"]) for row in csv.DictReader(file)]
     assert pixels == {
-        "full": [480 * 640] * 2, "eccv2020": [440 * 592] * 2, "nyu-toolbox": [427 * 561] * 2,
+        "full": [480 * 640] * 2, "paper": [440 * 592] * 2, "nyu-toolbox": [427 * 561] * 2,
         "bts": [(426 - 10) * 560] * 2,  # without the hole of raw depth
     }  # fmt: skip
 
@@ -213,7 +213,7 @@ def test_a_protocol_that_refuses_fails_alone_or_the_command_where_it_was_named(t
     write_nyu(tmp_path / "nyu", raw=False)
     folder = write_nyu_predictions(tmp_path / "pred")
     record = run(capsys, folder, *on(tmp_path / "nyu", "nyu"))
-    assert list(record["protocols"]) == ["full", "eccv2020", "nyu-toolbox"]
+    assert list(record["protocols"]) == ["full", "paper", "nyu-toolbox"]
     assert "no 'rawDepths'" in record["refused"]["bts"]
     assert main(["evaluate", str(folder), *map(str, on(tmp_path / "nyu", "nyu"))]) == 0
     assert "refused bts: " in capsys.readouterr().out
@@ -227,7 +227,7 @@ def test_holes_refuse_the_protocols_of_filled_depth(tmp_path, capsys):
     folder = write_nyu_predictions(tmp_path / "pred")
     record = run(capsys, folder, *on(tmp_path / "nyu", "nyu"), "--data-options", "depth=rawDepths")
     assert list(record["protocols"]) == ["full", "bts"]
-    for name in ("eccv2020", "nyu-toolbox"):
+    for name in ("paper", "nyu-toolbox"):
         assert "leave out the option depth=rawDepths" in record["refused"][name]
     filled = [*on(tmp_path / "nyu", "nyu"), "--data-options", "depth=depths", "--protocol", "bts"]
     assert "leave out the option depth=depths" in refusal(capsys, folder, *filled)
@@ -254,10 +254,8 @@ def test_a_network_of_kittis_crop_sees_the_crop_and_is_scored_on_whole_frames(ch
     files.write_kitti(tmp_path)
     model, scores = mlr.DepthModel.from_checkpoint(checkpoint), Scores("kitti-garg")
     frame = open_dataset("kitti", tmp_path, "val")[0]
-    crop = frame["image"].as_subclass(torch.Tensor)[None, :, 23:, 13 : 13 + 1216] / 255
-    small = predict(model, torch.nn.functional.interpolate(crop, (64, 96), mode="bicubic"), "full")
-    depth = torch.nn.functional.interpolate(small, (352, 1216), mode="bilinear", align_corners=True)
-    scores.add(["frame"], depth, frame["depth"].as_subclass(torch.Tensor))
+    depth = model.infer(frame["image"][:, 23:, 13 : 13 + 1216], (64, 96))
+    scores.add(["frame"], depth[None], frame["depth"].as_subclass(torch.Tensor), region=kb_region((375, 1242), "frame"))
     flags = [*on(tmp_path, "kitti"), "--data-options", "kb_crop=true"]
     record = run(capsys, checkpoint, *flags)
     assert means(record, "kitti-garg") == pytest.approx(scores.means(), rel=1e-4)
@@ -268,34 +266,36 @@ def test_a_network_of_kittis_crop_sees_the_crop_and_is_scored_on_whole_frames(ch
     assert means(whole, "kitti-garg")["rmse"] != means(record, "kitti-garg")["rmse"]
 
 
-class Perfect(torch.nn.Module):
+class Perfect(mlr.DepthModel):
     """Sees the depth in the red of its image."""
 
     def __init__(self):
-        super().__init__()
-        self.register_buffer("pixel_mean", torch.zeros(3, 1, 1))
+        super().__init__("test_resnet", 32, pretrained=False)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         return 100 * image[:, :1]
 
 
-def test_depth_of_whole_frames_is_not_pasted_though_it_has_the_size_of_the_crop():
-    truth = torch.linspace(5, 70, 375)[:, None].expand(1, 1, 375, 1242)
-    image, protocol = (truth / 100).repeat(1, 3, 1, 1), get_protocol("kitti-garg")
-    for pasted, size in ((False, (352, 1216)), (True, (352, 1216)), (True, (64, 96))):
-        network, scores = Network(Perfect(), size, pasted=pasted), Scores(protocol)
-        depth = network.predict(0, image, protocol)
-        scores.add(["frame"], depth, truth)
-        assert scores.means()["rmse"] < 0.3
-        assert tuple(depth.shape[-2:]) == ((352, 1216) if pasted else (375, 1242))
-        assert network.key(protocol) != network.key(get_protocol("full"))  # which resizes by itself
+def test_depth_of_whole_frames_is_not_pasted_though_the_input_has_the_size_of_the_crop():
+    metres = np.broadcast_to(np.linspace(5, 70, 375, dtype=np.float32)[:, None], (375, 1242))
+    image = np.repeat(np.rint(metres * 2.55).astype(np.uint8)[..., None], 3, 2)
+    protocol, region = get_protocol("kitti-garg"), kb_region((375, 1242), "frame")
+    whole = make_sample(image, metres, "frame")
+    part = make_sample(region.cut(image), region.cut(metres), "frame", region=region)
+    for sample, size in ((whole, (352, 1216)), (part, (352, 1216)), (part, (64, 96))):
+        network, scores = Network(Perfect(), size), Scores(protocol)
+        depth, covered = network.predict(0, sample, protocol)
+        scores.add(["frame"], depth, whole["depth"].as_subclass(torch.Tensor), region=covered)
+        assert scores.means()["rmse"] < 0.5
+        assert tuple(depth.shape[-2:]) == tuple(sample["image"].shape[-2:])
+        assert covered == sample.get("region")
 
 
 @pytest.mark.parametrize(
     ("trained", "shown", "said"),
     [
         ({"data": "kitti", "data_options": "kb_crop=yes"}, "", "give --data-options kb_crop=true"),
-        ({"data": "kitti", "data_options": ""}, "kb_crop=1", "leave kb_crop=true out"),
+        ({"data": "kitti", "data_options": ""}, "kb_crop=1", "give --data-options kb_crop=false"),
         ({"data": "kitti", "data_options": "kb_crop=yes"}, "kb_crop=true", ""),
         ({"data": "nyu", "data_options": ""}, "kb_crop=true", ""),
         ({}, "kb_crop=true", ""),
@@ -308,7 +308,7 @@ def test_a_network_of_another_part_of_kittis_images_is_pointed_out(network, tmp_
     assert main(["evaluate", *map(str, [tmp_path / "best.pt", *flags])]) == 0
     error = capsys.readouterr().err
     assert said in error
-    assert ("the network was trained on KITTI's" in error) == bool(said)
+    assert ("the network was trained with kb_crop" in error) == bool(said)
 
 
 def test_cropped_frames_of_unknown_origin_are_refused_by_kittis_protocols(tmp_path, capsys):
@@ -343,13 +343,13 @@ def test_make3ds_protocols_score_the_distance_along_the_ray_alone(tmp_path):
     files.write_make3d(tmp_path)
     protocols = [get_protocol(name) for name in ("full", "make3d-c1", "make3d-c2", "make3d-md2")]
     for given in ({}, {"channel": "3"}, {"channel": "03"}, {"channel": 3}):
-        sources, refused = open_frames(protocols, "make3d", tmp_path, given)
-        assert refused == {}
-        assert len(set(sources.values())) == 1  # opened once
-    sources, refused = open_frames(protocols, "make3d", tmp_path, {"channel": "2"})
-    assert list(sources) == ["full"]
+        frames = open_frames(protocols, "make3d", tmp_path, given)
+        assert frames.refused == {}
+        assert set(frames.truths.values()) == {frames.shown}  # opened once
+    frames = open_frames(protocols, "make3d", tmp_path, {"channel": "2"})
+    assert list(frames.truths) == ["full"]
     for name in ("make3d-c1", "make3d-c2", "make3d-md2"):
-        assert "leave out the option channel=2" in refused[name]
+        assert "leave out the option channel=2" in frames.refused[name]
     with pytest.raises(DataError, match=r"^there is no folder"):
         open_frames(protocols[1:], "make3d", tmp_path / "nowhere", {})
 
@@ -366,7 +366,7 @@ def test_a_broken_frame_of_any_other_set_is_an_error(shots, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--protocol", "bst"], "unknown protocol 'bst': did you mean 'bts'?"),
+        (["--protocol", "bst"], "unknown protocol 'bst': did you mean bts?"),
         (["--data", "nyv"], "unknown data set 'nyv': did you mean nyu?"),
         (["--flip"], "--flip, --no-flip and --half are for networks"),
         (["--depth-unit", "feet"], "unknown depth unit 'feet'"),
@@ -380,7 +380,7 @@ def test_a_wrong_setting_is_explained(arguments, message, shots, tmp_path, capsy
     assert message in refusal(capsys, write_npy(tmp_path / "pred"), *on(shots), *arguments)
 
 
-def test_a_source_that_is_neither_network_nor_predictions_is_explained(shots, checkpoint, tmp_path, capsys):
+def test_what_is_neither_network_nor_predictions_is_explained(shots, checkpoint, tmp_path, capsys):
     assert "there is no" in refusal(capsys, tmp_path / "nowhere", *on(shots))
     (tmp_path / "empty").mkdir()
     assert "holds no predictions" in refusal(capsys, tmp_path / "empty", *on(shots))
@@ -391,7 +391,7 @@ def test_a_source_that_is_neither_network_nor_predictions_is_explained(shots, ch
         (["--match", "order"], "--match is for folders of predictions"),
         (["--size", "16x16"], "at least 32x32"),
         (["--depth-unit", "mm"], "--depth-unit is not for --data rooms"),
-        (["--protocol", "eccv2020", "--size", "64x96"], "--size 64x96"),
+        (["--protocol", "paper", "--size", "64x96"], "--size 64x96"),
     ):
         assert message in refusal(capsys, checkpoint, *ROOMS, *flags)
 

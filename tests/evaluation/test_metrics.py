@@ -31,11 +31,11 @@ def by_numpy(pred, target, valid):
     return {
         **{f"delta{k}": np.mean(ratio < 1.25**k) for k in (1, 2, 3)},
         "rmse": np.sqrt(np.mean((p - g) ** 2)),
-        "ard": np.mean(abs(p - g) / g),
+        "abs_rel": np.mean(abs(p - g) / g),
         "log10": np.mean(abs(np.log10(p) - np.log10(g))),
         "rmse_log": np.sqrt(np.mean(d**2)),
-        "rmse_si": np.std(d),
-        "srd": np.mean((p - g) ** 2 / g),
+        "silog": np.std(d),
+        "sq_rel": np.mean((p - g) ** 2 / g),
     }
 
 
@@ -53,11 +53,11 @@ def test_hand_worked_image():
             "delta2": 3 / 4,
             "delta3": 3 / 4,
             "rmse": math.sqrt((0 + 4 + 1 + 1) / 4),
-            "ard": (0 + 2 / 2 + 1 / 3 + 1 / 4) / 4,
+            "abs_rel": (0 + 2 / 2 + 1 / 3 + 1 / 4) / 4,
             "log10": sum(abs(x) for x in logs) / 4 / math.log(10),
             "rmse_log": math.sqrt(sum(x * x for x in logs) / 4),
-            "rmse_si": math.sqrt(sum((x - mean) ** 2 for x in logs) / 4),
-            "srd": (0 + 4 / 2 + 1 / 3 + 1 / 4) / 4,
+            "silog": math.sqrt(sum((x - mean) ** 2 for x in logs) / 4),
+            "sq_rel": (0 + 4 / 2 + 1 / 3 + 1 / 4) / 4,
         },
         rel=1e-12,
     )
@@ -82,7 +82,7 @@ def test_overlaps_with_torchmetrics():
     assert scores["rmse"].item() == pytest.approx(
         torchmetrics.functional.mean_squared_error(pred, target, squared=False).item(), rel=1e-6
     )
-    assert scores["ard"].item() == pytest.approx(
+    assert scores["abs_rel"].item() == pytest.approx(
         torchmetrics.functional.mean_absolute_percentage_error(pred, target).item(), rel=1e-6
     )
     assert scores["rmse_log"].item() == pytest.approx(
@@ -93,14 +93,14 @@ def test_overlaps_with_torchmetrics():
 @given(st.floats(0.01, 100))
 def test_scale_invariant_rmse_does_not_see_scale(factor):
     pred, target = maps(2, 1, 6, 7)
-    assert depth_metrics(factor * pred, target)["rmse_si"].item() == pytest.approx(
-        depth_metrics(pred, target)["rmse_si"].item(), rel=1e-5
+    assert depth_metrics(factor * pred, target)["silog"].item() == pytest.approx(
+        depth_metrics(pred, target)["silog"].item(), rel=1e-5
     )
 
 
 def test_exact_multiple_has_no_scale_invariant_error_and_no_nan():
     target = maps(3, 1, 50, 50)[1].half()
-    assert depth_metrics(target * 2, target)["rmse_si"].item() < 1e-12
+    assert depth_metrics(target * 2, target)["silog"].item() < 1e-12
     perfect = depth_metrics(target, target)
     assert all(perfect[name].item() == (1 if name.startswith("delta") else 0) for name in METRICS)
 
@@ -134,7 +134,7 @@ def test_prediction_without_logarithm():
     scores = depth_metrics(pred, target)
     assert scores["delta3"][:2].tolist() == [0.75, 0.75]
     assert scores["rmse"][:2].tolist() == [1.5, 1.0]
-    for name in ("log10", "rmse_log", "rmse_si"):
+    for name in ("log10", "rmse_log", "silog"):
         assert scores[name][:2].isnan().all()
     assert all(scores[name][2].isnan() for name in METRICS)
 

@@ -16,7 +16,8 @@ from PIL import Image
 from mlr.cli import main
 from mlr.data import DataError
 from mlr.evaluation import Scores
-from mlr.evaluation.prediction_files import match_names, match_order, read_prediction
+from mlr.evaluation.matching import match_names, match_order
+from mlr.evaluation.prediction_files import read_prediction
 
 IDS = ["val/rgb/006.png", "val/rgb/007.png", "val/rgb/008.png"]
 
@@ -29,9 +30,10 @@ def shots(tmp_path) -> Path:
 def test_scores_of_files_are_those_worked_out_by_hand(shots, tmp_path, capsys):
     record = run(capsys, write_npy(tmp_path / "pred", 1.2), *on(shots))
     expected = {
-        "delta1": 1.0, "delta2": 1.0, "delta3": 1.0, "ard": 0.2, "log10": math.log10(1.2), "rmse_log": math.log(1.2),
-        "rmse_si": 0.0, "rmse": np.mean([np.sqrt(np.mean(np.square(0.2 * depth(n)))) for n in (6, 7, 8)]),
-        "srd": np.mean([np.mean(0.04 * depth(n)) for n in (6, 7, 8)]),
+        "delta1": 1.0, "delta2": 1.0, "delta3": 1.0, "abs_rel": 0.2, "log10": math.log10(1.2),
+        "rmse_log": math.log(1.2), "silog": 0.0,
+        "rmse": np.mean([np.sqrt(np.mean(np.square(0.2 * depth(n)))) for n in (6, 7, 8)]),
+        "sq_rel": np.mean([np.mean(0.04 * depth(n)) for n in (6, 7, 8)]),
     }  # fmt: skip
     assert means(record) == pytest.approx(expected, abs=2e-6)
     scores = record["protocols"]["full"]
@@ -47,8 +49,8 @@ def test_integers_are_read_in_the_unit_that_the_flag_or_the_file_names(shots, tm
     assert means(run(capsys, tmp_path / "kitti", *on(shots), "--depth-unit", "kitti"))["rmse"] < 1 / 256
     assert "no unit was declared" in refusal(capsys, tmp_path / "kitti", *on(shots))
     refused = refusal(capsys, tmp_path / "told", *on(shots), "--depth-unit", "256")
-    assert "declares the unit 'mm', and --depth-unit is '256'" in refused
-    assert "--data-options unit=256" in refused
+    assert "declares the unit 'mm' itself, and the unit that was given is '256'" in refused
+    assert "leave out --depth-unit" in refused
 
 
 def test_the_unit_of_predictions_serves_data_that_declares_none_and_no_other(tmp_path, capsys):
@@ -63,7 +65,7 @@ def test_the_unit_of_predictions_serves_data_that_declares_none_and_no_other(tmp
         write_png(tmp_path / "pred_rgb" / f"{number}_rgb.png", metres, 256)
     for data, predictions in (("plain", "pred"), ("mm", "pred_rgb")):
         flags = ["--data", "folder", "--root", tmp_path / data, "--depth-unit", "kitti"]
-        assert means(run(capsys, tmp_path / predictions, *flags))["ard"] < 0.002
+        assert means(run(capsys, tmp_path / predictions, *flags))["abs_rel"] < 0.002
 
 
 @pytest.mark.parametrize("names", [("val_rgb_006", "val_rgb_007", "val_rgb_008"), ("rgb/006", "rgb/007", "rgb/008")])
@@ -84,7 +86,7 @@ def test_files_are_taken_in_the_order_of_their_numbers(shots, tmp_path, capsys):
 def test_frames_and_files_that_do_not_fit_are_named_and_counted_before_anything_is_scored(tmp_path):
     names = ["a/0.png", "b/0.png", "b/1.png", "10.21op2-p"]
     paths = [tmp_path / name for name in ("a_0.npy", "b/0.png", "1.png", "10.21op2-p.npy")]
-    assert match_names(tmp_path, paths[::-1], names) == paths
+    assert match_names(tmp_path, paths[::-1], names).paths == paths
     with pytest.raises(ValueError, match=r"1 of 4 frames have no prediction \(b/1.png\)"):
         match_names(tmp_path, [p for p in paths if p.name != "1.png"], names)
     with pytest.raises(ValueError, match=r"1 files belong to no frame \(.*extra.npy\)"):
@@ -97,7 +99,7 @@ def test_frames_and_files_that_do_not_fit_are_named_and_counted_before_anything_
 
 def test_order_is_that_of_numbers_in_folders_too(tmp_path):
     paths = [tmp_path / name for name in ("s1/f2.png", "s1/f10.png", "s2/f1.png", "s10/f1.png")]
-    assert match_order(tmp_path, sorted(paths), list("abcd")) == paths
+    assert match_order(tmp_path, sorted(paths), list("abcd")).paths == paths
 
 
 @pytest.mark.parametrize(
@@ -155,7 +157,7 @@ def test_frames_without_a_valid_pixel_are_left_out_and_counted(shots, tmp_path, 
     record = run(capsys, folder, *on(shots), "--out", tmp_path / "scores")
     assert record["protocols"]["full"]["excluded"] == [IDS[1]]
     assert record["protocols"]["full"]["images"] == 2
-    assert means(record)["ard"] == pytest.approx(0.2, abs=1e-6)
+    assert means(record)["abs_rel"] == pytest.approx(0.2, abs=1e-6)
     assert main(["evaluate", str(folder), *map(str, on(shots))]) == 0
     assert "1 frames without a pixel to score left out" in capsys.readouterr().out
     for name in ("006", "008"):
@@ -168,7 +170,7 @@ def test_whatever_pillow_raises_names_the_prediction(tmp_path, monkeypatch):
     np.save(tmp_path / "2.npy", depth(6))
     (tmp_path / "3.npy").write_bytes(b"")
 
-    def broken(*_):
+    def broken(*_, **__):
         raise EOFError("no more")
 
     monkeypatch.setattr(Image, "open", broken)

@@ -8,6 +8,10 @@ import pytest
 import torch
 
 from mlr.evaluation import METRICS, PROTOCOLS, DepthMetrics, Scores, predict
+from mlr.evaluation.edges import EDGE_THRESHOLDS, edge_metrics
+from mlr.evaluation.normals import normal_angle
+from mlr.evaluation.scoring import STRUCTURE
+from mlr.models.inference import network_input
 
 
 def maps(count: int, height: int = 20, width: int = 30) -> tuple[torch.Tensor, torch.Tensor]:
@@ -17,10 +21,9 @@ def maps(count: int, height: int = 20, width: int = 30) -> tuple[torch.Tensor, t
     return target * (spread * torch.randn(target.shape, generator=generator)).exp(), target
 
 
-@pytest.mark.parametrize("protocol", ["full", "nyu-toolbox"])
-def test_means_are_those_of_the_metric(protocol):
-    pred, target = maps(3, 480, 640)
-    scores, metric = Scores(protocol), DepthMetrics(protocol)
+def test_means_are_those_of_the_metric_on_maps_of_one_size():
+    pred, target = maps(3)
+    scores, metric = Scores("full"), DepthMetrics()
     for part in (slice(0, 2), slice(2, 3)):
         scores.add([str(i) for i in range(part.start, part.stop)], pred[part], target[part])
         metric.update(pred[part], target[part])
@@ -28,17 +31,33 @@ def test_means_are_those_of_the_metric(protocol):
     assert scores.means() == pytest.approx({name: result[name].item() for name in METRICS}, rel=1e-12)
 
 
+def test_structure_is_that_of_edges_and_normals():
+    pred, target = maps(4)
+    target[1] = 0
+    mask = torch.rand(target.shape, generator=torch.Generator().manual_seed(1)) > 0.1
+    scores = Scores("full")
+    for part in (slice(0, 3), slice(3, 4)):
+        scores.add([str(i) for i in range(part.start, part.stop)], pred[part], target[part], mask[part])
+    means = scores.structure_means()
+    assert tuple(means) == STRUCTURE
+    for threshold in EDGE_THRESHOLDS:
+        for name, values in edge_metrics(pred, target, mask, threshold).items():
+            expected = float(values.nanmean())
+            assert means[f"edge{100 * threshold:.0f}_{name}"] == pytest.approx(expected, rel=1e-12, nan_ok=True)
+    assert means["normal_angle"] == pytest.approx(float(normal_angle(pred, target, mask).nanmean()), rel=1e-6)
+    low, high = scores.structure_intervals()["normal_angle"]
+    assert low < means["normal_angle"] < high
+
+
 def test_pooling_weights_images_by_their_pixels():
     target = torch.full((2, 1, 4, 4), 2.0)
     target[1, :, 1:] = 0  # four pixels of sixteen
     pred = torch.stack([target[0] + 1, target[1] + 3])
     protocol = replace(PROTOCOLS["full"], aggregation="pixels")
-    scores, metric = Scores(protocol), DepthMetrics(protocol)
+    scores = Scores(protocol)
     scores.add(["a", "b"], pred, target)
-    metric.update(pred, target)
     assert scores.means()["rmse"] == pytest.approx(math.sqrt((16 * 1 + 4 * 9) / 20))
-    assert scores.means()["ard"] == pytest.approx((16 * 0.5 + 4 * 1.5) / 20)
-    assert metric.compute()["rmse"].item() == pytest.approx(scores.means()["rmse"])
+    assert scores.means()["abs_rel"] == pytest.approx((16 * 0.5 + 4 * 1.5) / 20)
 
 
 def test_intervals_hold_the_mean_and_shrink_with_more_images():
@@ -68,7 +87,11 @@ def test_record_and_csv_name_what_was_scored(tmp_path):
     assert record["images"] == 2
     assert record["excluded"] == ["a/2"]
     assert record["protocol"]["name"] == "full"
-    assert record["metrics"]["ard"]["low"] <= record["metrics"]["ard"]["mean"] <= record["metrics"]["ard"]["high"]
+    assert (
+        record["metrics"]["abs_rel"]["low"]
+        <= record["metrics"]["abs_rel"]["mean"]
+        <= record["metrics"]["abs_rel"]["high"]
+    )
     scores.save_csv(tmp_path / "images.csv")
     with open(tmp_path / "images.csv", newline="") as file:
         rows = list(csv.DictReader(file))
@@ -88,8 +111,8 @@ def test_nothing_scored_is_nan():
 
 
 def test_refused_images_are_named():
-    scores = Scores("eccv2020")
-    with pytest.raises(ValueError, match=r"img7: protocol 'eccv2020' is defined on"):
+    scores = Scores("paper")
+    with pytest.raises(ValueError, match=r"img7: protocol 'paper' is defined on"):
         scores.add(["img7"], torch.ones(1, 1, 4, 4), torch.ones(1, 1, 4, 4))
     with pytest.raises(ValueError, match="2 ids for 1 predictions"):
         scores.add(["a", "b"], torch.ones(1, 1, 4, 4), torch.ones(1, 1, 4, 4))
@@ -104,13 +127,15 @@ def test_predict_follows_the_protocol():
         return image[:, :1] + torch.linspace(0, 1, image.shape[-1])
 
     image = torch.rand(1, 3, 480, 640)
-    assert predict(model, image, "eccv2020").shape == (1, 1, 288, 384)
+    assert predict(model, image, "paper").shape == (1, 1, 288, 384)
     resized = torch.nn.functional.interpolate(image, size=(288, 384), mode="bicubic")
     assert torch.equal(seen[-1], resized)
+    assert predict(model, image, "full", (96, 128)).shape == (1, 1, 480, 640)  # brought back to the image's size
+    assert torch.equal(seen[-1], network_input(image, (96, 128)))
     both = predict(model, image, "bts")
     assert torch.equal(seen[-1], image.flip(-1))
     assert torch.allclose(both, image[:, :1] + 0.5, atol=1e-6)  # the ramp of the mirrored image cancels
-    alone = predict(model, image, "bts", flip_average=False)
+    alone = predict(model, image, "bts", flip=False)
     assert torch.equal(alone, image[:, :1] + torch.linspace(0, 1, 640))
 
 

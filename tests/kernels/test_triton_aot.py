@@ -2,7 +2,7 @@
 """The kernels compiled ahead of time for four GPUs: registers, spills, shared memory, width of the loads.
 
 The limits are asserted; the numbers of the compiler at hand go to bench/results/triton/resources.json with
-``python tests/test_triton_aot.py``.
+``python tests/kernels/test_triton_aot.py``.
 """
 
 from __future__ import annotations

@@ -13,10 +13,11 @@ import torch
 from depth_maps import cliffs, depth_pair, relative_l2, term_errors
 
 import mlr
-from mlr import kernels, reference
+from mlr import kernels
 from mlr.kernels import launch
 from mlr.kernels.launch import KERNELS, constants_of, shapes_for
 from mlr.kernels.plan import plan
+from mlr.losses import reference
 
 ALL = mlr.LossSpace("all").indices
 SMALL = [(1, 1), (1, 40), (7, 1), (33, 47), (40, 56), (45, 61)]

@@ -182,6 +182,7 @@ def test_an_autocast_prediction_keeps_the_targets_precision():
     torch.testing.assert_close(out.terms, mlr.MultiLoss(SPACE)(pred.half().float(), target).terms)
 
 
+@pytest.mark.filterwarnings("ignore:the target holds whole numbers")
 @pytest.mark.parametrize("dtype", [torch.float64, torch.int32])
 def test_a_target_of_another_type_is_computed_in_float32(dtype):
     pred, target = depth_pair(2, 33, 47)

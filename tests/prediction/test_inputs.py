@@ -6,7 +6,7 @@ import struct
 import numpy as np
 import pytest
 from PIL import Image
-from test_predict import film, picture, shoot
+from test_predict_command import film, picture, shoot
 
 from mlr.data import read_image
 from mlr.prediction.inputs import find_inputs
@@ -64,3 +64,18 @@ def test_names_of_files_folders_and_patterns(tmp_path):
     assert find_inputs([str(shots)], tmp_path)[1] == 1
     odd = shoot(tmp_path, "x[1].png") / "x[1].png"
     assert names(odd) == ["x[1]"]
+
+
+def test_links_are_followed_once_and_broken_ones_are_named(tmp_path):
+    shots, elsewhere = shoot(tmp_path / "shots", "a.png"), shoot(tmp_path / "elsewhere", "b.png")
+    (shots / "more").symlink_to(elsewhere)
+    (shots / "again").symlink_to(shots)
+    (shots / "c.png").symlink_to("/nowhere/c.png")
+    unread: list[str] = []
+    files, ignored = find_inputs([str(shots)], tmp_path / "out", unread)
+    assert [file.name for file in files] == ["a", "more/b"]
+    assert any(line.endswith("c.png is a broken link") for line in unread)
+    assert ignored == len(unread)
+    assert [file.name for file in find_inputs([str(shots / "*.png")], tmp_path / "out")[0]] == ["a"]
+    shoot(shots / "d", "e.png")
+    assert [file.name for file in find_inputs([str(shots / "d*")], tmp_path / "out")[0]] == ["d/e"]

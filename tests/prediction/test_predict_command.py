@@ -16,7 +16,8 @@ from mlr.data import read_image
 from mlr.evaluation.prediction_files import read_prediction
 from mlr.models.checkpoints import load_checkpoint, save_checkpoint
 from mlr.models.depth_model import DepthModel, open_model
-from mlr.prediction.inference import network_input, predict_pictures
+from mlr.models.inference import network_input
+from mlr.prediction.inference import predict_pictures
 from mlr.prediction.inputs import Picture
 from mlr.prediction.point_cloud import VERTEX
 from mlr.prediction.video import read_video
@@ -81,7 +82,7 @@ def test_folder_keeps_its_subfolders_and_the_depth_is_the_network_s(checkpoint, 
     assert files(tmp_path / "out") == ["1.npy", "a/2.npy", "a/b/3.npy"]
     depth = np.load(tmp_path / "out/a/2.npy")
     assert depth.dtype == np.float32
-    image = network_input(picture(1), (64, 96))[None] / 255
+    image = network_input(torch.from_numpy(picture(1)).permute(2, 0, 1), (64, 96))[None] / 255
     with torch.no_grad():
         expected = torch.nn.functional.interpolate(network(image), size=SIZE, mode="bilinear")[0, 0]
     assert expected.std() > 0.01
@@ -385,8 +386,8 @@ def test_help_names_types_plainly(capsys):
     with pytest.raises(SystemExit):
         run("--help")
     text = " ".join(capsys.readouterr().out.split())
-    assert "folder for the depth files. (required, type: Path)" in text
-    assert "type: one of ['auto', 'cpu', 'gpu']" in text
+    assert "--out OUT folder for the depth files. (required)" in text
+    assert "--device {auto,cpu,gpu}" in text
     assert "<class" not in text
 
 

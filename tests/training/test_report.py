@@ -13,10 +13,10 @@ from rich.console import Console
 
 from mlr.cli import main
 from mlr.training import figures
-from mlr.training.settings import TrainingConfig
+from mlr.training.settings import TrainingSettings
 from mlr.training.train import train
 
-TINY = TrainingConfig(
+TINY = TrainingSettings(
     backbone="test_resnet", decoder_channels=32, pretrained="false", size="32x48", train_length=8, val_length=2,
     workers=0, batch_size=2, epochs=2, device="cpu",
 )  # fmt: skip
@@ -25,7 +25,7 @@ TINY = TrainingConfig(
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("runs") / "whole"
-    return train(TrainingConfig(**{**TINY.as_dict(), "out": out}), console=Console(quiet=True)).path
+    return train(TrainingSettings(**{**TINY.as_dict(), "out": out}), console=Console(quiet=True)).path
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def rows(page: str) -> dict[str, list[str]]:
 
 def test_the_page_says_what_was_run_and_what_came_out(run, capsys):
     assert main(["report", str(run)]) == 0
-    assert "rmse_si" in capsys.readouterr().out
+    assert "silog" in capsys.readouterr().out
     page = (run / "report.md").read_text()
     table, record = rows(page), json.loads((run / "run.json").read_text())
     assert page.startswith("# run\n")
@@ -73,7 +73,7 @@ def test_without_the_data_the_figure_of_samples_stays_as_it_is(run, capsys):
     before = (run / "samples.png").read_bytes()
     assert main(["report", str(run)]) == 0
     error = capsys.readouterr().err
-    assert "samples.png is not drawn anew: --data nyu needs --root" in " ".join(error.split())
+    assert "samples.png is not drawn again: --data nyu needs --root" in " ".join(error.split())
     assert (run / "samples.png").read_bytes() == before
     assert "![samples](samples.png)" in (run / "report.md").read_text()
 
@@ -84,7 +84,7 @@ def test_a_run_that_was_stopped_has_a_page_too(run):
     (run / "run.json").write_text(json.dumps(record))
     (run / "best.pt").unlink()
     lines = (run / "metrics.csv").read_text().splitlines(keepends=True)
-    (run / "metrics.csv").write_text("".join(lines[:4]))  # header, before training, first epoch's two rows
+    (run / "metrics.csv").write_text("".join(lines[:3]))  # header, before training, first epoch
     assert main(["report", str(run)]) == 0
     table = rows((run / "report.md").read_text())
     assert table["epochs finished"] == ["1 of 2"]

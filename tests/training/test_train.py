@@ -26,10 +26,10 @@ import mlr
 from mlr.cli.commands import EXAMPLES, train_command
 from mlr.training.module import DepthTraining
 from mlr.training.run import Run
-from mlr.training.settings import TrainingConfig
+from mlr.training.settings import TrainingSettings
 from mlr.training.train import train
 
-TINY = TrainingConfig(
+TINY = TrainingSettings(
     backbone="test_resnet",  # timm's smallest convolutional network
     decoder_channels=32,
     pretrained="false",
@@ -44,13 +44,13 @@ TINY = TrainingConfig(
 )
 
 
-def flags(config: TrainingConfig, **changes) -> list[str]:
+def flags(config: TrainingSettings, **changes) -> list[str]:
     """The command line of some settings."""
     values = config.as_dict() | changes
     return [f"--{name.replace('_', '-')}={value}" for name, value in values.items() if value is not None]
 
 
-def quiet_train(config: TrainingConfig, **kwargs):
+def quiet_train(config: TrainingSettings, **kwargs):
     return train(config, console=Console(quiet=True), **kwargs)
 
 
@@ -72,9 +72,9 @@ def test_a_run_leaves_its_record_its_models_and_its_figures(finished):
     record = json.loads((finished.path / "run.json").read_text())
     assert "random" in record["weights_source"]
     assert record["versions"]["torch"] == torch.__version__
-    assert record["loss_engine"] == mlr.backend_report().splitlines()
+    assert record["loss_backend"] == mlr.backend_report().splitlines()
     assert record["after"] == pytest.approx(finished.after)
-    assert TrainingConfig(**yaml.safe_load((finished.path / "config.yaml").read_text())) == TINY
+    assert TrainingSettings(**yaml.safe_load((finished.path / "config.yaml").read_text())) == TINY
 
 
 def test_all_terms_are_logged_at_every_rebalancing_and_weights_in_force_are_the_ones_logged(finished):
@@ -178,7 +178,7 @@ def test_a_signal_stops_training_and_says_what_it_leaves(number, code, epoch, tm
         sys.exit(train_command(flags(TINY, out=tmp_path / "run")))
     signal.signal(signal.SIGINT, handler)
     assert stop.value.code == code
-    assert ("continues after the last finished epoch" if epoch else "nothing to continue") in capsys.readouterr().err
+    assert ("continues after the last finished epoch" if epoch else "begins again") in capsys.readouterr().err
 
 
 def test_an_earlier_run_is_never_overwritten(finished, capsys):
@@ -231,16 +231,29 @@ def test_runs_of_the_same_second_get_folders_of_their_own(tmp_path, monkeypatch)
     assert paths == [f"test_resnet-rooms-20260101-000000{end}" for end in ("", "-2", "-3")]
 
 
-def test_a_launchers_process_is_told_how_to_start(tmp_path, monkeypatch):
-    monkeypatch.setattr("mlr.training.run.rank_zero_only.rank", 1)
-    monkeypatch.delenv("MLR_RUN_FOLDER", raising=False)
-    with pytest.raises(ValueError, match="without torchrun"):
-        Run.create(replace(TINY, out=tmp_path / "run"))
-
-
 @pytest.mark.parametrize("balancer", ["random", "relobralo"])
 def test_the_seed_reaches_balancers_that_draw(balancer):
     assert replace(TINY, balancer=balancer, seed=5).make_balancer().seed == 5
+
+
+def test_options_reach_the_balancer():
+    assert replace(TINY, balancer="uncertainty", balancer_options="lr=1e-2").make_balancer().lr == 0.01
+    balancer = replace(TINY, balancer_options="equal_start=false, clip=none,form=power").make_balancer()
+    assert (balancer.equal_start, balancer.clip, balancer.form) == (False, None, "power")
+
+
+def test_a_frozen_encoder_keeps_its_weights_and_statistics(tmp_path, finished):
+    config = replace(TINY, freeze_encoder=True, epochs=1)
+    quiet_train(replace(config, out=tmp_path / "run"))
+    frozen, trained = state(tmp_path / "run"), state(finished.path)
+    assert frozen.keys() == trained.keys()
+    quiet_train(replace(config, out=tmp_path / "longer", epochs=2))
+    longer = state(tmp_path / "longer")
+    changed = {name for name in frozen if not torch.equal(frozen[name], longer[name])}
+    assert changed
+    assert not {name for name in changed if name.startswith("encoder.")}
+    statistics = next(name for name in frozen if name.endswith("running_mean"))
+    assert not torch.equal(frozen[statistics], trained[statistics])
 
 
 # --- refusals
@@ -263,6 +276,8 @@ def test_the_seed_reaches_balancers_that_draw(balancer):
         (["--decoder-channels", "48", "--backbone", "test_resnet", "--pretrained", "false"], 1, "multiple of 32"),
         (["--size", "big"], 1, "HxW"),
         (["--balancer", "gradnorm"], 1, "unknown balancer"),
+        (["--balancer-options", "speed=3"], 1, "has no option speed"),
+        (["--balancer-options", "equal_start=2"], 1, "--balancer-options equal_start=2: equal_start must be True"),
         (["--lambda-slope", "1"], 1, "descends"),
         (["--learning-rate", "0"], 1, "--learning-rate must be a positive number"),
         (["--pretrained", "missing.pth"], 1, "no such file"),
@@ -321,7 +336,7 @@ def test_a_disk_that_fills_up_during_training_loses_nothing(tmp_path, capsys, mo
 
 
 def test_settings_come_from_yaml_and_flags_take_precedence(tmp_path):
-    from mlr.cli import training_parser
+    from mlr.cli.commands import training_parser
 
     (tmp_path / "settings.yaml").write_text("backbone: resnet50\nbatch_size: 4\n")
     args = training_parser().parse_args(["--config", str(tmp_path / "settings.yaml"), "--batch-size", "6"])

@@ -5,16 +5,15 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from bisect import bisect_right
+from collections.abc import Callable
+from itertools import accumulate
 from typing import Any, Generic, TypeVar
 
-import h5py
 import numpy as np
 
-from mlr.data.depth_files import DataError, check_depth
-from mlr.data.sample import Sample, make_sample
+from mlr.data.depth_files import MAX_DEPTH, DataError, check_depth
+from mlr.data.sample import Region, Sample, make_sample
 
 T = TypeVar("T")
 
@@ -40,51 +39,30 @@ class PerProcess(Generic[T]):
         return {"opener": self.opener, "_open": None}
 
 
-@contextmanager
-def reading(what: str) -> Iterator[None]:
-    """Turn what h5py raises over damaged files, which may be anything, into one error that names the file.
-
-    Raises:
-        DataError: naming it.
-    """
-    try:
-        yield
-    except DataError:
-        raise
-    except Exception as error:
-        raise DataError(f"{what} is cut off or damaged: {error}") from error
-
-
-def open_hdf5(path: Path, what: str = "HDF5") -> h5py.File:
-    """Open for reading.
-
-    Raises:
-        DataError: the file is missing, foreign or cut off.
-    """
-    try:
-        return h5py.File(path, "r")
-    except FileNotFoundError as error:
-        raise DataError(f"there is no file {path}") from error
-    except Exception as error:  # h5py raises errors of any kind over damaged files
-        raise DataError(f"{path} is not {what}, or it is cut off: {error}") from error
-
-
-class Source(ABC):
+class DepthDataset(ABC):
     """Frames of a data set, at their own size, with their holes.
 
     A reader gives image and depth of a frame in :meth:`read`; what they must look like is checked here, for all alike.
 
     Attributes:
         missing: pairs that the set's own list names and that are not there, and files that belong to no pair.
+        max_depth: deepest median depth of a frame that is believed to be metres.
         tolerant: whether broken files are known to occur in the published set: training then goes on with the next
             frame and says so.
-        coarse: whether depth has a grid of its own, coarser than the image.
+        dense: whether every pixel of every frame has a depth by construction.
+        own_depth_grid: whether depth has a grid of its own, coarser than the image.
         left_out: what ``missing`` holds.
+        splits: the splits that the reader itself knows.
+        region_options: options that choose a part of the frames; all others choose what lies in them.
     """
 
     tolerant: bool = False
-    coarse: bool = False
+    dense: bool = False
+    own_depth_grid: bool = False
     left_out: str = "listed pairs"
+    splits: tuple[str, ...] = ("train", "val")
+    region_options: tuple[str, ...] = ()
+    max_depth: float = MAX_DEPTH
     missing: list[str]
 
     @abstractmethod
@@ -103,13 +81,31 @@ class Source(ABC):
             DataError: the frame's files are missing, foreign or cut off.
         """
 
+    def read_all(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+        """What :meth:`read` gives, and where depth was measured, [H, W], if that is not wherever there is depth."""
+        return *self.read(index), None
+
+    def turned(self, index: int) -> bool:
+        """Whether the frame's picture was turned as its EXIF orientation says."""
+        return False
+
+    def region(self, index: int) -> Region | None:
+        """What :meth:`read` gives of the camera's frame; None = all of it."""
+        return None
+
+    def region_of(self, size: tuple[int, int], frame: tuple[int, int]) -> Region | None:
+        """What maps of that size cover of a frame, if it is the size that the set's programs crop frames to."""
+        return None
+
     def __getitem__(self, index: int) -> Sample:
         if not 0 <= index < len(self):
             raise IndexError(f"frame {index} of {len(self)}")
-        image, depth = self.read(index)
         name = self.name(index)
-        check_pair(image, depth, name, self.coarse)
-        return make_sample(image, check_depth(depth, name), name)
+        image, depth, valid = self.read_all(index)
+        check_pair(image, depth, name, self.own_depth_grid)
+        depth = check_depth(depth, name, self.max_depth)
+        measured = None if valid is None else (valid > 0) & (depth > 0)
+        return make_sample(image, depth, name, measured, self.region(index))
 
     def note(self) -> str:
         """What to say about frames that were left out; empty if there are none."""
@@ -119,7 +115,62 @@ class Source(ABC):
         return f"{len(self.missing)} {self.left_out} left out: {few}"
 
 
-def check_pair(image: np.ndarray, depth: np.ndarray, name: str, coarse: bool = False) -> None:
+class AllSplits(DepthDataset):
+    """The splits of a data set one after the other.
+
+    Args:
+        parts: the splits that there are.
+        missing: what to say about those that there are not.
+    """
+
+    def __init__(self, parts: list[DepthDataset], missing: list[str]) -> None:
+        self.parts, self.ends = parts, list(accumulate(map(len, parts)))
+        self.missing = [*missing, *(line for part in parts for line in part.missing)]
+        first = parts[0]
+        self.tolerant, self.dense, self.own_depth_grid = first.tolerant, first.dense, first.own_depth_grid
+        self.left_out, self.max_depth = first.left_out, first.max_depth
+
+    def __len__(self) -> int:
+        return self.ends[-1]
+
+    def _place(self, index: int) -> tuple[DepthDataset, int]:
+        part = bisect_right(self.ends, index)
+        return self.parts[part], index - (self.ends[part - 1] if part else 0)
+
+    def name(self, index: int) -> str:
+        """Its id in its split."""
+        part, place = self._place(index)
+        return part.name(place)
+
+    def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """Image and depth of a frame."""
+        part, place = self._place(index)
+        return part.read(place)
+
+    def read_all(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+        """Image, depth and validity of a frame."""
+        part, place = self._place(index)
+        return part.read_all(place)
+
+    def turned(self, index: int) -> bool:
+        """Whether EXIF turned the frame's picture."""
+        part, place = self._place(index)
+        return part.turned(place)
+
+    def region(self, index: int) -> Region | None:
+        """What a frame's sample covers."""
+        part, place = self._place(index)
+        return part.region(place)
+
+    def region_of(self, size: tuple[int, int], frame: tuple[int, int]) -> Region | None:
+        """What maps of that size cover of a frame."""
+        return self.parts[0].region_of(size, frame)
+
+    def __repr__(self) -> str:
+        return " and ".join(map(repr, self.parts))
+
+
+def check_pair(image: np.ndarray, depth: np.ndarray, name: str, own_depth_grid: bool = False) -> None:
     """Refuse an image or a depth map of another type or axis order, and a pair of unlike size.
 
     Raises:
@@ -131,7 +182,7 @@ def check_pair(image: np.ndarray, depth: np.ndarray, name: str, coarse: bool = F
         raise DataError(f"{name}: depth must be [H, W] in floating-point metres, got {list(depth.shape)} {depth.dtype}")
     if 0 in depth.shape or 0 in image.shape:
         raise DataError(f"{name}: the frame is empty, image {list(image.shape)}, depth {list(depth.shape)}")
-    if not coarse and image.shape[:2] != depth.shape:
+    if not own_depth_grid and image.shape[:2] != depth.shape:
         raise DataError(
             f"{name}: the image has {image.shape[0]} x {image.shape[1]} pixels and the depth "
             f"{depth.shape[0]} x {depth.shape[1]}: register the depth to the image, or resize one of them"

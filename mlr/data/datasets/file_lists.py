@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mlr.data.datasets.base import Source
-from mlr.data.depth_files import DataError, decode_depth, read_image
+from mlr.data.datasets.base import DepthDataset
+from mlr.data.depth_files import DataError, decode_depth, read_image, refuse_irregular
 
 
 class Pair(NamedTuple):
@@ -24,6 +24,7 @@ class Pair(NamedTuple):
 def read_list(path: Path) -> Iterator[tuple[int, list[str]]]:
     """Line numbers and blank-separated fields of a list; leading slashes and CR LF are dropped."""
     try:
+        refuse_irregular(path)
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"cannot read the list {path}: {error}") from error
@@ -51,7 +52,7 @@ def first_file(folders: Iterable[Path], *names: str) -> Path | None:
     return next((folder / name for folder in folders for name in names if (folder / name).is_file()), None)
 
 
-class ListedPairs(Source):
+class ListedPairs(DepthDataset):
     """Pairs of image and 16-bit depth files that a list names; pairs that are not there are named and left out.
 
     Attributes:

@@ -17,7 +17,8 @@ from pathlib import Path
 import numpy as np
 
 from mlr.data.datasets.file_lists import ListedPairs, Pair, find_list, first_file, read_list
-from mlr.data.depth_files import DataError
+from mlr.data.depth_files import DataError, image_size
+from mlr.data.sample import Region
 
 LISTS = {
     "train": ("eigen_train_files_with_gt.txt", "kitti_eigen_train.txt", "train_files.txt"),
@@ -47,6 +48,7 @@ class KITTI(ListedPairs):
     """
 
     unit = "kitti"
+    region_options = ("kb_crop",)
 
     def __init__(
         self,
@@ -83,7 +85,16 @@ class KITTI(ListedPairs):
         image, depth = super().read(index)
         if not self.kb_crop:
             return image, depth
-        return crop_kb(image, self.name(index)), crop_kb(depth, self.name(index))
+        region = kb_region(image.shape[:2], self.name(index))
+        return region.cut(image), region.cut(depth)
+
+    def region(self, index: int) -> Region | None:
+        """The crop, if it was asked for."""
+        return kb_region(image_size(self.pairs[index].image), self.name(index)) if self.kb_crop else None
+
+    def region_of(self, size: tuple[int, int], frame: tuple[int, int]) -> Region | None:
+        """Maps of 352 x 1216 pixels cover the crop of a larger frame."""
+        return kb_region(frame, "the frame") if size == KB_CROP and frame != KB_CROP else None
 
 
 def parse_line(fields: list[str], where: str, right: bool = False) -> Iterator[tuple[str, str]]:
@@ -107,10 +118,13 @@ def parse_line(fields: list[str], where: str, right: bool = False) -> Iterator[t
         )
 
 
-def crop_kb(picture: np.ndarray, name: str) -> np.ndarray:
-    """The bottom centre of 352 x 1216 pixels of a picture [H, W, ...]."""
-    height, width = picture.shape[:2]
+def kb_region(size: tuple[int, ...], name: str) -> Region:
+    """The bottom centre of 352 x 1216 pixels of a frame of that size.
+
+    Raises:
+        DataError: the frame is smaller.
+    """
+    height, width = size
     if height < KB_CROP[0] or width < KB_CROP[1]:
         raise DataError(f"{name} has {height} x {width} pixels, fewer than the crop of {KB_CROP[0]} x {KB_CROP[1]}")
-    top, left = height - KB_CROP[0], (width - KB_CROP[1]) // 2
-    return picture[top:, left : left + KB_CROP[1]]
+    return Region(height - KB_CROP[0], (width - KB_CROP[1]) // 2, *KB_CROP, (height, width))

@@ -12,10 +12,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from scipy.io import loadmat
+from scipy.io import loadmat, whosmat
 
-from mlr.data.datasets.base import Source
-from mlr.data.depth_files import DataError, read_image
+from mlr.data.datasets.base import DepthDataset
+from mlr.data.depth_files import DataError, check_pixels, read_image, refuse_irregular
+from mlr.utils.files import list_files, natural_key
 
 #: Folders of images and of laser data that each split is looked for in.
 FOLDERS = {
@@ -27,7 +28,7 @@ IMAGE_PREFIX, DEPTH_PREFIX = "img-", "depth_sph_corr-"
 CHANNELS = {2: "projective depth", 3: "distance along the ray"}
 
 
-class Make3D(Source):
+class Make3D(DepthDataset):
     """Images with laser depth.
 
     Args:
@@ -42,7 +43,7 @@ class Make3D(Source):
     """
 
     tolerant = True
-    coarse = True
+    own_depth_grid = True
     left_out = "files"
 
     def __init__(self, root: str | Path, split: str = "train", channel: int = 3, truncated: bool = False) -> None:
@@ -50,10 +51,12 @@ class Make3D(Source):
             raise DataError(f"channel must be 3 (distance along the ray) or 2 (projective depth), got {channel}")
         self.root, self.channel, self.truncated = Path(root), channel, truncated
         images, depths = (_folder(self.root, names) for names in FOLDERS[split])
-        lasers = {p.stem.removeprefix(DEPTH_PREFIX): p for p in depths.iterdir() if p.suffix.lower() == ".mat"}
-        pictures = {p.stem.removeprefix(IMAGE_PREFIX): p for p in images.iterdir() if p.suffix.lower() == ".jpg"}
-        self.frames = [(name, pictures[name], lasers[name]) for name in sorted(pictures.keys() & lasers.keys())]
-        self.missing = [f"{pictures[name]} has no laser data" for name in sorted(pictures.keys() - lasers.keys())]
+        pictures, no_pictures = _by_name(images, (".jpg", ".jpeg"), IMAGE_PREFIX)
+        lasers, no_lasers = _by_name(depths, (".mat",), DEPTH_PREFIX)
+        both = sorted(pictures.keys() & lasers.keys(), key=natural_key)
+        self.frames = [(name, pictures[name], lasers[name]) for name in both]
+        self.missing = [*no_pictures, *no_lasers]
+        self.missing += [f"{pictures[name]} has no laser data" for name in sorted(pictures.keys() - lasers.keys())]
         self.missing += [f"{lasers[name]} has no image" for name in sorted(lasers.keys() - pictures.keys())]
         if not self.frames:
             raise DataError(
@@ -85,6 +88,13 @@ def _folder(root: Path, names: tuple[str, ...]) -> Path:
     raise DataError(f"there is no folder {' or '.join(str(root / name) for name in names)}")
 
 
+def _by_name(folder: Path, suffixes: tuple[str, ...], prefix: str) -> tuple[dict[str, Path], list[str]]:
+    """Files of a folder by what follows the prefix, and what else lies there."""
+    listing = list_files(folder, suffixes, recursive=False)
+    others = [f"{path} is no {suffixes[0]} file" for path in listing.others]
+    return {p.stem.removeprefix(prefix): p for p in listing.files}, [f"{folder}/{x}" for x in listing.left_out] + others
+
+
 def read_grid(path: Path, channel: int) -> np.ndarray:
     """Depth [55, 305] of a laser file, float32 metres.
 
@@ -92,10 +102,16 @@ def read_grid(path: Path, channel: int) -> np.ndarray:
         DataError: the file is foreign or cut off.
     """
     try:
-        with np.errstate(over="ignore"):  # of a damaged file: becomes infinite, which is unknown
-            grid = np.asarray(loadmat(path)["Position3DGrid"], dtype=np.float32)
+        refuse_irregular(path)
+        for name, shape, _ in whosmat(path):
+            check_pixels(shape, f"{path}: {name}")
+        grid = np.asarray(loadmat(path, variable_names=["Position3DGrid"])["Position3DGrid"])
     except Exception as error:  # scipy raises errors of any kind over damaged files, even UnboundLocalError
         raise DataError(f"{path} is not a MATLAB 5 file with Position3DGrid: {error}") from error
     if grid.ndim != 3 or grid.shape[-1] != 4:
         raise DataError(f"{path}: Position3DGrid must be [rows, columns, 4], got {list(grid.shape)}")
+    if grid.dtype.kind != "f":
+        raise DataError(f"{path}: Position3DGrid holds {grid.dtype} values; expected metres")
+    with np.errstate(over="ignore"):  # of a damaged file: becomes infinite, which is unknown
+        grid = grid.astype(np.float32)
     return np.ascontiguousarray(grid[..., channel])

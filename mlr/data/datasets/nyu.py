@@ -13,23 +13,26 @@ from pathlib import Path
 import numpy as np
 from scipy.io import loadmat
 
-from mlr.data.datasets.base import PerProcess, Source, open_hdf5, reading
-from mlr.data.depth_files import DataError
+from mlr.data.datasets.base import DepthDataset, PerProcess
+from mlr.data.depth_files import DataError, check_pixels, refuse_irregular
+from mlr.data.hdf5_files import open_hdf5, reading, stored
 
 LABELLED, SPLITS = "nyu_depth_v2_labeled.mat", "splits.mat"
 
 
-class NYU(Source):
+class NYU(DepthDataset):
     """Frames of the labelled set; 795 for training and 654 for tests.
 
     Args:
         root: folder of the two files, or the labelled file with splits.mat beside it.
-        split: "train" or "val" (the official test split).
+        split: "train", "val" (the official test split) or "all" (both, by number).
         depth: "depths" (holes filled, as the set ships them) or "rawDepths" (0 where the sensor saw nothing).
 
     Raises:
         DataError: a file is missing or is not what its name says.
     """
+
+    splits = ("train", "val", "all")
 
     def __init__(self, root: str | Path, split: str = "train", depth: str = "depths") -> None:
         root = Path(root)
@@ -45,13 +48,9 @@ class NYU(Source):
 
     def _check(self) -> int:
         """Number of frames, if the file's layout is right."""
-        file = self._file()
-        for name, axes in (("images", 4), (self.depth, 3)):
-            if name not in file:
-                raise DataError(f"{self.file} has no {name!r}; it holds {', '.join(sorted(file)[:8])}")
-            if file[name].ndim != axes:
-                raise DataError(f"{self.file}: {name} has shape {file[name].shape}, expected {axes} axes, frames first")
-        images, depths = file["images"].shape, file[self.depth].shape
+        images = stored(self._file(), "images", 4, "u").shape
+        depths = stored(self._file(), self.depth, 3, "f").shape
+        check_pixels(images[2:], str(self.file))
         if images[1] != 3 or (images[0], *images[2:]) != depths:
             raise DataError(
                 f"{self.file}: images {images} and {self.depth} {depths} do not fit: "
@@ -70,7 +69,7 @@ class NYU(Source):
         """Image and depth of a frame."""
         frame, file = self.indices[index], self._file()
         with reading(f"{self.file}, {self.name(index)},"):
-            image, depth = file["images"][frame], file[self.depth][frame]
+            image, depth = stored(file, "images", 4)[frame], stored(file, self.depth, 3)[frame]
         return np.ascontiguousarray(image.transpose(2, 1, 0)), np.ascontiguousarray(depth.T, dtype=np.float32)
 
     def __repr__(self) -> str:
@@ -83,13 +82,21 @@ def read_split(path: Path, split: str, count: int) -> list[int]:
     Raises:
         DataError: the file is foreign or names frames that are not there.
     """
-    key = "trainNdxs" if split == "train" else "testNdxs"
+    keys = {"train": ["trainNdxs"], "val": ["testNdxs"], "all": ["trainNdxs", "testNdxs"]}[split]
     try:
-        indices = loadmat(path)[key].ravel().astype(int) - 1
+        refuse_irregular(path)
+        content = loadmat(path, variable_names=keys)
+        indices = np.concatenate([content[key].ravel() for key in keys])
+        whole = indices.astype(np.int64)
+        if not np.array_equal(whole, indices):
+            raise DataError(f"{indices.dtype} values that are no whole numbers")
     except Exception as error:  # scipy raises errors of any kind over damaged files, even UnboundLocalError
-        raise DataError(f"{path} is not the split of NYU Depth v2 (MATLAB 5 with {key}): {error}") from error
-    if len(indices) == 0 or indices.min() < 0 or indices.max() >= count:
         raise DataError(
-            f"{path}: {key} names frames up to {indices.max(initial=-1) + 1}, the labelled file has {count}"
+            f"{path} is not the split of NYU Depth v2 (MATLAB 5 with {' and '.join(keys)}): {error}"
+        ) from error
+    if len(whole) == 0 or whole.min() < 1 or whole.max() > count:
+        raise DataError(
+            f"{path}: {' and '.join(keys)} name frames {whole.min(initial=0)} to {whole.max(initial=0)}, the labelled "
+            f"file has {count}"
         )
-    return indices.tolist()
+    return sorted((whole - 1).tolist()) if split == "all" else (whole - 1).tolist()

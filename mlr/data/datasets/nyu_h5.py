@@ -11,12 +11,14 @@ from pathlib import Path
 
 import numpy as np
 
-from mlr.data.datasets.base import Source, open_hdf5, reading
-from mlr.data.depth_files import DataError
+from mlr.data.datasets.base import DepthDataset
+from mlr.data.depth_files import DataError, check_pixels
+from mlr.data.hdf5_files import open_hdf5, reading, stored
+from mlr.utils.files import list_files
 
 
-class NYUFrames(Source):
-    """Frames in HDF5 files of their own.
+class NYUFrames(DepthDataset):
+    """Frames in HDF5 files of their own, in natural order; links to scenes are followed.
 
     Args:
         root: folder that holds ``train`` and ``val``.
@@ -26,13 +28,16 @@ class NYUFrames(Source):
         DataError: there is no such folder, or it holds no .h5 file.
     """
 
+    left_out = "files"
+
     def __init__(self, root: str | Path, split: str = "train") -> None:
         self.root = Path(root)
-        self.missing = []
         folder = self.root / split
         if not folder.is_dir():
             raise DataError(f"there is no folder {folder}; expected train/<scene>/*.h5 and val/official/*.h5")
-        self.files = sorted(folder.rglob("*.h5"))
+        listing = list_files(folder, (".h5",))
+        self.files = listing.files
+        self.missing = [f"{split}/{line}" for line in listing.left_out]
         if not self.files:
             raise DataError(f"{folder} holds no .h5 file; expected {split}/<scene>/00001.h5 and so on")
 
@@ -49,9 +54,12 @@ class NYUFrames(Source):
         with open_hdf5(path) as file, reading(str(path)):
             if "rgb" not in file or "depth" not in file:
                 raise DataError(f"{path} holds {', '.join(sorted(file)) or 'nothing'}; expected rgb and depth")
-            rgb, depth = file["rgb"][()], file["depth"][()]
-        if rgb.ndim != 3 or rgb.shape[0] != 3:
-            raise DataError(f"{path}: rgb must be [3, H, W], channels first, got {list(rgb.shape)}")
+            arrays = stored(file, "rgb", 3), stored(file, "depth", 2)
+            if arrays[0].shape[0] != 3:
+                raise DataError(f"{path}: rgb must be [3, H, W], channels first, got {list(arrays[0].shape)}")
+            for array in arrays:
+                check_pixels(array.shape[-2:], str(path))
+            rgb, depth = (array[()] for array in arrays)
         return np.ascontiguousarray(rgb.transpose(1, 2, 0)), depth
 
     def __repr__(self) -> str:

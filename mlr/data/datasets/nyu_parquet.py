@@ -18,13 +18,16 @@ from typing import Any
 
 import numpy as np
 
-from mlr.data.datasets.base import PerProcess, Source
-from mlr.data.depth_files import DataError
+from mlr.data.datasets.base import DepthDataset, PerProcess
+from mlr.data.depth_files import DataError, check_pixels, refuse_irregular
+from mlr.utils.files import list_files
 
 COLUMNS = ("image", "depth")
+#: A row group that declares more numbers is refused; groups of the published files hold 33 million.
+MAX_NUMBERS = 500_000_000
 
 
-class NYUParquet(Source):
+class NYUParquet(DepthDataset):
     """Frames in parquet files; needs pyarrow (``pip install "mlr-depth[parquet]"``).
 
     Args:
@@ -35,9 +38,16 @@ class NYUParquet(Source):
         DataError: pyarrow is not installed, or there are no such files, or they hold other columns.
     """
 
+    left_out = "files"
+
     def __init__(self, root: str | Path, split: str = "train") -> None:
         self.root, self.missing = Path(root), []
-        files = sorted({*self.root.glob(f"{split}*.parquet"), *self.root.glob(f"data/{split}*.parquet")})
+        files: list[Path] = []
+        for folder in (self.root, self.root / "data"):
+            if folder.is_dir():
+                listing = list_files(folder, (".parquet",), recursive=False)
+                files += [path for path in listing.files if path.name.startswith(split)]
+                self.missing += [line for line in listing.left_out if Path(line).name.startswith(split)]
         if not files:
             raise DataError(f"there is no file {self.root}/{split}*.parquet nor {self.root}/data/{split}*.parquet")
         self.files = [PerProcess(partial(open_parquet, path)) for path in files]
@@ -52,7 +62,7 @@ class NYUParquet(Source):
                 rows.append(metadata.row_group(group).num_rows)
         self.ends = list(accumulate(rows))
         if not self.ends or self.ends[-1] == 0:
-            raise DataError(f"{files[0]} and its like hold no rows")
+            raise DataError(f"there are no rows in {len(files)} parquet files such as {files[0]}")
         self._cache: tuple[int, Any] | None = None
 
     def __len__(self) -> int:
@@ -69,13 +79,22 @@ class NYUParquet(Source):
         place, row = self._place(index)
         if self._cache is None or self._cache[0] != place:
             file, group = self.groups[place]
+            where = f"{self.paths[file]}, row group {group}"
             try:
+                _check_group(self.files[file](), group, where)
                 table = self.files[file]().read_row_group(group, columns=list(COLUMNS))
-            except OSError as error:
-                raise DataError(f"{self.paths[file]}, row group {group}: cut off or damaged: {error}") from error
+            except DataError:
+                raise
+            except Exception as error:  # pyarrow raises errors of any kind over damaged files
+                raise DataError(f"{where}: cut off or damaged: {error}") from error
             self._cache = place, table
         table, where = self._cache[1], self.name(index)
-        image, depth = (to_array(table.column(name).slice(row, 1), f"{where}: {name}") for name in COLUMNS)
+        try:
+            image, depth = (to_array(table.column(name).slice(row, 1), f"{where}: {name}") for name in COLUMNS)
+        except DataError:
+            raise
+        except Exception as error:
+            raise DataError(f"{where}: cut off or damaged: {error}") from error
         if image.shape[0] != 3 or depth.shape[0] != 1:
             raise DataError(
                 f"{where}: expected image [3, H, W] and depth [1, H, W], got {list(image.shape)}, {list(depth.shape)}"
@@ -99,19 +118,31 @@ class NYUParquet(Source):
 def open_parquet(path: Path) -> Any:
     """Open for reading: only the footer is loaded."""
     try:
-        from pyarrow import ArrowInvalid, parquet
+        from pyarrow import parquet
     except ImportError as error:
         raise DataError(
             'parquet files need pyarrow: pip install "mlr-depth[parquet]", or pip install pyarrow'
         ) from error
     try:
+        refuse_irregular(path)
         file = parquet.ParquetFile(path)
-    except (ArrowInvalid, OSError) as error:
+    except DataError:
+        raise
+    except Exception as error:  # pyarrow raises errors of any kind over damaged files
         raise DataError(f"{path} is not a parquet file, or it is cut off: {error}") from error
     columns = file.schema_arrow.names
     if not set(COLUMNS) <= set(columns):
         raise DataError(f"{path} has the columns {', '.join(columns)}; expected image and depth")
     return file
+
+
+def _check_group(file: Any, group: int, where: str) -> None:
+    """Refuse a row group that declares more numbers than fit into memory."""
+    declared = file.metadata.row_group(group)
+    for number in range(declared.num_columns):
+        column = declared.column(number)
+        if column.path_in_schema.split(".")[0] in COLUMNS and column.num_values > MAX_NUMBERS:
+            raise DataError(f"{where} declares {column.num_values:,} numbers; at most {MAX_NUMBERS:,} are read")
 
 
 def to_array(column: Any, where: str) -> np.ndarray:
@@ -137,4 +168,9 @@ def to_array(column: Any, where: str) -> np.ndarray:
             raise DataError(f"{where} is ragged or empty: its rows have the lengths {lengths[:5].tolist()}")
         shape.append(int(lengths[0]))
         values = values.flatten()
+    if not pa.types.is_floating(values.type):
+        raise DataError(f"{where} holds {values.type} values; expected floating-point numbers")
+    if values.null_count:
+        raise DataError(f"{where} has {values.null_count} values that are not set")
+    check_pixels(tuple(shape[-2:]), where)
     return values.to_numpy(zero_copy_only=False).reshape(shape)

@@ -16,14 +16,16 @@ from pathlib import Path
 
 import numpy as np
 
-from mlr.data.datasets.base import PerProcess, Source
-from mlr.data.depth_files import DataError, decode_depth, read_image
+from mlr.data.datasets.base import DepthDataset, PerProcess
+from mlr.data.depth_files import DataError, decode_depth, read_image, refuse_irregular
 
 #: Archives of each split, in the order they are looked for.
 ARCHIVES = {"train": ("train795.zip", "train_reduced05.zip"), "val": ("test654.zip",)}
+#: A member that declares more bytes unpacked is refused.
+MAX_MEMBER = 256 << 20
 
 
-class NYUZip(Source):
+class NYUZip(DepthDataset):
     """Frames in one of the authors' archives.
 
     Args:
@@ -60,14 +62,10 @@ class NYUZip(Source):
         """Image and depth of a frame."""
         rgb, depth = self.pairs[index]
         image = read_image(self._member(rgb), f"{self.path}:{rgb}", upright=False)
-        return image, decode_depth(self._member(depth), "eccv2020", f"{self.path}:{depth}", bits=16)
+        return image, decode_depth(self._member(depth), "nyu-10m", f"{self.path}:{depth}", bits=16)
 
     def _member(self, name: str) -> io.BytesIO:
-        archive = self._zip()
-        try:
-            return io.BytesIO(archive.read(name))
-        except Exception as error:  # of zipfile's own, of zlib and its like, and whatever damaged headers bring about
-            raise DataError(f"{self.path}: cannot read {name}: {error}") from error
+        return io.BytesIO(_unpacked(self._zip(), self.path, name))
 
     def __repr__(self) -> str:
         return f"{len(self)} frames of {self.path}"
@@ -91,9 +89,21 @@ def find_archive(root: Path, split: str, archive: str | None) -> Path:
 def open_zip(path: Path) -> zipfile.ZipFile:
     """Open for reading: only the table of contents is loaded."""
     try:
+        refuse_irregular(path)
         return zipfile.ZipFile(path)
     except Exception as error:  # a damaged table of contents brings about errors of any kind
         raise DataError(f"{path} is not a zip archive, or it is cut off: {error}") from error
+
+
+def _unpacked(archive: zipfile.ZipFile, path: Path, name: str) -> bytes:
+    """Contents of a member: no more than its header declares, and that is bounded."""
+    try:
+        size = archive.getinfo(name).file_size
+        if size > MAX_MEMBER:
+            raise DataError(f"it declares {size:,} bytes; at most {MAX_MEMBER:,} are read")
+        return archive.read(name)
+    except Exception as error:  # of zipfile's own, of zlib's, and whatever damaged headers bring about
+        raise DataError(f"{path}: cannot read {name}: {error}") from error
 
 
 def read_rows(archive: zipfile.ZipFile, path: Path, split: str) -> list[tuple[str, str]]:
@@ -103,8 +113,10 @@ def read_rows(archive: zipfile.ZipFile, path: Path, split: str) -> list[tuple[st
         raise DataError(f"{path} holds no {split}.csv; is it the archive of the other split?")
     name = min(lists, key=len)
     try:
-        table = list(csv.reader(archive.read(name).decode("utf-8-sig").splitlines()))
-    except Exception as error:  # of zipfile, zlib, csv or the text's encoding
+        table = list(csv.reader(_unpacked(archive, path, name).decode("utf-8-sig").splitlines()))
+    except DataError:
+        raise
+    except Exception as error:  # of csv or the text's encoding
         raise DataError(f"{path}: cannot read {name}: {error}") from error
     rows = []
     for number, row in enumerate(table, 1):

@@ -4,8 +4,8 @@
 ::
 
     /                   attributes: format "mlr-packed", version, unit "m", holes, sources, skipped (JSON), ...
-    /index/id           [N] text      name of the frame in its source
-    /index/source       [N] text      the source it came from
+    /index/id           [N] text      name of the frame in its data set
+    /index/source       [N] text      the data set it came from
     /index/split        [N] text      "train" or "val"
     /index/group        [N] text      the group that holds it: HxW, since frames may differ in size
     /index/row          [N] int64     its row there
@@ -19,6 +19,7 @@ Files are written under another name and renamed when they are complete.
 
 from __future__ import annotations
 
+import re
 import zlib
 from collections import Counter
 from collections.abc import Iterable
@@ -29,14 +30,15 @@ from typing import Any, NamedTuple
 import h5py
 import numpy as np
 
-from mlr.data.datasets.base import PerProcess, Source, open_hdf5, reading
-from mlr.data.depth_files import DataError
-from mlr.data.hdf5_files import written_whole
-from mlr.data.sample import Sample, make_sample
+from mlr.data.datasets.base import DepthDataset, PerProcess
+from mlr.data.depth_files import MAX_DEPTH, DataError, check_pixels
+from mlr.data.hdf5_files import atomic_hdf5, open_hdf5, reading, stored
 
 FORMAT, VERSION = "mlr-packed", 1
 ARRAYS = ("image", "depth", "valid")
 INDEX = ("id", "source", "split", "group", "row", "crc32")
+#: How groups are called: HxW of the image, then of the depth if that has another size.
+GROUP = re.compile(r"\d+x\d+(-\d+x\d+)?")
 #: HDF5 filters by the name of a compression. A 480 x 640 frame takes 2.5 MB and 2.5 ms without, 1.1 MB and 9 ms with
 #: lzf.
 COMPRESSIONS: dict[str, dict[str, Any]] = {
@@ -50,7 +52,7 @@ class Frame(NamedTuple):
     """A frame to be packed: image [H, W, 3] uint8, depth [H, W] float32 metres, valid [H, W] uint8."""
 
     id: str
-    source: str
+    dataset: str
     split: str
     image: np.ndarray
     depth: np.ndarray
@@ -76,62 +78,63 @@ def checksum(image: np.ndarray, depth: np.ndarray, valid: np.ndarray) -> int:
     return value
 
 
-class Packed(Source):
+class Packed(DepthDataset):
     """Frames of a packed file.
 
     Args:
         root: the file.
-        split: "train" or "val".
+        split: "train", "val" or "all".
 
     Raises:
         DataError: the file is foreign, cut off, of a newer version, or holds no frames of the split.
     """
 
-    coarse = True  # what was packed fits
+    own_depth_grid = True  # frames were checked when they were packed
+    splits = ("train", "val", "all")
 
     def __init__(self, root: str | Path, split: str = "train") -> None:
         self.path, self.missing = Path(root), []
         self._file = PerProcess(partial(open_packed, self.path))
         with reading(str(self.path)):
-            index = {name: np.array(_column(self._file()["index"], name)) for name in INDEX}
+            index = {name: np.array(column, dtype=object) for name, column in read_index(self._file()).items()}
+            self.max_depth = float(self._file().attrs.get("max_depth", MAX_DEPTH))
+            if not self.max_depth > 0:
+                raise DataError(f"{self.path}: the attribute max_depth must be positive, got {self.max_depth}")
         splits = index["split"]
-        chosen = np.flatnonzero(splits == split)
+        chosen = np.flatnonzero((splits == split) | (split == "all"))
         if not len(chosen):
             held = ", ".join(f"{count} {name}" for name, count in sorted(Counter(splits.tolist()).items()))
             raise DataError(f"{self.path} holds no frames of the split {split!r}, but {held or 'none at all'}")
         self.ids, self.groups = index["id"][chosen], index["group"][chosen]
         self.rows, self.checksums = index["row"][chosen], index["crc32"][chosen]
+        with reading(str(self.path)):
+            for group in sorted(set(self.groups)):
+                check_group(self._file(), group, self.rows[self.groups == group])
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def name(self, index: int) -> str:
-        """Its name in the source it came from."""
+        """Its name in the data set it came from."""
         return str(self.ids[index])
 
-    def arrays(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Image, filled depth and validity.
+    def read_all(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Image, depth, which may be filled, and where it was measured.
 
         Raises:
             DataError: the bytes are not those that were written.
         """
         with reading(f"{self.path}, {self.name(index)},"):
-            group, row = self._file()[self.groups[index]], int(self.rows[index])
-            image, depth, valid = (group[name][row] for name in ARRAYS)
+            arrays = _arrays(self._file(), self.groups[index])
+            image, depth, valid = (array[int(self.rows[index])] for array in arrays)
         if checksum(image, depth, valid) != self.checksums[index]:
             raise DataError(f"{self.path}: {self.name(index)} is damaged: its checksum differs; prepare the file again")
         return image, depth, valid
 
     def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Image and measured depth, 0 where it was not measured."""
-        image, depth, valid = self.arrays(index)
+        image, depth, valid = self.read_all(index)
         return image, np.where(valid > 0, depth, np.float32(0))
-
-    def __getitem__(self, index: int) -> Sample:
-        if not 0 <= index < len(self):
-            raise IndexError(f"frame {index} of {len(self)}")
-        image, depth, valid = self.arrays(index)
-        return make_sample(image, depth, self.name(index), valid)
 
     def __repr__(self) -> str:
         return f"{len(self)} frames of {self.path}"
@@ -155,6 +158,49 @@ def open_packed(path: Path) -> h5py.File:
     return file
 
 
+def read_index(file: h5py.File) -> dict[str, list]:
+    """Columns of a packed file's index.
+
+    Raises:
+        DataError: a column is missing, of another type, or shorter than the others.
+    """
+    columns: dict[str, list] = {}
+    for name in INDEX:
+        numbers = name in ("row", "crc32")
+        column = stored(file, f"index/{name}", 1, "ui" if numbers else "OS")
+        columns[name] = (column[:] if numbers else column.asstr()[:]).tolist()
+    if len(lengths := {name: len(column) for name, column in columns.items()}) and len(set(lengths.values())) > 1:
+        raise DataError(f"{file.filename}: the columns of its index differ in length: {lengths}")
+    return columns
+
+
+def check_group(file: h5py.File, group: str, rows: np.ndarray) -> None:
+    """Refuse a group whose arrays are not those of frames, or that has fewer rows than the index names.
+
+    Raises:
+        DataError: naming the group.
+    """
+    what = f"{file.filename}: group {group!r}"
+    if not GROUP.fullmatch(group):
+        raise DataError(f"{what} has no name of the form HxW")
+    arrays = _arrays(file, group)
+    image, depth, valid = (array.shape for array in arrays)
+    types = [str(array.dtype) for array in arrays]
+    if types != ["uint8", "float32", "uint8"] or image[3] != 3 or depth != valid or image[0] != depth[0]:
+        raise DataError(
+            f"{what} must hold image [n, H, W, 3] uint8, depth [n, h, w] float32 and valid [n, h, w] uint8, got "
+            f"{image}, {depth}, {valid} of {', '.join(types)}"
+        )
+    check_pixels(image[1:3], what)
+    check_pixels(depth[1:], what)
+    if min(rows) < 0 or max(rows) >= image[0]:
+        raise DataError(f"{what} has {image[0]} rows, and the index names row {max(rows)}")
+
+
+def _arrays(file: h5py.File, group: str) -> list[h5py.Dataset]:
+    return [stored(file, f"{group}/{name}", 4 if name == "image" else 3) for name in ARRAYS]
+
+
 # --- writing ----------------------------------------------------------------------------------------------------------
 
 
@@ -172,7 +218,7 @@ def write_frames(path: Path, frames: Iterable[Frame], compression: str, attribut
     """
     rows: Counter[str] = Counter()
     index: dict[str, list] = {name: [] for name in INDEX}
-    with written_whole(path, path.parent) as (file, disk):
+    with atomic_hdf5(path, path.parent) as (file, disk):
         file.attrs.update(format=FORMAT, version=VERSION, unit="m")
         for frame in frames:
             if disk.error is not None:
@@ -185,7 +231,7 @@ def write_frames(path: Path, frames: Iterable[Frame], compression: str, attribut
                 group[name].resize(row + 1, axis=0)
                 group[name][row] = array
             rows[frame.group] += 1
-            entry = (frame.id, frame.source, frame.split, frame.group, row, checksum(*arrays))
+            entry = (frame.id, frame.dataset, frame.split, frame.group, row, checksum(*arrays))
             for name, value in zip(INDEX, entry, strict=True):
                 index[name].append(value)
         _write_index(file, index)
@@ -194,7 +240,7 @@ def write_frames(path: Path, frames: Iterable[Frame], compression: str, attribut
 
 
 def join(parts: list[Path], path: Path, attributes: dict[str, Any]) -> int:
-    """Join packed files into one; frames are copied as they are, without packing them anew.
+    """Join packed files into one; frames are copied as they are, still compressed.
 
     Args:
         parts: the files; the new one is written beside them.
@@ -206,14 +252,14 @@ def join(parts: list[Path], path: Path, attributes: dict[str, Any]) -> int:
     """
     index: dict[str, list] = {name: [] for name in INDEX}
     rows: Counter[str] = Counter()
-    with written_whole(path, parts[0].parent) as (file, disk):
+    with atomic_hdf5(path, parts[0].parent) as (file, disk):
         file.attrs.update(format=FORMAT, version=VERSION, unit="m")
         for part_path in parts:
             if disk.error is not None:
                 break
             with open_packed(part_path) as part:
                 first = dict(rows)
-                entries = {name: _column(part["index"], name) for name in INDEX}
+                entries = read_index(part)
                 for group in sorted(set(entries["group"])):
                     count = part[group]["image"].shape[0]
                     for name in ARRAYS:
@@ -227,11 +273,6 @@ def join(parts: list[Path], path: Path, attributes: dict[str, Any]) -> int:
         _write_index(file, index)
         file.attrs.update(attributes)
     return len(index["id"])
-
-
-def _column(index: h5py.Group, name: str) -> list:
-    column = index[name]
-    return (column.asstr()[:] if h5py.check_string_dtype(column.dtype) else column[:]).tolist()
 
 
 def _create(

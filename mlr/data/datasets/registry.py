@@ -3,18 +3,22 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
+import math
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from mlr.data.datasets.base import Source
+from mlr.data.datasets.base import AllSplits, DepthDataset
 from mlr.data.depth_files import DataError
+from mlr.utils.suggest import suggest
+
+#: Splits of every data set.
+SPLITS = ("train", "val", "all")
 
 #: Name -> (module:reader, what it is). Modules are imported when they are used.
-SOURCES: dict[str, tuple[str, str]] = {
+DATASETS: dict[str, tuple[str, str]] = {
     "rooms": ("mlr.data.synthetic.rooms:open_rooms", "built-in scenes, needs no files"),
     "nyu": ("mlr.data.datasets.nyu:NYU", "NYU Depth v2, labelled: nyu_depth_v2_labeled.mat with splits.mat"),
     "nyu-zip": (
@@ -26,44 +30,49 @@ SOURCES: dict[str, tuple[str, str]] = {
     "nyu-parquet": ("mlr.data.datasets.nyu_parquet:NYUParquet", "NYU Depth v2 at 288 x 384 in parquet files"),
     "kitti": ("mlr.data.datasets.kitti:KITTI", "KITTI by the lists of Eigen's split"),
     "make3d": ("mlr.data.datasets.make3d:Make3D", "Make3D with laser depth"),
+    "sunrgbd": ("mlr.data.datasets.sunrgbd:SUNRGBD", "SUN RGB-D with allsplit.mat of its toolbox"),
+    "matterport3d": ("mlr.data.datasets.matterport3d:Matterport3D", "Matterport3D, undistorted images, by scenes"),
     "folder": ("mlr.data.datasets.folder:Folder", "your own pairs of images and depth files"),
     "packed": ("mlr.data.datasets.packed:Packed", "the file that mlr prepare writes"),
 }
 
 
-def check_source(name: str) -> str:
+def check_dataset(name: str) -> str:
     """The name, if there is a data set of that name.
 
     Raises:
         ValueError: there is none; the message names the nearest and all of them.
     """
-    if name not in SOURCES:
-        near = difflib.get_close_matches(name, SOURCES, n=1)
-        hint = f"did you mean {near[0]}? " if near else ""
-        raise ValueError(f"unknown data set {name!r}: {hint}there are {', '.join(SOURCES)}")
+    if name not in DATASETS:
+        raise ValueError(f"unknown data set {name!r}{suggest(name, DATASETS)} There are {', '.join(DATASETS)}")
     return name
 
 
-def source_reader(name: str) -> Callable[..., Source]:
+def dataset_class(name: str) -> Callable[..., DepthDataset]:
     """What opens a data set: called as ``(root, split, **options)``."""
-    module, _, attribute = SOURCES[check_source(name)][0].partition(":")
+    module, _, attribute = DATASETS[check_dataset(name)][0].partition(":")
     return getattr(import_module(module), attribute)
 
 
-def source_options(name: str) -> dict[str, inspect.Parameter]:
-    """What a reader takes beside root and split, e.g. ``kb_crop`` of "kitti"."""
-    parameters = inspect.signature(source_reader(name), eval_str=True).parameters
-    return {key: value for key, value in parameters.items() if key not in ("root", "split")}
+#: Options that every data set has.
+COMMON = {"max_depth": inspect.Parameter("max_depth", inspect.Parameter.KEYWORD_ONLY, annotation=float)}
 
 
-def open_dataset(name: str, root: str | Path | None = None, split: str = "train", **options: Any) -> Source:
+def dataset_options(name: str) -> dict[str, inspect.Parameter]:
+    """What a reader takes beside root and split, e.g. ``kb_crop`` of "kitti", and what every data set takes."""
+    parameters = inspect.signature(dataset_class(name), eval_str=True).parameters
+    return {key: value for key, value in parameters.items() if key not in ("root", "split")} | COMMON
+
+
+def open_dataset(name: str, root: str | Path | None = None, split: str = "train", **options: Any) -> DepthDataset:
     """Open a data set: its frames at their own size, without transforms, holes left as they are.
 
     Args:
-        name: a key of :data:`SOURCES`.
+        name: a key of :data:`DATASETS`.
         root: folder or file of the data set; "rooms" needs none.
-        split: "train" or "val" (the test images, where a benchmark calls them so).
-        options: of the reader, as values or as text, e.g. ``kb_crop=True`` or ``channel="2"``.
+        split: "train", "val" (the test images, where a benchmark calls them so) or "all".
+        options: of the reader, as values or as text, e.g. ``kb_crop=True`` or ``channel="2"``. Every data set takes
+            ``max_depth``: largest median depth of a frame that is believed, metres (100 by default).
 
     Raises:
         ValueError: the name, the split or an option is unknown.
@@ -74,11 +83,38 @@ def open_dataset(name: str, root: str | Path | None = None, split: str = "train"
         7
     """
     values = check_options(name, options)
-    if split not in ("train", "val"):
-        raise ValueError(f"split must be train or val, got {split!r}")
+    if split not in SPLITS:
+        raise ValueError(f"split must be train, val or all, got {split!r}")
     if root is None and name != "rooms":
-        raise DataError(f"--data {name} needs --root: {SOURCES[name][1]}")
-    return source_reader(name)(root, split, **values)
+        raise DataError(f"--data {name} needs --root: {DATASETS[name][1]}")
+    max_depth = values.pop("max_depth", None)
+    if max_depth is not None and not 0 < max_depth < math.inf:
+        raise ValueError(f"option max_depth of data set {name!r} must be a positive number of metres, got {max_depth}")
+    reader = dataset_class(name)
+    native = split in getattr(reader, "splits", DepthDataset.splits)
+    dataset = reader(root, split, **values) if native else _open_all(reader, root, values)
+    if max_depth is not None:
+        for part in dataset.parts if isinstance(dataset, AllSplits) else []:
+            part.max_depth = max_depth
+        dataset.max_depth = max_depth
+    return dataset
+
+
+def _open_all(reader: Callable[..., DepthDataset], root: str | Path | None, values: dict[str, Any]) -> AllSplits:
+    """Every split that there is; a split that is not there is named.
+
+    Raises:
+        DataError: there is none.
+    """
+    parts, absent = [], []
+    for split in DepthDataset.splits:
+        try:
+            parts.append(reader(root, split, **values))
+        except DataError as error:
+            absent.append(f"split {split}: {error}")
+    if not parts:
+        raise DataError("; ".join(absent))
+    return AllSplits(parts, absent)
 
 
 def check_root(name: str, root: str | Path | None) -> None:
@@ -100,7 +136,7 @@ def check_options(name: str, options: dict[str, Any]) -> dict[str, Any]:
     Raises:
         ValueError: the name or an option is unknown, or a value is of another type.
     """
-    known, values = source_options(name), {}
+    known, values = dataset_options(name), {}
     for key, value in options.items():
         if key not in known:
             takes = f"it takes {', '.join(known)}" if known else "it takes none"

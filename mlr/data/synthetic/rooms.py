@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mlr.data.datasets.base import Source
+from mlr.data.datasets.base import DepthDataset
+from mlr.data.synthetic.holes import camera_holes, check_hole_share
 from mlr.data.synthetic.shapes import Array, Box, Cylinder, Shape, Sphere, dot
 from mlr.data.synthetic.surfaces import Paint
 
@@ -332,7 +333,7 @@ def _rotation(axis: int, angle: float) -> Array:
 # --- data set ---------------------------------------------------------------------------------------------------------
 
 
-class Rooms(Source):
+class Rooms(DepthDataset):
     """Built-in scenes as a data set; scene i of a seed is the same on every machine and in every worker.
 
     Args:
@@ -340,10 +341,19 @@ class Rooms(Source):
         seed: of the scenes.
         first: index of the first scene, so that training and validation never share one.
         size: (height, width) they are drawn at.
+        hole_share: of the pixels whose depth is left out, see :mod:`mlr.data.synthetic.holes`. The images do not
+            change, and the holes of scene i of a seed are always the same.
+
+    Raises:
+        ValueError: the share of holes is out of range.
     """
 
-    def __init__(self, length: int, seed: int = 0, first: int = 0, size: tuple[int, int] = (288, 384)) -> None:
+    def __init__(
+        self, length: int, seed: int = 0, first: int = 0, size: tuple[int, int] = (288, 384), hole_share: float = 0.0
+    ) -> None:
         self.length, self.seed, self.first, self.size, self.missing = length, seed, first, size, []
+        self.hole_share = check_hole_share(hole_share)
+        self.dense = hole_share == 0
 
     def __len__(self) -> int:
         return self.length
@@ -353,15 +363,34 @@ class Rooms(Source):
         return f"rooms/{self.seed}/{self.first + index}"
 
     def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """Image and depth of a scene."""
-        return render(self.seed, self.first + index, *self.size)
+        """Image and depth of a scene, 0 in its holes."""
+        scene = self.first + index
+        image, depth = render(self.seed, scene, *self.size)
+        if not self.dense:
+            # a stream of its own: holes are independent of what is drawn for the scene
+            random = np.random.default_rng(np.random.SeedSequence((self.seed, scene), spawn_key=(0,)))
+            depth[camera_holes(random, *self.size, self.hole_share)] = 0
+        return image, depth
 
     def __repr__(self) -> str:
-        return f"{self.length} built-in scenes from {self.first} on (seed {self.seed})"
+        holes = "" if self.dense else f", {100 * self.hole_share:g} % holes"
+        return f"{self.length} built-in scenes from {self.first} on (seed {self.seed}{holes})"
 
 
 def open_rooms(
-    root: str | None, split: str = "train", length: int = 800, seed: int = 0, height: int = 288, width: int = 384
+    root: str | None,
+    split: str = "train",
+    length: int = 800,
+    seed: int = 0,
+    height: int = 288,
+    width: int = 384,
+    hole_share: float = 0.0,
 ) -> Rooms:
-    """The scenes of a split; ``root`` is not used."""
-    return Rooms(length, seed, VALIDATION_SCENES if split == "val" else 0, (height, width))
+    """The scenes of a split; ``root`` is not used.
+
+    Validation scenes have no holes, whatever ``hole_share`` says: predictions are scored on the complete true depth.
+    """
+    if split == "val":
+        check_hole_share(hole_share)
+        return Rooms(length, seed, VALIDATION_SCENES, (height, width))
+    return Rooms(length, seed, 0, (height, width), hole_share)

@@ -5,62 +5,26 @@ from __future__ import annotations
 
 import json as json_format
 import math
-import os
-import zlib
 from collections import Counter, defaultdict
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
+from rich.text import Text
 
-from mlr.data.datasets.base import Source, check_pair
-from mlr.data.datasets.registry import open_dataset, parse_options, source_options
-from mlr.data.depth_files import MAX_DEPTH, UNITS, DataError
-from mlr.data.tools.prepare import parse_source, parse_splits
+from mlr.data.datasets.base import DepthDataset
+from mlr.data.datasets.registry import dataset_options, open_dataset, parse_options
+from mlr.data.depth_files import UNITS, DataError, UndeclaredUnitError, likely_unit
+from mlr.data.tools.frame_report import EDGES, FrameReport, look
+from mlr.data.tools.prepare import parse_dataset, parse_splits
+from mlr.utils.console import plain, shown
 
-#: Edges of the depth histogram, metres.
-EDGES = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0, 10.0, 20.0, 40.0, 80.0, math.inf)
 #: Medians of a set outside this range are no metres of rooms or streets.
 PLAUSIBLE = (0.3, 60.0)
-#: Frames that a worker looks at in one go.
-CHUNK = 16
-
-#: What a worker looks at.
-_taken: Source
-
-
-@dataclass
-class FrameReport:
-    """What one frame is like.
-
-    Attributes:
-        id: its name.
-        error: why it cannot be used; None if it can.
-        image, depth: (height, width).
-        histogram: pixels of each bin of :data:`EDGES`.
-        missing, negative, not_finite: shares of the pixels.
-        median, largest: of the known depth; NaN if none is known.
-        image_hash, depth_hash: of the contents.
-    """
-
-    id: str
-    error: str | None = None
-    image: tuple[int, int] = (0, 0)
-    depth: tuple[int, int] = (0, 0)
-    histogram: list[int] = field(default_factory=list)
-    missing: float = 0.0
-    negative: float = 0.0
-    not_finite: float = 0.0
-    median: float = math.nan
-    largest: float = math.nan
-    flat: bool = False
-    image_hash: int = 0
-    depth_hash: int = 0
+#: Medians of two splits that differ by these factors are worth a warning, or an error.
+UNLIKE, UNRELATED = 3.0, 8.0
 
 
 @dataclass
@@ -68,7 +32,7 @@ class Report:
     """What a data set is like.
 
     Attributes:
-        source: as it was named.
+        dataset: as it was named.
         frames: number of usable frames of each split.
         sizes: image sizes and how many frames have them; of the depth too, where it is another.
         histogram: bin, such as "1.5-2 m", and the share of known pixels in it.
@@ -79,7 +43,7 @@ class Report:
         warnings: what may be meant.
     """
 
-    source: str
+    dataset: str
     frames: dict[str, int]
     sizes: dict[str, int]
     histogram: dict[str, float]
@@ -92,7 +56,7 @@ class Report:
 
 
 def check_data(
-    source: str,
+    dataset: str,
     splits: str = "train,val",
     options: str = "",
     sample: int | None = None,
@@ -102,10 +66,10 @@ def check_data(
     """Check a data set: counts, sizes, unit, depth histogram, holes, mismatches, duplicates, corrupt files, overlap.
 
     Args:
-        source: the data set as NAME:PATH, e.g. folder:shots; names are those of --data.
+        dataset: the data set as NAME:PATH, e.g. folder:shots; names are those of --data.
         splits: which to look at, train, val or both.
         options: of the reader, e.g. unit=mm or kb_crop=true.
-        sample: look at so many frames of a split, evenly spread, instead of all.
+        sample: number of frames of a split to look at, evenly spread, instead of all.
         workers: processes; -1 = one a core, 0 = this one.
         json: print the report as JSON instead of a table.
 
@@ -119,7 +83,7 @@ def check_data(
         raise ValueError(f"--sample must be at least 1, got {sample}")
     if workers < -1:
         raise ValueError(f"--workers must be -1 or more, got {workers}")
-    report = examine(source, parse_splits(splits), parse_options(options), sample, workers)
+    report = examine(dataset, parse_splits(splits), parse_options(options), sample, workers)
     if json:
         print(json_format.dumps(asdict(report), indent=2))
     else:
@@ -131,135 +95,92 @@ def examine(
     text: str, splits: list[str], options: dict[str, str], sample: int | None = None, workers: int = 0
 ) -> Report:
     """Look at the frames of a data set; see :func:`check_data`."""
-    name, root = parse_source(text)
+    name, root = parse_dataset(text)
     report = Report(text, {}, {}, {}, None, None, None)
     frames: dict[str, list[FrameReport]] = {}
+    units: dict[str, str] = {}
+    deepest = PLAUSIBLE[1]
     for split in splits:
         try:
             opened = open_dataset(name, root, split, **options)
-            if "unit" in source_options(name) and "unit" not in options and _needs_unit(opened):
-                report.unit = guess_unit(open_dataset(name, root, split, **{**options, "unit": "m"}))
-                options = {**options, "unit": report.unit}
-                opened = open_dataset(name, root, split, **options)
-                report.warnings.append(
-                    f"no unit was declared for integer depth; its values look like {report.unit!r}: declare it with "
-                    f"--options unit={report.unit} here and --depth-unit {report.unit} in training"
-                )
+            if undeclared := _without_unit(opened) if "unit" in dataset_options(name) else []:
+                units[split] = guess_unit(open_dataset(name, root, split, **{**options, "unit": "m"}), undeclared)
+                opened = open_dataset(name, root, split, **{**options, "unit": units[split]})
         except DataError as error:
             report.errors.append(f"{split}: {error}")
             continue
+        if "max_depth" in options:
+            deepest = max(deepest, opened.max_depth)
         if opened.note():
             report.warnings.append(f"{split}: {opened.note()}")
-        frames[split] = _look(opened, sample, workers, split)
-    _summarise(report, frames)
+        frames[split] = look(opened, sample, workers, split)
+    _name_units(report, units)
+    _summarise(report, frames, deepest)
     return report
 
 
-def _needs_unit(source: Source) -> bool:
-    try:
-        source.read(0)
-    except DataError as error:
-        return "no unit was declared" in str(error)
-    return False
+def _spread(dataset: DepthDataset, count: int = 8) -> list[int]:
+    """Some indices, evenly spread."""
+    return np.unique(np.linspace(0, len(dataset) - 1, count).astype(int)).tolist()
 
 
-def guess_unit(source: Source) -> str:
+def _without_unit(dataset: DepthDataset) -> list[int]:
+    """Frames, of a few, that hold integers of no declared unit."""
+    undeclared = []
+    for index in _spread(dataset):
+        try:
+            dataset.read(index)
+        except UndeclaredUnitError:
+            undeclared.append(index)
+        except DataError:  # named when all frames are looked at
+            continue
+    return undeclared
+
+
+def guess_unit(dataset: DepthDataset, indices: list[int] | None = None) -> str:
     """The likely unit of integer depth, by its range and its holes.
 
     Args:
-        source: frames whose depth is the integers themselves.
+        dataset: frames whose depth is the integers themselves.
+        indices: which frames to look at; by default some, evenly spread.
+
+    Raises:
+        DataError: no known unit makes depth of the values.
     """
     largest, missing = 0.0, 0.0
-    indices = np.unique(np.linspace(0, len(source) - 1, 8).astype(int))
+    indices = _spread(dataset) if indices is None else indices
     for index in indices:
-        _, depth = source.read(int(index))
+        _, depth = dataset.read(index)
         largest = max(largest, float(depth.max()))
         missing += float((depth <= 0).mean()) / len(indices)
-    if largest <= MAX_DEPTH:
-        return "m"
-    if missing > 0.5 and largest <= 80 * UNITS["kitti"]:
+    if missing > 0.5 and 100 < largest <= 80 * UNITS["kitti"]:
         return "kitti"  # LiDAR: a few per cent of the pixels
-    return "mm" if largest <= 20_000 else "eccv2020"
+    if 100 < largest <= 255:
+        return "25.5"  # 8 bits for 10 m
+    unit = likely_unit(largest)
+    if unit is None:
+        raise DataError(f"no unit was declared, and no known unit makes depth of values up to {largest:,.0f}")
+    return unit
 
 
-def _look(source: Source, sample: int | None, workers: int, split: str) -> list[FrameReport]:
-    count = len(source) if sample is None else min(sample, len(source))
-    indices = np.unique(np.linspace(0, len(source) - 1, count).astype(int)).tolist()
-    chunks = [indices[i : i + CHUNK] for i in range(0, len(indices), CHUNK)]
-    processes = min((os.cpu_count() or 1) if workers == -1 else workers, len(chunks))
-    progress = track(
-        _map(source, chunks, processes), f"checking {split}", len(chunks), console=Console(stderr=True), transient=True
-    )
-    return [report for reports in progress for report in reports]
-
-
-def _map(source: Source, chunks: list[list[int]], processes: int) -> Iterator[list[FrameReport]]:
-    if processes <= 1:
-        for chunk in chunks:
-            yield look_at(source, chunk)
-        return
-    # the source is sent to every worker once, not with every chunk: it may hold tens of thousands of file names
-    with ProcessPoolExecutor(processes, initializer=_take, initargs=(source,)) as executor:
-        yield from executor.map(_look_at_taken, chunks)
-
-
-def _take(source: Source) -> None:
-    global _taken
-    _taken = source
-
-
-def _look_at_taken(indices: list[int]) -> list[FrameReport]:
-    return look_at(_taken, indices)
-
-
-def look_at(source: Source, indices: list[int]) -> list[FrameReport]:
-    """Reports of some frames."""
-    reports = []
-    for index in indices:
-        name = source.name(index)
-        try:
-            image, depth = source.read(index)
-            check_pair(image, depth, name, source.coarse)
-            reports.append(describe(name, image, depth))
-        except DataError as error:
-            reports.append(FrameReport(name, error=str(error)))
-    return reports
-
-
-def describe(name: str, image: np.ndarray, depth: np.ndarray) -> FrameReport:
-    """Report of a frame.
-
-    Args:
-        name: its id.
-        image: [H, W, 3] uint8.
-        depth: [h, w] metres, unknown where it is not positive and finite.
-    """
-    finite = np.isfinite(depth)
-    known = depth[finite & (depth > 0)]
-    return FrameReport(
-        id=name,
-        image=image.shape[:2],
-        depth=depth.shape,
-        histogram=np.histogram(known, EDGES)[0].tolist(),
-        missing=1 - known.size / depth.size,
-        negative=float((depth < 0).mean()),
-        not_finite=float((~finite).mean()),
-        median=float(np.median(known)) if known.size else math.nan,
-        largest=float(known.max(initial=0)) if known.size else math.nan,
-        flat=bool(known.size and known.min() == known.max()) or image.min() == image.max(),
-        image_hash=_hash(image),
-        depth_hash=_hash(depth),
-    )
-
-
-def _hash(array: np.ndarray) -> int:
-    return zlib.crc32(array.tobytes(), zlib.crc32(repr(array.shape).encode()))
+def _name_units(report: Report, units: dict[str, str]) -> None:
+    """Say which unit was guessed; splits of unlike units need different settings, which training has not."""
+    if len(set(units.values())) > 1:
+        found = ", ".join(f"{split} like {unit!r}" for split, unit in units.items())
+        report.errors.append(f"no unit was declared for integer depth, and the splits differ: {found}")
+    elif units:
+        report.unit = next(iter(units.values()))
+        report.warnings.insert(
+            0,
+            f"no unit was declared for integer depth; its values look like {report.unit!r}: declare it with "
+            f"--options unit={report.unit} here and --depth-unit {report.unit} in training",
+        )
 
 
 # --- the whole set ----------------------------------------------------------------------------------------------------
 
 
-def _summarise(report: Report, frames: dict[str, list[FrameReport]]) -> None:
+def _summarise(report: Report, frames: dict[str, list[FrameReport]], deepest: float) -> None:
     good = {split: [frame for frame in reports if frame.error is None] for split, reports in frames.items()}
     every = [frame for reports in good.values() for frame in reports]
     report.frames = {split: len(reports) for split, reports in good.items()}
@@ -274,16 +195,20 @@ def _summarise(report: Report, frames: dict[str, list[FrameReport]]) -> None:
     share = histogram / max(histogram.sum(), 1)
     report.histogram = {_bin(low, high): float(part) for low, high, part in zip(EDGES, EDGES[1:], share, strict=False)}
     report.missing = float(np.mean([frame.missing for frame in every]))
-    medians = [frame.median for frame in every if not math.isnan(frame.median)]
-    if medians:
-        report.median = float(np.median(medians))
-        report.largest = max(frame.largest for frame in every if not math.isnan(frame.largest))
-        _judge_unit(report)
+    known = [frame for frame in every if not math.isnan(frame.median)]
+    if known:
+        report.median = float(np.median([frame.median for frame in known]))
+        report.largest = max(frame.largest for frame in known)
+        _judge_units(report, good, deepest)
+    refused = [frame for frame in every if frame.refused]
+    if len(refused) < len(known):  # of all frames the median tells
+        _name(report.errors, "depth that training refuses", [frame.refused for frame in refused])
 
     _name(report.errors, "no pixel has depth", [frame.id for frame in every if math.isnan(frame.median)])
     _name(report.warnings, "negative depth, taken as unknown", [frame.id for frame in every if frame.negative])
     _name(report.warnings, "NaN or infinite depth, taken as unknown", [f.id for f in every if f.not_finite])
     _name(report.warnings, "image or depth of one single value", [frame.id for frame in every if frame.flat])
+    _name(report.warnings, "picture turned as its EXIF orientation says", [frame.id for frame in every if frame.turned])
     for split, reports in good.items():
         _name(report.warnings, f"{split}: the same frame twice", _duplicates(reports))
     if len(good) == 2:
@@ -292,15 +217,32 @@ def _summarise(report: Report, frames: dict[str, list[FrameReport]]) -> None:
         _name(report.errors, "the same image in train and val", sorted(overlap))
 
 
-def _judge_unit(report: Report) -> None:
-    assert report.median is not None
-    low, high = PLAUSIBLE
-    if low <= report.median <= high:
-        return
-    fits = [name for name, steps in UNITS.items() if steps > 1 and low <= report.median / steps <= high]
-    hint = f"; as {fits[0]} it would be {report.median / UNITS[fits[0]]:.2f} m" if fits else ""
-    text = f"the median depth is {report.median:g} m, which is neither a room nor a street: check the unit{hint}"
-    (report.errors if report.median > MAX_DEPTH else report.warnings).append(text)
+def _judge_units(report: Report, good: dict[str, list[FrameReport]], deepest: float) -> None:
+    """Judge the splits apart: pooled, a wrong unit of one hides behind the other."""
+    medians = {
+        split: float(np.median(known))
+        for split, reports in good.items()
+        if (known := [frame.median for frame in reports if not math.isnan(frame.median)])
+    }
+    low = PLAUSIBLE[0]
+    for split, median in medians.items():
+        if low <= median <= deepest:
+            continue
+        fits = [name for name, steps in UNITS.items() if steps > 1 and low <= median / steps <= deepest]
+        hint = f"; as {fits[0]} it would be {median / UNITS[fits[0]]:.2f} m" if fits else ""
+        text = f"{split}: the median depth is {median:g} m, neither a room's nor a street's: check the unit{hint}"
+        if median > 100:
+            text += ", or say that it is true with the option max_depth"
+        (report.errors if median > max(100, deepest) else report.warnings).append(text)
+    if len(medians) == 2:
+        (one, first), (other, second) = medians.items()
+        ratio = max(first, second) / min(first, second)
+        if ratio > UNLIKE:
+            text = (
+                f"the median depth is {first:.3g} m in {one} and {second:.3g} m in {other}, {ratio:.3g} times as much: "
+                "check that both have the same unit"
+            )
+            (report.errors if ratio > UNRELATED else report.warnings).append(text)
 
 
 def _duplicates(reports: list[FrameReport]) -> list[str]:
@@ -327,7 +269,7 @@ def _bin(low: float, high: float) -> str:
 
 def show(report: Report, console: Console) -> None:
     """Print a report as tables."""
-    table = Table(title=report.source, show_header=False, title_justify="left")
+    table = Table(title=Text(shown(report.dataset)), show_header=False, title_justify="left")
     for split, count in report.frames.items():
         table.add_row(f"{split} frames", f"{count:,}")
     sizes = list(report.sizes.items())
@@ -344,7 +286,6 @@ def show(report: Report, console: Console) -> None:
     console.print(table)
     for colour, kind, lines in (("yellow", "warning", report.warnings), ("red", "error", report.errors)):
         for line in lines:
-            console.print(f"[{colour}]{kind}:[/{colour}] ", end="")
-            console.print(line, markup=False, highlight=False, soft_wrap=True)
+            plain(console, line, label=(f"{kind}:", colour))
     if not report.errors:
         console.print("[green]usable[/green]" + (" with warnings" if report.warnings else ""))

@@ -24,12 +24,15 @@ from typing import Any, Literal
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from mlr.data.datasets.base import Source
+from mlr.data.datasets.base import DepthDataset
 from mlr.data.datasets.packed import COMPRESSIONS, Frame, join, open_packed, write_frames
-from mlr.data.datasets.registry import SOURCES, check_root, check_source, open_dataset, parse_options, source_options
+from mlr.data.datasets.registry import DATASETS, check_dataset, check_root, dataset_options, open_dataset, parse_options
 from mlr.data.depth_files import DataError
 from mlr.data.fill import fill_sample
 from mlr.data.transforms import resize_sample
+from mlr.utils.console import plain
+from mlr.utils.files import UNFINISHED, atomic_replace
+from mlr.utils.sizes import parse_size
 
 #: Frames of a part: what is lost by a kill, per worker.
 FRAMES_PER_PART = 32
@@ -40,7 +43,7 @@ class Part:
     """A run of frames that one worker packs, and how."""
 
     number: int
-    source: str
+    dataset: str
     root: str
     split: str
     options: tuple[tuple[str, str], ...]
@@ -53,7 +56,7 @@ class Part:
 
 
 def prepare(
-    source: list[str],
+    datasets: list[str],
     out: Path,
     splits: str = "train,val",
     holes: Literal["colorize", "nearest", "keep"] = "colorize",
@@ -70,7 +73,7 @@ def prepare(
     with --data packed --root FILE.
 
     Args:
-        source: data sets as NAME:PATH, e.g. nyu-sync:/data/nyu; names are those of --data.
+        datasets: data sets as NAME:PATH, e.g. nyu-sync:/data/nyu; names are those of --data.
         out: the file to write; an earlier one is never overwritten.
         splits: which to pack, train, val or both.
         holes: how pixels without depth are filled: "colorize" along the image (Levin et al.), "nearest" with the
@@ -103,10 +106,10 @@ def prepare(
         raise ValueError(f"--compression must be one of {', '.join(COMPRESSIONS)}, got {compression!r}")
     folder = out.with_name(out.name + ".parts")
     _opened.cache_clear()  # files may have been mended since
-    settings = {"holes": holes, "size": parse_size(size), "compression": compression}
-    parts, missing = plan(source, parse_splits(splits), parse_options(options), folder, settings)
+    settings = {"holes": holes, "size": None if size is None else parse_size(size), "compression": compression}
+    parts, missing = plan(datasets, parse_splits(splits), parse_options(options), folder, settings)
     for text in missing:
-        console.print(text, style="yellow", highlight=False)
+        plain(console, text, "yellow")
     if missing and strict:
         raise DataError(f"--strict: {'; '.join(missing)}")
 
@@ -114,12 +117,12 @@ def prepare(
     waiting = [part for part in parts if not part.path.exists() or _skipped(part)]  # what was broken may be mended
     frames = sum(part.stop - part.start for part in parts)
     if len(waiting) < len(parts):
-        console.print(f"continuing: {len(parts) - len(waiting)} of {len(parts)} parts are there", highlight=False)
+        plain(console, f"continuing: {len(parts) - len(waiting)} of {len(parts)} parts are there")
     processes = min((os.cpu_count() or 1) if workers == -1 else workers, len(waiting))
     _work(waiting, frames, processes, strict, console)
     skipped = [line for part in parts for line in _skipped(part)]
     for line in skipped[:20]:
-        console.print(f"left out: {line}", style="yellow", highlight=False)
+        plain(console, f"left out: {line}", "yellow")
     if len(skipped) == frames:
         shutil.rmtree(folder)  # or a corrected command would take it for another preparation's
         raise DataError(f"none of the {frames} frames can be used; the first: {skipped[0]}")
@@ -132,21 +135,23 @@ def prepare(
             "run the same command again, it continues from here"
         )
     record = {
-        "holes": holes, "size": size or "", "sources": ", ".join(source), "options": options,
+        "holes": holes, "size": size or "", "sources": ", ".join(datasets), "options": options,
         "skipped": json.dumps(skipped), "missing": json.dumps(missing),
     }  # fmt: skip
+    options_given = parse_options(options)
+    if "max_depth" in options_given:  # or the file's own frames would be refused
+        record["max_depth"] = options_given["max_depth"]
     count = join([part.path for part in parts], out, record)
     shutil.rmtree(folder)
     left_out = f", {len(skipped)} broken ones left out" if skipped else ""
-    console.print(
+    plain(
+        console,
         f"{count} frames in {out}, {out.stat().st_size / 1e6:,.1f} MB{left_out}; train with --data packed --root {out}",
-        highlight=False,
-        soft_wrap=True,
     )
     return 0
 
 
-def parse_source(text: str) -> tuple[str, str]:
+def parse_dataset(text: str) -> tuple[str, str]:
     """Name and path of NAME:PATH.
 
     Raises:
@@ -154,9 +159,9 @@ def parse_source(text: str) -> tuple[str, str]:
     """
     name, colon, root = text.partition(":")
     if not (colon and root) and name != "rooms":
-        known = ", ".join(SOURCES)
+        known = ", ".join(DATASETS)
         raise ValueError(f"a data set is given as NAME:PATH, e.g. nyu:/data/nyu, got {text!r}; the names are {known}")
-    check_root(check_source(name), root or None)
+    check_root(check_dataset(name), root or None)
     return name, root
 
 
@@ -168,24 +173,14 @@ def parse_splits(text: str) -> list[str]:
     return splits
 
 
-def parse_size(text: str | None) -> tuple[int, int] | None:
-    """Height and width of HxW."""
-    if text is None:
-        return None
-    height, cross, width = text.lower().partition("x")
-    if not (cross and height.isdigit() and width.isdigit() and int(height) and int(width)):
-        raise ValueError(f"--size must be HxW in pixels such as 288x384, got {text!r}")
-    return int(height), int(width)
-
-
 def plan(
-    sources: list[str], splits: list[str], options: dict[str, str], folder: Path, settings: dict[str, Any]
+    datasets: list[str], splits: list[str], options: dict[str, str], folder: Path, settings: dict[str, Any]
 ) -> tuple[list[Part], list[str]]:
-    """Open every split of every source and divide its frames into parts; also what their lists miss."""
-    if not sources:
+    """Open every split of every data set and divide its frames into parts; also what their lists miss."""
+    if not datasets:
         raise ValueError("no data set was named: mlr prepare NAME:PATH --out FILE")
-    named = [(text, *parse_source(text)) for text in sources]
-    known = {option for _, name, _ in named for option in source_options(name)}
+    named = [(text, *parse_dataset(text)) for text in datasets]
+    known = {option for _, name, _ in named for option in dataset_options(name)}
     if not set(options) <= known:
         raise ValueError(
             f"none of the data sets has the option {min(set(options) - known)!r}; they take {', '.join(sorted(known))}"
@@ -193,7 +188,7 @@ def plan(
     parts: list[Part] = []
     missing: list[str] = []
     for text, name, root in named:
-        choice = tuple(sorted((key, value) for key, value in options.items() if key in source_options(name)))
+        choice = tuple(sorted((key, value) for key, value in options.items() if key in dataset_options(name)))
         for split in splits:
             opened = _opened(name, root, split, choice)
             if opened.note():
@@ -207,7 +202,7 @@ def plan(
 
 def _claim(folder: Path, parts: list[Part]) -> None:
     """Make the folder of the parts, or see that it holds parts of this very preparation."""
-    names = [_opened(part.source, part.root, part.split, part.options).name(part.start) for part in parts]
+    names = [_opened(part.dataset, part.root, part.split, part.options).name(part.start) for part in parts]
     described = [{key: str(value) for key, value in asdict(part).items() if key != "path"} for part in parts]
     wanted = {"first": described[0], "parts": len(parts), "frames": zlib.crc32(json.dumps([names, described]).encode())}
     file = folder / "plan.json"
@@ -221,13 +216,12 @@ def _claim(folder: Path, parts: list[Part]) -> None:
                 f"{folder} holds parts of another preparation (other data, holes, size or options): run that command "
                 "again to finish it, choose another --out, or remove the folder"
             )
-        for unfinished in folder.glob(".*.tmp"):  # of a run that was killed
+        for unfinished in folder.glob(f".*{UNFINISHED}"):  # of a run that was killed
             unfinished.unlink()
         return
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    temporary.mkdir()
-    (temporary / file.name).write_text(json.dumps(wanted, indent=1))
-    temporary.rename(folder)
+    with atomic_replace(folder) as temporary:
+        temporary.mkdir()
+        (temporary / file.name).write_text(json.dumps(wanted, indent=1))
 
 
 def _work(waiting: list[Part], frames: int, processes: int, strict: bool, console: Console) -> None:
@@ -257,42 +251,42 @@ def _in_order_of_completion(waiting: list[Part], processes: int, strict: bool) -
             running |= {executor.submit(pack, part, strict) for part in islice(queue, len(finished))}
     except BrokenProcessPool as error:
         raise OSError(
-            "the system ended a worker, probably for want of memory: run the same command again with fewer --workers, "
-            "it continues from here"
+            "the system ended a worker, probably because memory ran out: run the same command again with fewer "
+            "--workers, it continues from here"
         ) from error
     finally:
         executor.shutdown(cancel_futures=True)
 
 
 @lru_cache(maxsize=4)
-def _opened(source: str, root: str, split: str, options: tuple[tuple[str, str], ...]) -> Source:
+def _opened(name: str, root: str, split: str, options: tuple[tuple[str, str], ...]) -> DepthDataset:
     """Opened once a process: lists of tens of thousands of files are not read for every part."""
-    return open_dataset(source, root, split, **dict(options))
+    return open_dataset(name, root, split, **dict(options))
 
 
 def pack(part: Part, strict: bool = False) -> Part:
     """Read, fill and write the frames of a part. Broken frames are left out and named in the part's attributes."""
-    source = _opened(part.source, part.root, part.split, part.options)
+    dataset = _opened(part.dataset, part.root, part.split, part.options)
     skipped: list[str] = []
     attributes = {"skipped": "[]"}
 
     def frames() -> Iterator[Frame]:
         for index in range(part.start, part.stop):
             try:
-                sample = source[index]
+                sample = dataset[index]
                 if part.holes != "keep":
                     sample = fill_sample(sample, part.holes)
             except DataError as error:
                 if strict:
                     raise
-                skipped.append(f"{part.source} {part.split} {source.name(index)}: {error}")
+                skipped.append(f"{part.dataset} {part.split} {dataset.name(index)}: {error}")
                 attributes["skipped"] = json.dumps(skipped)
                 continue
             if part.size is not None:
                 sample = resize_sample(sample, part.size)
             image = sample["image"].permute(1, 2, 0).numpy()
             depth, valid = sample["depth"][0].numpy(), sample["valid"][0].numpy()
-            yield Frame(sample["id"], part.source, part.split, image, depth, valid)
+            yield Frame(sample["id"], part.dataset, part.split, image, depth, valid)
 
     write_frames(part.path, frames(), part.compression, attributes)
     return part

@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Normals of depth maps: the mean angle between predicted and true ones."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def depth_normals(depth: Tensor) -> Tensor:
+    """Normals of eq. (7), ``[-r(D), -c(D), 1]``, not normalised: [B, 1, H, W] to [B, 3, H - 1, W - 1].
+
+    r and c are the differences to the next pixel of the row and of the column. The last column and row have none.
+    """
+    corner = depth[..., :-1, :-1]
+    right, down = depth[..., :-1, 1:] - corner, depth[..., 1:, :-1] - corner
+    return torch.cat([-right, -down, torch.ones_like(corner)], 1)
+
+
+def normal_angle(pred: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Mean angle between the normals of predicted and true depth, image by image.
+
+    The normals are those of the loss N, eq. (7): slopes in metres a pixel, without the camera's geometry. The angles of
+    two image sizes are therefore not comparable. A position counts where the three pixels it reads are valid.
+
+    Args:
+        pred: predicted depth in metres, [B, 1, H, W].
+        target: true depth in metres, same shape; 0, negative or not finite = unknown.
+        mask: True where the pixel counts; same shape. None = wherever the target is known.
+
+    Returns:
+        Degrees, float64 [B]; NaN for an image without such a position.
+
+    Example:
+        >>> flat = torch.ones(1, 1, 4, 4)
+        >>> ramp = flat + torch.arange(4.0)  # 1 m a pixel
+        >>> normal_angle(ramp, flat)
+        tensor([45.], dtype=torch.float64)
+    """
+    valid = (target > 0) & target.isfinite()
+    valid = valid if mask is None else valid & (mask != 0)
+    wide = torch.float32 if pred.device.type == "mps" else torch.float64
+    a, b = (depth_normals(torch.where(valid, x, 0).to(wide)) for x in (pred, target))
+    # atan2 is exact at small angles, where the arc cosine of the cosine is not
+    angle = torch.atan2(torch.linalg.cross(a, b, dim=1).norm(dim=1), (a * b).sum(1)).rad2deg()
+    counts = (valid[..., :-1, :-1] & valid[..., :-1, 1:] & valid[..., 1:, :-1])[:, 0]
+    return torch.where(counts, angle, 0).flatten(1).sum(1) / counts.flatten(1).sum(1)

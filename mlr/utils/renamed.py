@@ -1,0 +1,20 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Names that older files and command lines use for what is called otherwise today; all are still read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TypeVar
+
+T = TypeVar("T")
+
+AUGMENTATIONS = {"eccv2020": "paper"}
+METRICS = {"ard": "abs_rel", "srd": "sq_rel", "rmse_si": "silog"}
+PROTOCOLS = {"eccv2020": "paper"}
+UNITS = {"eccv2020": "nyu-10m"}
+
+
+def current_metrics(scores: Mapping[str, T]) -> dict[str, T]:
+    """Scores, or a row of columns such as ``val/ard``, by the names of today."""
+    old = {prefix + name: prefix + new for name, new in METRICS.items() for prefix in ("", "val/")}
+    return {old.get(name, name): value for name, value in scores.items()}

@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Flags: one spelling of the settings of data in every command, and the older ones."""
+
+from __future__ import annotations
+
+import pytest
+
+from mlr.cli.commands import COMMANDS, training_parser
+from mlr.cli.parser import function_parser
+from mlr.utils.flags import spelled
+
+
+def check(dataset: str, options: str = "", quiet: bool = False) -> int:
+    """Check.
+
+    Args:
+        dataset: what.
+        options: of the reader.
+        quiet: say less.
+    """
+    return 0
+
+
+@pytest.mark.parametrize("typed", ["--options", "--data-options", "--data_options"])
+def test_options_of_a_data_set_are_typed_alike_everywhere(typed):
+    assert function_parser(check, "mlr check", ["dataset"]).parse_args(["x", typed, "a=1"]).options == "a=1"
+    assert training_parser().parse_args([typed, "a=1"]).data_options == "a=1"
+
+
+@pytest.mark.parametrize("typed", ["--unit", "--depth-unit"])
+def test_the_unit_too(typed):
+    assert training_parser().parse_args([typed, "mm"]).depth_unit == "mm"
+
+
+def test_a_setting_that_a_command_has_keeps_its_meaning():
+    assert spelled("unit", {"unit", "depth_unit"}) == "unit"
+    assert spelled("unit", {"size"}) == "unit"
+
+
+def test_an_unknown_flag_is_refused_with_the_nearest(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        training_parser().parse_args(["--data-optoins", "a=1"])
+    assert "unknown flag --data-optoins: did you mean --data-options" in capsys.readouterr().err
+
+
+def test_switches_stay_switches():
+    assert function_parser(check, "mlr check", ["dataset"]).parse_args(["x", "--quiet"]).quiet is True
+    assert {"train", "report", "evaluate", "predict", "prepare", "check-data", "export"} <= set(COMMANDS)

@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The mean angle of normals against known planes and the loss N."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mlr.evaluation.normals import depth_normals, normal_angle
+
+SLOPE = st.floats(-3, 3, allow_subnormal=False)
+
+
+def plane(slope_x: float, slope_y: float, height: int = 6, width: int = 9) -> torch.Tensor:
+    rows, columns = torch.meshgrid(
+        torch.arange(height, dtype=torch.float64), torch.arange(width, dtype=torch.float64), indexing="ij"
+    )
+    return (50 + slope_x * columns + slope_y * rows)[None, None]
+
+
+@given(SLOPE, SLOPE, SLOPE, SLOPE)
+def test_angle_of_planes_is_that_of_their_normals(a: float, b: float, c: float, d: float) -> None:
+    first, second = torch.tensor([-a, -b, 1.0]).double(), torch.tensor([-c, -d, 1.0]).double()
+    cosine = float(torch.nn.functional.cosine_similarity(first, second, dim=0).clamp(-1, 1))
+    got = float(normal_angle(plane(a, b), plane(c, d)))
+    assert got == pytest.approx(math.degrees(math.acos(cosine)), abs=1e-4)
+
+
+def test_small_angles_keep_their_digits() -> None:
+    got = float(normal_angle(plane(1e-9, 0), plane(0, 0)))
+    assert got == pytest.approx(math.degrees(1e-9), rel=1e-4)
+
+
+def test_normals_are_those_of_the_loss() -> None:
+    normals = depth_normals(plane(0.5, -0.25))
+    assert normals.shape == (1, 3, 5, 8)
+    assert torch.equal(normals[0, :, 2, 3], torch.tensor([-0.5, 0.25, 1.0]).double())
+
+
+@pytest.mark.parametrize("poison", [0.0, -1.0, float("nan"), float("inf")])
+def test_unknown_depth_reaches_no_angle(poison: float) -> None:
+    pred, target = torch.rand(2, 1, 7, 8) + 1, torch.rand(2, 1, 7, 8) + 1
+    mask = torch.rand(2, 1, 7, 8) > 0.3
+    expected = normal_angle(pred, target, mask)
+    spoiled = pred.where(mask, torch.tensor(float("nan"))), target.where(mask, torch.tensor(poison))
+    assert torch.equal(normal_angle(*spoiled, mask), expected)
+    assert torch.equal(normal_angle(*spoiled), expected)
+
+
+def test_an_image_without_a_position_has_no_angle() -> None:
+    maps = torch.ones(2, 1, 4, 4)
+    mask = torch.ones_like(maps, dtype=torch.bool)
+    mask[1] = False
+    got = normal_angle(maps, maps, mask)
+    assert float(got[0]) == 0
+    assert got[1].isnan()

@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Files and folders appear complete or not at all."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from mlr.utils.files import atomic_replace, atomic_save, atomic_write
+
+
+def test_a_file_appears_when_all_of_it_is_written(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("before")
+    with atomic_write(path) as partial:
+        partial.write_text("after")
+        assert path.read_text() == "before"
+        assert partial.suffix != path.suffix
+    assert path.read_text() == "after"
+    assert [file.name for file in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_an_error_keeps_the_older_file_and_leaves_nothing(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("before")
+
+    def fail():
+        with atomic_write(path) as partial:
+            partial.write_text("half")
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    assert path.read_text() == "before"
+    assert [file.name for file in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_folders_too_and_from_another_place(tmp_path):
+    (tmp_path / "parts").mkdir()
+    with atomic_replace(tmp_path / "scores", tmp_path / "parts") as partial:
+        partial.mkdir()
+        (partial / "a").write_text("1")
+        assert not (tmp_path / "scores").exists()
+    assert (tmp_path / "scores" / "a").read_text() == "1"
+
+    def fail():
+        with atomic_replace(tmp_path / "more") as partial:
+            (partial / "sub").mkdir(parents=True)
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["parts", "scores"]
+
+
+def test_what_cannot_be_written_is_named(tmp_path):
+    with (
+        pytest.raises(OSError, match=r"cannot write .*x\.txt: .*writable"),
+        atomic_write(tmp_path / "no" / "x.txt") as p,
+    ):
+        p.write_text("x")
+    with pytest.raises(OSError, match=r"cannot write .*x\.pt"):
+        atomic_save({"x": torch.ones(1)}, tmp_path / "no" / "x.pt")
