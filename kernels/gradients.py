@@ -194,8 +194,8 @@ def fine_gradient(grad, local, errors, shares, column_signs, boxes, folds, centr
                 total -= windows_gradient(column_signs + plane, size, boxes, border_size, folds, fold_size, box_weights,
                                           y, x0, first, first + ROWS - 1, height, width, ROWS, TILE)
         if AREA and MASKED:
-            errors_at = errors + (plane + PAD + x0) + tl.minimum(y, height - 1) * pitch + column
-            total += gather_masked_area(local, errors_at, shares, y, x, used & ~1, image, starts, height, width)
+            error = tl.load(errors + (plane + PAD + x0) + at, mask=stored, other=0.0)
+            total += gather_masked_area(local, error, shares, y, x, used & ~1, image, starts, height, width)
         elif AREA:
             for k in tl.static_range(1, SCALES):
                 if (used >> k) & 1 != 0:

@@ -382,10 +382,10 @@ def gather_collapsed(grads, y, x, image, height, width):
 
 
 @triton.jit
-def gather_masked_area(local, errors, shares, y, x, scales, image, starts, height, width):
+def gather_masked_area(local, error, shares, y, x, scales, image, starts, height, width):
     """The same for `area` under a mask: a pixel's share of its block is the product of those of all scales between.
 
-    ``errors`` points to E at the pixels (y, x), ``scales`` holds the bits of the scales to gather from.
+    ``error`` is E at the pixels (y, x), its unknown ones marked; ``scales`` holds the bits of the scales to gather from.
     """
     total = tl.zeros_like(x).to(tl.float32) + tl.zeros_like(y).to(tl.float32)
     for k in tl.static_range(SCALES - 1, 0, -1):
@@ -399,7 +399,7 @@ def gather_masked_area(local, errors, shares, y, x, scales, image, starts, heigh
                 total += tl.load(local + (plane_offset(k, starts) + at))
             share = tl.load(shares + (plane_offset(k, starts) - plane_offset(1, starts) + at))
             total *= tl.where((i < h) & (j < w), share, 0.0)
-    return tl.where(known(tl.load(errors)), total, 0.0)
+    return tl.where(known(error), total, 0.0)
 
 
 @triton.jit
