@@ -385,7 +385,8 @@ def gather_collapsed(grads, y, x, image, height, width):
 def gather_masked_area(local, error, shares, y, x, scales, image, starts, height, width):
     """The same for `area` under a mask: a pixel's share of its block is the product of those of all scales between.
 
-    ``error`` is E at the pixels (y, x), its unknown ones marked; ``scales`` holds the bits of the scales to gather from.
+    ``error`` is E at the pixels (y, x), its unknown ones marked; ``scales`` holds the bits of the scales to gather
+    from.
     """
     total = tl.zeros_like(x).to(tl.float32) + tl.zeros_like(y).to(tl.float32)
     for k in tl.static_range(SCALES - 1, 0, -1):
