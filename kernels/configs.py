@@ -113,12 +113,12 @@ def compiler_options(backend: str, registers: int) -> dict[str, int | str]:
 def masked_shapes(shapes: Shapes) -> Shapes:
     """Block shapes under a mask (compiled, not measured).
 
-    The moving sums of the adjoint start from all rows of a window, so more rows of a coarse map share them. Phase 1
-    loads
-    three maps at scale 0 and takes every register that it may.
+    The moving sums of the adjoint start from all rows of a window, so more rows of a coarse map share them. Phases 1
+    and 3 take every register that they may.
     """
-    first = 128 if shapes.registers[0] else 0
-    return replace(shapes, coarse_rows=2 * shapes.coarse_rows, registers=(first, *shapes.registers[1:]))
+    first, second, third, fourth = shapes.registers
+    registers = (128 if first else 0, second, 128 if third else 0, fourth)
+    return replace(shapes, coarse_rows=2 * shapes.coarse_rows, registers=registers)
 
 
 def shapes_for(device: torch.device) -> Shapes:
