@@ -230,9 +230,17 @@ def checkpoint_file(source: str | Path) -> Path:
     return path
 
 
-def load_exactly(model: nn.Module, state: Mapping[str, Tensor], path: str | Path) -> None:
-    """Load a state dict whose names, shapes and kinds of numbers must agree; what differs is listed in the error."""
-    own = model.state_dict()
+def require_fit(own: Mapping[str, Tensor], state: Mapping[str, Tensor], path: str | Path) -> None:
+    """Refuse a state dict unless names, shapes and kinds of numbers agree with a network's own.
+
+    Args:
+        own: of the network, which may be on the meta device.
+        state: of the file.
+        path: the file.
+
+    Raises:
+        CheckpointError: listing what differs.
+    """
     differences = [f"missing: {_first(own.keys() - state.keys())}"] * bool(own.keys() - state.keys())
     differences += [f"not in the network: {_first(state.keys() - own.keys())}"] * bool(state.keys() - own.keys())
     shapes = [
@@ -249,7 +257,6 @@ def load_exactly(model: nn.Module, state: Mapping[str, Tensor], path: str | Path
     differences += [f"other type: {_first(types)}"] * bool(types)
     if differences:
         raise CheckpointError(f"{path} does not fit the network; " + "; ".join(differences))
-    model.load_state_dict(dict(state), strict=True)
 
 
 def read_state_dict(path: str | Path) -> dict[str, Tensor]:

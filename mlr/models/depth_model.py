@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mlr.models.checkpoints import Checkpoint, CheckpointError, checkpoint_file, load_checkpoint, load_exactly
+from mlr.models.checkpoints import Checkpoint, CheckpointError, checkpoint_file, load_checkpoint, require_fit
 from mlr.models.encoder import build_encoder, check_backbone, encode, pretrained_config
 from mlr.models.inference import infer
 from mlr.models.pretrained import PretrainedWeights, WeightsNotFoundError, file_weights, find_pretrained_weights
@@ -227,10 +227,15 @@ class DepthModel(nn.Module):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the user of a trained network chose its size when training it
             try:
+                with torch.device("meta"):  # a file may name a network that does not fit into memory
+                    planned = cls(**config, pretrained=False).state_dict()
+                require_fit(planned, checkpoint.model, path)
                 model = cls(**config, pretrained=False)
+            except CheckpointError:
+                raise
             except (ValueError, TypeError, RuntimeError, AssertionError) as error:
                 raise CheckpointError(f"{path} describes a network that cannot be built: {error}") from error
-        load_exactly(model, checkpoint.model, path)
+        model.load_state_dict(checkpoint.model, strict=True)
         model.weights_source = f"checkpoint: {path}"
         model.trained_size = checkpoint.size
         return model.eval()
