@@ -212,10 +212,10 @@ def _data_section() -> Iterator[str]:
     yield f"## Data: {rows.title[0].lower()}{rows.title[1:]}\n"
     yield (
         "Reading, augmentation as in the paper, and checks, beside a plain torchvision loader of the same files "
-        "(resize, flip, rotation, jitter, no checks). `packed` is compared with the JPEG and PNG files that it was made from. A "
-        "rate is images by CPU seconds of one thread, the best of some rounds. A row whose loaders give different "
-        f"frames without augmentation is refused. {meta['cpu']}, PyTorch {meta['torch']}, commit {meta['commit']}, "
-        f"{meta['date']}, `python bench/data_speed.py`.\n"
+        "(resize, flip, rotation, jitter, no checks). `packed` is compared with the JPEG and PNG files it was made "
+        "from. A rate is images by CPU seconds of one thread, the best of some rounds. A row whose loaders give "
+        f"different frames without augmentation is refused. {meta['cpu']}, PyTorch {meta['torch']}, commit "
+        f"{meta['commit']}, {meta['date']}, `python bench/data_speed.py`.\n"
     )
     yield rows.markdown() + "\n"
 

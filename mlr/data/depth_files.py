@@ -8,6 +8,7 @@ depth leaves this module.
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,6 +38,10 @@ ORIENTATION = 0x0112
 
 #: Integers of a unit that is defined on 16 bits.
 SIXTEEN_BIT_UNITS = ("kitti", "nyu-10m")
+
+
+#: Held while Pillow's switch for files that are cut off is set.
+_SWITCH = threading.Lock()
 
 
 class DataError(ValueError):
@@ -175,12 +180,13 @@ def check_pixels(shape: tuple[int, ...], name: str) -> None:
 
 
 def _whole(image: Image.Image, truncated: bool) -> Image.Image:
-    """Load an image; whether it may be cut off is a global switch of Pillow's."""
-    before, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, truncated
-    try:
-        image.load()
-    finally:
-        ImageFile.LOAD_TRUNCATED_IMAGES = before
+    """Load an image; whether it may be cut off is a global switch of Pillow's, for all threads."""
+    with _SWITCH:
+        before, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, truncated
+        try:
+            image.load()
+        finally:
+            ImageFile.LOAD_TRUNCATED_IMAGES = before
     return image
 
 
