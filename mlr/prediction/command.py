@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -22,6 +23,7 @@ from mlr.prediction.outputs import Outputs, parse_formats
 from mlr.prediction.point_cloud import Intrinsics
 from mlr.prediction.video import count_frames, require_av
 from mlr.utils.console import plain
+from mlr.utils.overlap import Behind, ahead
 from mlr.utils.sizes import MIN_SIDE, parse_size
 
 
@@ -161,18 +163,24 @@ def _run(
             except DataError as error:
                 broken.append(str(error))
 
+    def save(picture: Picture, depth: np.ndarray) -> None:
+        nonlocal done
+        try:
+            outputs.save(picture, depth)
+            done += 1
+        except DataError as error:
+            broken.append(str(error))
+
     counts = [count_frames(file.path) if file.is_video else 1 for file in files]
     total = None if None in counts else sum(filter(None, counts))
     columns = (TextColumn("predicting"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as progress:
         bar = progress.add_task("", total=total)
-        for picture, depth in predict_pictures(network.model, readable(), size, batch_size, flip):
-            try:
-                outputs.save(picture, depth)
-                done += 1
-            except DataError as error:
-                broken.append(str(error))
-            progress.update(bar, completed=done + len(broken))
+        pictures = ahead(readable(), batch_size)
+        with Behind(batch_size) as behind:
+            for picture, depth in predict_pictures(network.model, pictures, size, batch_size, flip):
+                behind(save, picture, depth)
+                progress.update(bar, completed=done + len(broken))
     return done, broken
 
 
