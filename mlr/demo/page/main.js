@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The page: photos in, depth out.
 
-import { coloured, drawScale, rangeOf } from "./colours.js";
+import { coloured, drawScale } from "./colours.js";
 import { npyFile, plyFile, pngFile, pointsOf, save } from "./files.js";
 import { Relief } from "./relief.js";
 import { mapAt, resizeMap, within } from "./resize.js";
@@ -46,7 +46,7 @@ network.onmessage = ({ data }) => {
   } else if (data.kind === "failed") {
     say(`The network does not run in this browser: ${data.reason}.`, true);
   } else if (data.id === state.latest) {
-    showDepth(data.map, data.milliseconds);
+    showDepth(data);
   }
 };
 
@@ -128,14 +128,13 @@ function isOpaque(rgba) {
 
 // --- depth ------------------------------------------------------------------------------------------------------------
 
-function showDepth(map, milliseconds) {
+function showDepth({ map, range, milliseconds }) {
   const photo = state.pending;
   if (!map.values.every(Number.isFinite)) {
     say(`The network gives no depth for ${photo.name}: NaN or infinite.`, true);
     return;
   }
   const [height, width] = within(photo.height, photo.width, SHOWN);
-  const range = rangeOf(map.values);
   const painted = new ImageData(coloured(resizeMap(map, height, width).values, range), width, height);
   Object.assign(state, { photo, map, range, painted, probe: null });
   for (const canvas of [page.photo, page.depth]) Object.assign(canvas, { height, width });
@@ -164,8 +163,7 @@ function showRelief() {
   const [height, width] = within(photo.height, photo.width, RELIEF);
   const small = resizeMap(map, height, width);
   const colours = page.paint.value === "photo" ? drawn(photo.bitmap, height, width).data : coloured(small.values, state.range);
-  const points = pointsOf(small, viewAngle());
-  relief.show(points, colours, (2 * Math.tan((viewAngle() * Math.PI) / 360)) / width);
+  relief.show(pointsOf(small, viewAngle()), colours, width);
 }
 
 function viewAngle() {
@@ -223,8 +221,8 @@ function measureByKey(event) {
 async function openCamera() {
   try {
     page.video.srcObject = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment" } });
-    page.viewfinder.hidden = false;
     await page.video.play();
+    page.viewfinder.hidden = false; // there is a picture to take from now on
   } catch (error) {
     say(`The camera cannot be used: ${error.message || error.name}.`, true);
   }

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // The worker that runs the network, so that the page stays alive meanwhile.
 //
-// It is sent {id, pixels, height, width} and answers {kind: "depth", id, map, milliseconds}; before, it reports
-// {kind: "loading", bytes, total} and {kind: "ready", threads, megabytes, seconds}; {kind: "failed", reason} ends it.
+// It is sent {id, pixels, height, width, inputHeight, inputWidth} and answers {kind: "depth", id, map, range,
+// milliseconds}: depth at the network's size, and its range at the photo's. Before, it reports {kind: "loading", bytes,
+// total} and {kind: "ready", threads, megabytes, seconds}; {kind: "failed", reason} says what went wrong.
 
 import * as ort from "./runtime/ort.wasm.bundle.min.mjs";
-import { networkInput } from "./resize.js";
+import { rangeOf } from "./colours.js";
+import { networkInput, resizeMap } from "./resize.js";
 
 ort.env.wasm.wasmPaths = { wasm: new URL("runtime/ort-wasm-simd-threaded.wasm", import.meta.url).href };
 // threads need memory that is shared, which browsers give to isolated pages alone
@@ -57,5 +59,6 @@ async function run({ id, pixels, height, width, inputHeight, inputWidth }) {
   const image = networkInput(pixels, height, width, inputHeight, inputWidth);
   const { depth } = await session.run({ image: new ort.Tensor("float32", image, [1, 3, inputHeight, inputWidth]) });
   const map = { height: inputHeight, width: inputWidth, values: depth.data };
-  self.postMessage({ kind: "depth", id, map, milliseconds: performance.now() - start });
+  const milliseconds = performance.now() - start;
+  self.postMessage({ kind: "depth", id, map, range: rangeOf(resizeMap(map, height, width).values), milliseconds });
 }

@@ -6,6 +6,7 @@ const DEGREE = Math.PI / 180;
 const LIMIT = 85; // degrees: points seen from behind would be a riddle
 const PER_PIXEL = 0.25; // degrees
 const PER_KEY = 5; // degrees
+const STEEP = 4; // neighbours further apart than this, in distances on a plain wall, lie on two sides of an edge
 
 export class Relief {
   /**
@@ -27,13 +28,13 @@ export class Relief {
    * Show other points.
    * @param {Float32Array} points x, y, z of each, metres.
    * @param {Uint8ClampedArray} rgba colour of each.
-   * @param {number} spacing distance of neighbours at a depth of 1 m.
+   * @param {number} columns points in a row.
    */
-  show(points, rgba, spacing) {
+  show(points, rgba, columns) {
     this.points = points;
     this.rgba = new Uint32Array(rgba.buffer);
-    this.spacing = spacing;
-    const known = Array.from({ length: points.length / 3 }, (_, i) => points[3 * i + 2]).filter((z) => z > 0).sort((a, b) => a - b);
+    this.sizes = sizesOf(points, columns);
+    const known = points.filter((_, i) => i % 3 === 2 && points[i] > 0).sort();
     this.middle = known[known.length >> 1] || 1;
     this.draw();
   }
@@ -50,7 +51,7 @@ export class Relief {
   #draw() {
     if (!this.points) return;
     const { width, height } = this.canvas;
-    const { points, rgba, colours, depths, middle } = this;
+    const { points, rgba, sizes, colours, depths, middle } = this;
     const [sy, cy] = [Math.sin(this.view.yaw * DEGREE), Math.cos(this.view.yaw * DEGREE)];
     const [sp, cp] = [Math.sin(this.view.pitch * DEGREE), Math.cos(this.view.pitch * DEGREE)];
     const focal = 0.75 * width * this.view.zoom;
@@ -61,10 +62,10 @@ export class Relief {
       const ahead = points[p + 2] - middle; // turned about the middle of the depth
       const x = points[p] * cy - ahead * sy;
       const back = points[p] * sy + ahead * cy;
-      const y = points[p + 1] * cp + back * sp;
-      const z = back * cp - points[p + 1] * sp + middle;
+      const y = points[p + 1] * cp - back * sp;
+      const z = back * cp + points[p + 1] * sp + middle;
       if (z < 0.05 * middle) continue;
-      const side = Math.max(1, Math.ceil((focal * this.spacing * points[p + 2]) / z)); // neighbours touch
+      const side = Math.max(1, Math.ceil((focal * sizes[i]) / z));
       const left = Math.round(width / 2 + (focal * x) / z - side / 2);
       const top = Math.round(height / 2 + (focal * y) / z - side / 2);
       const [right, bottom] = [Math.min(left + side, width), Math.min(top + side, height)];
@@ -131,4 +132,16 @@ export class Relief {
       this.#turn(views[event.key]);
     });
   }
+}
+
+/** Side of each point, in metres, at which it touches its neighbours to the right and below. */
+function sizesOf(points, columns) {
+  const apart = (a, b) => Math.hypot(points[3 * a] - points[3 * b], points[3 * a + 1] - points[3 * b + 1], points[3 * a + 2] - points[3 * b + 2]);
+  return Float32Array.from({ length: points.length / 3 }, (_, i) => {
+    const next = (i + 1) % columns ? i + 1 : i - 1;
+    const below = 3 * (i + columns) < points.length ? i + columns : i - columns;
+    const across = Math.abs(points[3 * next] - points[3 * i]);
+    const needed = Math.max(apart(i, next), below >= 0 ? apart(i, below) : 0);
+    return needed < STEEP * across ? needed : across;
+  });
 }
