@@ -64,7 +64,8 @@ def _fetched() -> bytes:
     except OSError as error:
         raise OSError(
             f"the demo needs onnxruntime-web {VERSION} once, and {URL} ({MEGABYTES} MB) cannot be fetched: "
-            f"{getattr(error, 'reason', error)}. Try again online, or fetch the file elsewhere and give it with --runtime"
+            f"{getattr(error, 'reason', error)}. Try again online, or fetch the file elsewhere and give it with "
+            "--runtime"
         ) from error
 
 

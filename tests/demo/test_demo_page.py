@@ -144,8 +144,6 @@ def require_equal_depth(page: Any, network: Any, file: Path) -> np.ndarray:
 def test_depth_equals_predict_from_the_server(opened, folder, trained, tmp_path):
     network = open_model(trained, "cpu")
     with PageServer(folder) as server:
-        import threading
-
         threading.Thread(target=server.serve_forever, daemon=True).start()
         page = opened(server.url)
         turned = Image.Exif()

@@ -65,8 +65,8 @@ def test_files_have_their_types_and_the_page_is_isolated(server: PageServer) -> 
 @pytest.mark.parametrize(
     "path",
     [
-        "/../secret.txt", "/%2e%2e/secret.txt", "/..%2fsecret.txt", "/runtime/../../secret.txt", "//secret.txt", "/link/secret.txt",
-        "/runtime", "/runtime/", "/later.txt", "/index.html/", "secret.txt", "/etc/passwd", "/%00",
+        "/../secret.txt", "/%2e%2e/secret.txt", "/..%2fsecret.txt", "/runtime/../../secret.txt", "//secret.txt",
+        "/link/secret.txt", "/runtime", "/runtime/", "/later.txt", "/index.html/", "secret.txt", "/etc/passwd", "/%00",
     ],
 )  # fmt: skip
 def test_other_paths_are_refused(server: PageServer, path: str) -> None:
