@@ -19,12 +19,10 @@ from playwright.sync_api import Page, sync_playwright
 from mlr.demo.server import PageServer
 
 WINDOWS: dict[str, dict[str, Any]] = {
-    "demo-desktop": {"viewport": {"width": 960, "height": 1330}, "color_scheme": "light"},
-    "demo-phone": {"viewport": {"width": 390, "height": 1420}, "color_scheme": "dark"},
+    "demo-desktop": {"viewport": {"width": 800, "height": 1090}, "color_scheme": "light"},
+    "demo-phone": {"viewport": {"width": 390, "height": 1390}, "color_scheme": "dark"},
 }
 EXAMPLE = "built-in scene 3"
-#: Colours of a picture's palette: textures of rooms in all their colours would be a megabyte.
-COLOURS = 160
 
 
 def screenshot(page: Page, url: str) -> Image.Image:
@@ -52,7 +50,8 @@ def main(folder: Path, out: Path) -> None:
         )
         for name, window in WINDOWS.items():
             picture = screenshot(browser.new_page(**window), server.url)
-            picture.convert("RGB").quantize(COLOURS).save(out / f"{name}.png", optimize=True)
+            picture = picture.convert("RGB")
+            picture.quantize(palette=picture.quantize(256)).save(out / f"{name}.png", optimize=True)  # dithered
         browser.close()
         server.shutdown()
 
