@@ -151,6 +151,7 @@ COMMANDS: dict[str, Command] = {
     "figures": Command("mlr.experiments.command:figures", "the paper's figures from the runs of a plan", ("plan",)),
     "predict": Command("mlr.prediction.command:predict", "depth files of images and videos", ("checkpoint", "inputs")),
     "export": Command("mlr.prediction.export:export", "a network as ONNX or torch.export file", ("checkpoint",)),
+    "demo": Command("mlr.demo.command:demo", "depth of photos in a page of the browser", ("checkpoint",)),
 }
 
 
