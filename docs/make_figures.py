@@ -21,7 +21,7 @@ from mlr.data.synthetic.rooms import render
 from mlr.losses.masks import known_depth
 from mlr.losses.reference import DOWNSAMPLE, resample, resample_mask
 from mlr.losses.space import SCALES
-from mlr.training.report import FIGURES, report
+from mlr.report.command import FIGURES, report
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -94,7 +94,7 @@ def main(folder: Path, run: Path | None = None) -> None:
     fill(folder / "fill.png", FRAME / "rgb.png", FRAME / "depth_mm.png")
     mask_scales(folder / "masks.png", FRAME / "depth_mm.png")
     if run is not None:
-        report(run)
+        report([run])
         for name in FIGURES:
             shutil.copy(run / f"{name}.png", folder / f"{name}.png")
 

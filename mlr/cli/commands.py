@@ -146,7 +146,7 @@ COMMANDS: dict[str, Command] = {
         "score a network or predictions of another",
         ("predictions_or_checkpoint",),
     ),
-    "report": Command("mlr.training.report:report", "draw a run's figures again and sum it up on a page", ("run",)),
+    "report": Command("mlr.report.command:report", "a page about a run, or one that compares several", ("runs",)),
     "ablate": Command("mlr.experiments.command:ablate", "make the training runs of a plan and its tables", ("plan",)),
     "figures": Command("mlr.experiments.command:figures", "the paper's figures from the runs of a plan", ("plan",)),
     "predict": Command("mlr.prediction.command:predict", "depth files of images and videos", ("checkpoint", "inputs")),
