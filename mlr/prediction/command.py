@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Literal
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from mlr.data.chosen import ChosenData
 from mlr.data.datasets.base import DepthDataset
@@ -22,6 +21,7 @@ from mlr.prediction.outputs import Outputs, parse_formats
 from mlr.prediction.point_cloud import Intrinsics
 from mlr.prediction.video import count_frames, require_av
 from mlr.utils.console import plain
+from mlr.utils.progress import Progress
 from mlr.utils.sizes import MIN_SIDE, parse_size
 
 
@@ -163,16 +163,14 @@ def _run(
 
     counts = [count_frames(file.path) if file.is_video else 1 for file in files]
     total = None if None in counts else sum(filter(None, counts))
-    columns = (TextColumn("predicting"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
-        bar = progress.add_task("", total=total)
+    with Progress(console, "predicting", total) as progress:
         for picture, depth in predict_pictures(network.model, readable(), size, batch_size, flip):
             try:
                 outputs.save(picture, depth)
                 done += 1
             except DataError as error:
                 broken.append(str(error))
-            progress.update(bar, completed=done + len(broken))
+            progress.advance(done + len(broken) - progress.done)
     return done, broken
 
 

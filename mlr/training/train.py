@@ -27,7 +27,15 @@ from mlr.models import DepthModel, load_checkpoint
 from mlr.report.command import draw
 from mlr.report.page import write_run_page
 from mlr.report.samples import take_samples
-from mlr.training.callbacks import BalancingLog, EpochReport, MetricsTable, ModelFiles, StateFiles, state_checkpoint
+from mlr.training.callbacks import (
+    BalancingLog,
+    EpochReport,
+    MetricsTable,
+    ModelFiles,
+    ProgressLines,
+    StateFiles,
+    state_checkpoint,
+)
 from mlr.training.console import introduce, quiet, say, score_line, summary
 from mlr.training.module import DepthTraining
 from mlr.training.processes import TIMEOUT, check_start, processes
@@ -35,6 +43,7 @@ from mlr.training.run import Run
 from mlr.training.settings import TrainingSettings
 from mlr.training.state import State, check_state, restoring
 from mlr.utils.console import plain
+from mlr.utils.progress import Progress
 from mlr.utils.renamed import current_metrics
 
 
@@ -55,11 +64,12 @@ class TrainingResult:
     after: dict[str, float]
 
 
-def constant_prediction(data: DepthData, images: int = 64) -> dict[str, float]:
+def constant_prediction(data: DepthData, console: Console, images: int = 64) -> dict[str, float]:
     """Scores of a prediction that is the median training depth everywhere: what any network has to beat.
 
     Args:
         data: the data, set up.
+        console: shows the progress.
         images: how many training images the median is taken of.
 
     Raises:
@@ -76,7 +86,8 @@ def constant_prediction(data: DepthData, images: int = 64) -> dict[str, float]:
             f"no training image has a known depth; mlr check-data {data.data}:{data.root} looks at all of them"
         )
     constant, metric = torch.stack(medians).median(), DepthMetrics()
-    for batch in data.val_dataloader():
+    batches = data.val_dataloader()
+    for batch in Progress(console, "scoring a constant depth", len(batches)).over(batches):
         metric.update(torch.full_like(batch["depth"], float(constant)), batch["depth"], batch["valid"])
     scores = metric.compute()
     return {name: float(scores[name]) for name in METRICS}
@@ -156,7 +167,7 @@ def train(config: TrainingSettings, resume: Path | None = None, console: Console
         if state:
             constant, before = (run.recorded()[name] for name in ("constant", "before"))
         else:
-            constant, before = constant_prediction(data), _validate(trainer, task, data)
+            constant, before = constant_prediction(data, console), _validate(trainer, task, data)
             run.record(constant=constant, before=before)
         score_line(console, "constant depth", constant)
         score_line(console, "before training", before)
@@ -191,7 +202,7 @@ def _trainer(config: TrainingSettings, run: Run, console: Console) -> L.Trainer:
             MetricsTable(run.path / "metrics.csv", METRICS),
             BalancingLog(run.path / "balancing.csv"),
             EpochReport(console),
-            *([RichProgressBar(refresh_rate=1)] if console.is_terminal else []),
+            RichProgressBar(refresh_rate=1) if console.is_terminal else ProgressLines(console),
             ModelFiles(run.path, config.as_dict()),
             state_checkpoint(run.state_file),
         ],
