@@ -12,6 +12,7 @@ import matplotlib
 matplotlib.use("Agg")  # no window, whatever the machine
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.ticker import MaxNLocator
 
 from mlr.losses.space import KINDS, SCALES
 from mlr.report.samples import Samples
@@ -36,9 +37,9 @@ def curves(run: Path) -> Path:
         # the total under the weights in force falls and rises with them
         "training loss under equal weights": {"mean of the losses": "train/equal_loss_epoch"},
         "accuracy (higher is better)": {f"delta_{k}": f"val/delta{k}" for k in (1, 2, 3)},
-        "errors in metres": {"RMSE": "val/rmse", "SRD": "val/sq_rel"},
+        "errors in metres": {"RMSE": "val/rmse", "sq rel": "val/sq_rel"},
         "relative errors": {
-            "ARD": "val/abs_rel", "log10": "val/log10", "RMSE log": "val/rmse_log", "RMSE si": "val/silog",
+            "abs rel": "val/abs_rel", "log10": "val/log10", "RMSE log": "val/rmse_log", "silog": "val/silog",
         },
     }  # fmt: skip
     figure, axes = plt.subplots(2, 2, figsize=(10, 6.5), layout="constrained")
@@ -47,6 +48,7 @@ def curves(run: Path) -> Path:
             if series[name]:
                 axis.plot(*zip(*series[name], strict=True), marker="o", markersize=3, label=label)
         axis.set(title=title, xlabel="epoch")
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.grid(alpha=0.3)
         if axis.lines:
             axis.legend(fontsize=8)

@@ -67,24 +67,28 @@ function bubbles(data, onChoose) {
 }
 
 /** Contributions of groups of losses over the periods. */
-function stacked(data, title, axis, groups) {
+function stacked(data, groups, options) {
   const series = groups.map(({ label, has }, k) => ({ label, colour: colour(k),
     values: data.contribution.map((shares) => shares.reduce((sum, share, i) => sum + (has(data.losses[i]) ? share ?? 0 : 0), 0)) }))
     .filter((group) => group.values.some((value) => value > 0));
-  return series.length ? stackedChart({ title, axis, series }) : null;
+  return series.length ? stackedChart({ ...options, series }) : null;
 }
 
 function balancingSection(data) {
   const last = data.period.length - 1;
-  const axis = { label: "period", values: data.period, name: (i) => moment(data, i) };
   const facts = Object.fromEntries(["loss", "mean", "weight", "contribution", "change"].map((name) => [name, element("dd", { "data-field": name })]));
   const names = { loss: "loss", mean: "mean of the period", weight: "weight from now on", contribution: "contribution", change: "change" };
   const readout = element("dl", { class: "readout", "aria-live": "polite" },
     ...Object.entries(facts).flatMap(([name, place]) => [element("dt", {}, names[name]), place]));
   const where = element("output", { class: "moment" });
   const slider = element("input", { type: "range", min: 0, max: last, value: last, step: 1, "aria-label": "period", input: () => show(Number(slider.value)) });
-  const lambda = lineChart({ title: "λ", axis, series: [{ label: "λ", colour: colour(0), values: data.lambda }], format: lambdaText,
-    onMove: (i) => { pause(); show(i); } });
+  const shared = { axis: { label: "period", values: data.period, name: (i) => moment(data, i) }, onMove: (i) => { pause(); show(i); } };
+  const lambda = lineChart({ ...shared, title: "λ", series: [{ label: "λ", colour: colour(0), values: data.lambda }], format: lambdaText, height: 180 });
+  const families = stacked(data, Object.entries(data.families).map(([family, kinds]) =>
+    ({ label: FAMILY_NAMES[family], has: (name) => kinds.includes(name.split("/")[0]) })), { ...shared, title: "by family" });
+  const scales = stacked(data, Array.from({ length: data.scales }, (_, k) =>
+    ({ label: `scale ${k}`, has: (name) => name.split("/")[1] === String(k) })), { ...shared, title: "by scale" });
+  const charts = [lambda, families, scales].filter((chart) => chart !== null);
   let [period, loss, timer] = [last, 0, null];
 
   const write = () => {
@@ -103,7 +107,7 @@ function balancingSection(data) {
     slider.value = i;
     where.textContent = `${moment(data, i)}, λ ${lambdaText(data.lambda[i])}`;
     grid.show(i);
-    if (lambda) lambda.move(i);
+    charts.forEach((chart) => chart.move(i));
     write();
   };
   const play = element("button", { type: "button", "aria-pressed": "false", click: () => (timer ? pause() : start()) }, "Play");
@@ -130,9 +134,5 @@ function balancingSection(data) {
     element("div", { class: "balance" }, element("div", { class: "panel" }, grid.picture),
       element("div", {}, element("div", { class: "panel" }, readout), lambda)),
     element("h3", {}, "Contributions over time"),
-    element("div", { class: "panels" },
-      stacked(data, "by family", axis, Object.entries(data.families).map(([family, kinds]) =>
-        ({ label: FAMILY_NAMES[family], has: (name) => kinds.includes(name.split("/")[0]) }))),
-      stacked(data, "by scale", axis, Array.from({ length: data.scales }, (_, k) =>
-        ({ label: `scale ${k}`, has: (name) => name.split("/")[1] === String(k) })))));
+    element("div", { class: "panels" }, families, scales));
 }

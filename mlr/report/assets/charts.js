@@ -1,6 +1,6 @@
 /* Charts with a cursor: the pointer or the arrow keys move it, and the legend shows the values where it stands. */
 
-const CHART = { width: 420, height: 250, left: 52, right: 10, top: 8, bottom: 34 };
+const CHART = { width: 420, left: 52, right: 10, top: 8, bottom: 34 };
 
 /** Round numbers that span a range. */
 function ticks(low, high, count = 5) {
@@ -21,10 +21,11 @@ function ticks(low, high, count = 5) {
  * @param range [low, high] of the vertical axis.
  * @param draw (x, y) -> elements; x(i) and y(value) are places.
  * @param format a value as text.
- * @returns the figure; its property move(i) moves the cursor.
+ * @param onMove called when the pointer or a key has moved the cursor, with its point.
+ * @returns the figure; its method move(i) moves the cursor.
  */
-function chart({ title, axis, series, range, draw, format = digits, onMove = () => {} }) {
-  const { width, height, left, right, top, bottom } = CHART;
+function chart({ title, axis, series, range, draw, format = digits, height = 250, onMove = () => {} }) {
+  const { width, left, right, top, bottom } = CHART;
   const [first, last] = [axis.values[0], axis.values[axis.values.length - 1]];
   const [low, high] = range[0] < range[1] ? range : [range[0] - 0.5, range[0] + 0.5];
   const across = (value) => left + ((value - first) / (last - first || 1)) * (width - left - right);
