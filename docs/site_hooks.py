@@ -27,7 +27,7 @@ MATH = re.compile(r"^```math\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the files outside docs/ that pages link to, so that the links work on the site as they do in the repository."""
+    """Add the files outside docs/ that pages link to, so that links work on the site as in the repository."""
     waiting = [f"docs/{page.src_uri}" for page in files.documentation_pages()] + list(PAGES)
     seen: set[str] = set()
     while waiting:

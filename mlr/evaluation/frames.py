@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import track
 from torch import Tensor
 
 from mlr.data.chosen import ChosenData
@@ -30,6 +29,7 @@ from mlr.evaluation.predictor import Prediction, Predictor
 from mlr.evaluation.protocols import PROTOCOLS, Protocol, get_protocol
 from mlr.evaluation.scoring import Scores
 from mlr.utils.overlap import ahead
+from mlr.utils.progress import Progress
 
 #: Data sets that may hold frames of any other. What they are, and so which protocols are meant, only the user knows.
 ANY_FRAMES = ("folder", "packed", "rooms")
@@ -214,6 +214,7 @@ def score_frames(frames: Frames, predictor: Predictor, console: Console) -> Eval
     """
     shown = frames.shown
     result = Evaluation(len(shown), {name: Scores(name) for name in frames.truths}, dict(frames.refused))
+    progress = Progress(console, "scoring", len(shown))
 
     def read(index: int) -> dict[DepthDataset, Sample] | DataError:
         used = dict.fromkeys((shown, *(frames.truths[name] for name in list(result.scores))))
@@ -225,7 +226,7 @@ def score_frames(frames: Frames, predictor: Predictor, console: Console) -> Eval
             return error
 
     samples_ahead = ahead(map(read, range(len(shown))))
-    for index, samples in enumerate(track(samples_ahead, "scoring", len(shown), console=console, transient=True)):
+    for index, samples in enumerate(progress.over(samples_ahead)):
         if isinstance(samples, DataError):
             result.broken.append(f"{shown.name(index)}: {samples}")
             continue
