@@ -8,7 +8,9 @@ balancing.csv      mean, weight and contribution of every loss at every rebalanc
 best.pt, last.pt   the model by best delta_1 and after the last epoch (`DepthModel.from_checkpoint`)
 resume.ckpt        everything that --resume needs
 *.png              curves, samples, contributions
-report.md          the run on a page, of `mlr report`
+samples.npz        images of the validation, their depth and the last network's
+report.html        the run as a page for the browser
+report.md          the run as text, of `mlr report`
 tensorboard/       the same for TensorBoard
 """
 
