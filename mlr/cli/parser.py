@@ -18,6 +18,7 @@ from jsonargparse import ArgumentParser, DefaultHelpFormatter
 from mlr._version import __version__
 from mlr.utils.console import shown
 from mlr.utils.flags import flag, spelled
+from mlr.utils.renamed import VALUES
 from mlr.utils.suggest import did_you_mean, nearest
 
 #: Headings of ``--help`` and the flags below them, in every command; other flags stand before them.
@@ -91,6 +92,7 @@ class Parser(ArgumentParser):
         """Take ``--batch-size`` for ``--batch_size``, and refuse an unknown flag with the nearest known one."""
         known = {option for action in self._actions for option in action.option_strings}
         argv = []
+        old: dict[str, str] = {}
         for word in self._with_settings(list(sys.argv[1:] if args is None else args)):
             if word.startswith("--") and len(word) > 2:
                 name, equals, value = word.partition("=")
@@ -98,7 +100,10 @@ class Parser(ArgumentParser):
                 if name not in known:
                     hint = did_you_mean([flag(near[2:]) for near in nearest(name, known, 3)])
                     self.exit(2, f"error: unknown flag {word.partition('=')[0]}{hint} See --help.\n")
-                word = name + equals + value
+                old = VALUES.get(name[2:], {})
+                word = name + equals + old.get(value, value)
+            else:
+                word, old = old.get(word, word), {}
             argv.append(word)
         return super().parse_args(argv, *rest, **kwargs)
 

@@ -9,9 +9,13 @@ from typing import TypeVar
 T = TypeVar("T")
 
 AUGMENTATIONS = {"eccv2020": "paper"}
+HOLES = {"keep": "mask"}
 METRICS = {"ard": "abs_rel", "srd": "sq_rel", "rmse_si": "silog"}
 PROTOCOLS = {"eccv2020": "paper"}
 UNITS = {"eccv2020": "nyu-10m"}
+
+#: Values of settings that command lines take without naming them in their help.
+VALUES = {"augment": AUGMENTATIONS, "holes": HOLES}
 
 
 def current_metrics(scores: Mapping[str, T]) -> dict[str, T]:

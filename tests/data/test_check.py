@@ -211,7 +211,7 @@ def test_damage_in_a_packed_file_is_found(tmp_path):
     import h5py
 
     out = tmp_path / "x.h5"
-    prepare(["rooms"], out, options="length=2,height=48,width=64", compression="none", workers=0, quiet=True)
+    prepare(["rooms"], out, data_options="length=2,height=48,width=64", compression="none", workers=0, quiet=True)
     with h5py.File(out, "r+") as file:
         file["48x64/image"][0, 0, 0] += 1
     report = check(f"packed:{out}")

@@ -95,7 +95,7 @@ def trial(given: Trial) -> Counts:
 
 def prepare_trial(given: Trial, disk: Path, left: int) -> Counts:
     """The same of ``mlr prepare``."""
-    words = ("prepare", f"folder:{given.shared / 'set'}", f"--out={disk / 'x.h5'}", "--options=unit=mm", "--workers=0")
+    words = ("prepare", f"folder:{given.shared / 'set'}", f"--out={disk / 'x.h5'}", "--depth-unit=mm", "--workers=0")
     code, said = watched(words, filling(disk, left, int(given.random.integers(2, 14))), disk)
     check_full(code, said, disk)
     check(code == 0 or not (disk / "x.h5").exists(), "a file that is not complete")

@@ -25,10 +25,18 @@ from rich.console import Console
 
 from mlr.data.datasets.base import DepthDataset
 from mlr.data.datasets.packed import COMPRESSIONS, Frame, join, open_packed, write_frames
-from mlr.data.datasets.registry import DATASETS, check_dataset, check_root, dataset_options, open_dataset, parse_options
+from mlr.data.datasets.registry import (
+    DATASETS,
+    check_dataset,
+    check_root,
+    dataset_options,
+    open_dataset,
+    reader_options,
+)
 from mlr.data.depth_files import DataError
 from mlr.data.fill import fill_sample
 from mlr.data.transforms import resize_sample
+from mlr.utils import renamed
 from mlr.utils.console import plain
 from mlr.utils.files import UNFINISHED, atomic_replace
 from mlr.utils.progress import Progress
@@ -59,9 +67,10 @@ def prepare(
     datasets: list[str],
     out: Path,
     splits: str = "train,val",
-    holes: Literal["colorize", "nearest", "keep"] = "colorize",
+    holes: Literal["colorize", "nearest", "mask"] = "colorize",
     size: str | None = None,
-    options: str = "",
+    data_options: str = "",
+    depth_unit: str | None = None,
     compression: Literal["lzf", "gzip", "none"] = "lzf",
     workers: int = -1,
     strict: bool = False,
@@ -77,9 +86,10 @@ def prepare(
         out: the file to write; an earlier one is never overwritten.
         splits: which to pack, train, val or both.
         holes: how pixels without depth are filled: "colorize" along the image (Levin et al.), "nearest" with the
-            nearest depth, "keep" leaves them 0. They stay marked as not measured.
+            nearest depth, "mask" leaves them 0. They stay marked as not measured.
         size: HxW in pixels to resize every frame to; by default frames keep their own.
-        options: of the readers, e.g. kb_crop=true,list_file=mine.txt; each takes those it knows.
+        data_options: options of the data sets, e.g. "kb_crop=true,list_file=mine.txt"; each takes those it knows.
+        depth_unit: unit of integer depth files of "folder": mm, m, 256 (KITTI) or any number of units per metre.
         compression: "lzf" is fast, "gzip" smaller, "none" fastest to read.
         workers: processes; -1 = one a core, 0 = this one.
         strict: stop at the first broken frame and refuse listed pairs that are missing.
@@ -98,16 +108,18 @@ def prepare(
         raise FileExistsError(f"{out} exists; give another name with --out, or remove it")
     if not out.parent.is_dir():
         raise FileNotFoundError(f"there is no folder {out.parent} to write {out.name} into")
-    if holes not in ("colorize", "nearest", "keep"):
-        raise ValueError(f"--holes must be colorize, nearest or keep, got {holes!r}")
+    holes = renamed.HOLES.get(holes, holes)
+    if holes not in ("colorize", "nearest", "mask"):
+        raise ValueError(f"--holes must be colorize, nearest or mask, got {holes!r}")
     if workers < -1:
         raise ValueError(f"--workers must be -1 or more, got {workers}")
     if compression not in COMPRESSIONS:
         raise ValueError(f"--compression must be one of {', '.join(COMPRESSIONS)}, got {compression!r}")
     folder = out.with_name(out.name + ".parts")
     _opened.cache_clear()  # files may have been mended since
+    options = reader_options(data_options, depth_unit)
     settings = {"holes": holes, "size": None if size is None else parse_size(size), "compression": compression}
-    parts, missing = plan(datasets, parse_splits(splits), parse_options(options), folder, settings)
+    parts, missing = plan(datasets, parse_splits(splits), options, folder, settings)
     for text in missing:
         plain(console, text, "yellow")
     if missing and strict:
@@ -135,12 +147,12 @@ def prepare(
             "run the same command again, it continues from here"
         )
     record = {
-        "holes": holes, "size": size or "", "sources": ", ".join(datasets), "options": options,
+        "holes": holes, "size": size or "", "sources": ", ".join(datasets),
+        "options": ",".join(f"{name}={value}" for name, value in options.items()),
         "skipped": json.dumps(skipped), "missing": json.dumps(missing),
     }  # fmt: skip
-    options_given = parse_options(options)
-    if "max_depth" in options_given:  # or the file's own frames would be refused
-        record["max_depth"] = options_given["max_depth"]
+    if "max_depth" in options:  # or the file's own frames would be refused
+        record["max_depth"] = options["max_depth"]
     count = join([part.path for part in parts], out, record)
     shutil.rmtree(folder)
     left_out = f", {len(skipped)} broken ones left out" if skipped else ""
@@ -272,7 +284,7 @@ def pack(part: Part, strict: bool = False) -> Part:
         for index in range(part.start, part.stop):
             try:
                 sample = dataset[index]
-                if part.holes != "keep":
+                if part.holes != "mask":
                     sample = fill_sample(sample, part.holes)
             except DataError as error:
                 if strict:
