@@ -27,6 +27,7 @@ from mlr.data.fill import HOLES, fill_sample
 from mlr.data.sample import Sample
 from mlr.data.transforms import POLICIES, finish, resize_only
 from mlr.utils import renamed
+from mlr.utils.counted import counted
 
 if TYPE_CHECKING:
     from mlr.training.settings import TrainingSettings
@@ -236,7 +237,7 @@ class DepthData(L.LightningDataModule):
             indices = served.without_depth.nonzero().flatten().tolist()
             if indices:
                 few = ", ".join(served.dataset.name(i) for i in indices[:3]) + (", ..." if len(indices) > 3 else "")
-                parts.append(f"{len(indices)} of {len(served)} frames in {split} ({few})")
+                parts.append(f"{len(indices)} of {counted(len(served), 'frame')} in {split} ({few})")
         return f"no pixel has a known depth, left out: {'; '.join(parts)}" if parts else ""
 
     def teardown(self, stage: str) -> None:
@@ -252,7 +253,7 @@ class DepthData(L.LightningDataModule):
         """
         for split, dataset in self.datasets.items():
             if len(dataset) < devices:
-                raise ValueError(f"--devices {devices}: there are only {len(dataset)} frames in {split}")
+                raise ValueError(f"--devices {devices}: {split} has only {counted(len(dataset), 'frame')}")
 
     def open(self, split: str) -> DepthDataset:
         """The frames of a split, at their own size and without transforms."""

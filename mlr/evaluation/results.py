@@ -16,6 +16,7 @@ from rich.text import Text
 
 from mlr.evaluation.frames import Evaluation
 from mlr.evaluation.metrics import METRICS
+from mlr.utils.counted import counted
 from mlr.utils.files import atomic_write
 
 #: The file that holds everything but the single frames' scores.
@@ -78,14 +79,16 @@ def show(record: dict[str, Any], console: Console) -> None:
         for name, scores in record["protocols"].items():
             cells = (scores[key][metric] for metric in metrics)
             rows = [f"{_number(c['mean'])}\n[dim]{_number(c['low'])}\n{_number(c['high'])}[/dim]" for c in cells]
-            table.add_row(f"{heading}{name}\n[dim]{scores['images']} images[/dim]", *rows)
+            table.add_row(f"{heading}{name}\n[dim]{counted(scores['images'], 'image')}[/dim]", *rows)
         console.print(table)
     data = record["data"]
     for name, scores in record["protocols"].items():
         if excluded := scores["excluded"]:
-            console.print(Text(f"{name}: {len(excluded)} frames without a pixel to score left out", "yellow"))
+            console.print(
+                Text(f"{name}: {counted(len(excluded), 'frame')} without a pixel to score left out", "yellow")
+            )
     if broken := data["broken"]:
-        console.print(Text(f"{len(broken)} of {data['frames']} frames are broken and left out:", "yellow"))
+        console.print(Text(f"{len(broken)} of {counted(data['frames'], 'frame')} left out as broken:", "yellow"))
         for line in broken[:20]:
             console.print(Text(f"  {line}", "yellow"), soft_wrap=True)
     for name, reason in record["refused"].items():

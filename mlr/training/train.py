@@ -43,6 +43,7 @@ from mlr.training.run import Run
 from mlr.training.settings import TrainingSettings
 from mlr.training.state import State, check_state, restoring
 from mlr.utils.console import plain
+from mlr.utils.counted import counted
 from mlr.utils.progress import Progress
 from mlr.utils.renamed import current_metrics
 
@@ -123,7 +124,8 @@ def train(config: TrainingSettings, resume: Path | None = None, console: Console
         run.check_record("constant", "before", "weights_source")
         if state.epochs >= config.epochs and run.is_finished(state.epochs):
             raise ValueError(
-                f"--resume {resume}: this run has finished {state.epochs} epochs of {config.epochs}: give more --epochs"
+                f"--resume {resume}: this run has finished {counted(state.epochs, 'epoch')} of {config.epochs}: give "
+                "more --epochs"
             )
     data = DepthData.from_config(config)
     data.setup("fit")

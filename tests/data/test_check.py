@@ -192,7 +192,7 @@ def test_a_published_list_with_missing_pairs_is_a_warning(tmp_path):
     report = check(f"nyu-sync:{tmp_path}")
     assert report.frames == {"train": 3, "val": 1}
     assert report.errors == []
-    assert "1 listed pairs left out: line 2" in report.warnings[0]
+    assert "1 listed pair left out: line 2" in report.warnings[0]
 
 
 def test_a_coarse_laser_grid_is_no_mismatch(tmp_path):

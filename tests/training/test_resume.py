@@ -54,7 +54,7 @@ def test_a_run_killed_before_its_figures_finishes(finished, run, capsys):
     assert not list(run.glob(".*"))
     assert (run / "resume.ckpt").read_bytes() == state
     assert train_command(["--resume", str(run)]) == 1
-    assert "has finished 1 epochs of 1: give more --epochs" in capsys.readouterr().err
+    assert "has finished 1 epoch of 1: give more --epochs" in capsys.readouterr().err
 
 
 def test_a_run_killed_in_its_first_epoch_begins_again(finished, run):

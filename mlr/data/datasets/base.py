@@ -14,6 +14,7 @@ import numpy as np
 
 from mlr.data.depth_files import MAX_DEPTH, DataError, check_depth
 from mlr.data.sample import Region, Sample, make_sample
+from mlr.utils.counted import counted
 
 T = TypeVar("T")
 
@@ -51,7 +52,7 @@ class DepthDataset(ABC):
             frame and says so.
         dense: whether every pixel of every frame has a depth by construction.
         own_depth_grid: whether depth has a grid of its own, coarser than the image.
-        left_out: what ``missing`` holds.
+        left_out: what ``missing`` holds, one of it.
         splits: the splits that the reader itself knows.
         region_options: options that choose a part of the frames; all others choose what lies in them.
     """
@@ -59,7 +60,7 @@ class DepthDataset(ABC):
     tolerant: bool = False
     dense: bool = False
     own_depth_grid: bool = False
-    left_out: str = "listed pairs"
+    left_out: str = "listed pair"
     splits: tuple[str, ...] = ("train", "val")
     region_options: tuple[str, ...] = ()
     max_depth: float = MAX_DEPTH
@@ -112,7 +113,7 @@ class DepthDataset(ABC):
         if not self.missing:
             return ""
         few = "; ".join(self.missing[:3]) + ("; ..." if len(self.missing) > 3 else "")
-        return f"{len(self.missing)} {self.left_out} left out: {few}"
+        return f"{counted(len(self.missing), self.left_out)} left out: {few}"
 
 
 class AllSplits(DepthDataset):

@@ -38,6 +38,7 @@ from mlr.data.fill import fill_sample
 from mlr.data.transforms import resize_sample
 from mlr.utils import renamed
 from mlr.utils.console import plain
+from mlr.utils.counted import counted
 from mlr.utils.files import UNFINISHED, atomic_replace
 from mlr.utils.progress import Progress
 from mlr.utils.sizes import parse_size
@@ -137,7 +138,7 @@ def prepare(
         plain(console, f"left out: {line}", "yellow")
     if len(skipped) == frames:
         shutil.rmtree(folder)  # or a corrected command would take it for another preparation's
-        raise DataError(f"none of the {frames} frames can be used; the first: {skipped[0]}")
+        raise DataError(f"none of {counted(frames, 'frame')} can be used; the first: {skipped[0]}")
 
     needed = sum(part.path.stat().st_size for part in parts)
     free = shutil.disk_usage(out.parent).free
@@ -155,10 +156,11 @@ def prepare(
         record["max_depth"] = options["max_depth"]
     count = join([part.path for part in parts], out, record)
     shutil.rmtree(folder)
-    left_out = f", {len(skipped)} broken ones left out" if skipped else ""
+    left_out = f", {counted(len(skipped), 'broken one')} left out" if skipped else ""
     plain(
         console,
-        f"{count} frames in {out}, {out.stat().st_size / 1e6:,.1f} MB{left_out}; train with --data packed --root {out}",
+        f"{counted(count, 'frame')} in {out}, {out.stat().st_size / 1e6:,.1f} MB{left_out}; "
+        f"train with --data packed --root {out}",
     )
     return 0
 
