@@ -214,11 +214,20 @@ class DepthData(L.LightningDataModule):
             Transformed(dataset, None, self.seed, self.holes).filled(0)
             if dataset.note():
                 warnings.warn(f"{dataset!r}: {dataset.note()}", stacklevel=2)
+        train, val = datasets["train"], datasets["val"]
+        if len(train) == len(val) == 1 and self.data != "rooms" and train.name(0) == val.name(0):
+            warnings.warn(
+                f"{train!r}: a single frame is for training and for validation, so the scores say nothing about others",
+                stacklevel=2,
+            )
         self.datasets = datasets
 
     @property
     def masked(self) -> bool:
-        """Whether the losses take "valid" as their mask: not where every pixel is known by construction."""
+        """Whether the losses take "valid" as their mask: not where every pixel is known by construction.
+
+        What a rotation uncovers of such frames is filled and counts in the losses.
+        """
         return self.holes == "mask" and not self.datasets["train"].dense
 
     def known_share(self, frames: int = 8) -> float:

@@ -34,7 +34,8 @@ def introduce(console: Console, config: TrainingSettings, data: DepthData) -> No
 def _holes(config: TrainingSettings, data: DepthData) -> str:
     """How depth with holes is treated, and how much of it there is."""
     if data.datasets["train"].dense:
-        return "none: the depth of every pixel is known"
+        uncovered = "" if config.augment == "none" else "; what a rotation uncovers is filled from beside it"
+        return f"none: the depth of every pixel is known{uncovered}"
     ways = {
         "mask": "the losses leave the others out",
         "colorize": "the others are filled along the image",
