@@ -12,7 +12,6 @@ from typing import Any
 import lightning.pytorch as L
 import torch
 from lightning.pytorch.callbacks import LambdaCallback, RichProgressBar
-from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
@@ -37,6 +36,7 @@ from mlr.training.callbacks import (
     state_checkpoint,
 )
 from mlr.training.console import introduce, quiet, say, score_line, summary
+from mlr.training.logs import RunLogger
 from mlr.training.module import DepthTraining
 from mlr.training.processes import TIMEOUT, check_start, processes
 from mlr.training.run import Run
@@ -199,7 +199,7 @@ def _trainer(config: TrainingSettings, run: Run, console: Console) -> L.Trainer:
         gradient_clip_val=config.clip_gradient or None,
         num_sanity_val_steps=0,
         use_distributed_sampler=False,  # EpochSampler already splits by rank
-        logger=TensorBoardLogger(run.path, name="", version="", sub_dir="tensorboard"),
+        logger=RunLogger(run.path, name="", version="", sub_dir="tensorboard"),
         callbacks=[
             LambdaCallback(on_train_start=begin),
             MetricsTable(run.path / "metrics.csv", METRICS),

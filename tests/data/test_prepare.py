@@ -278,7 +278,7 @@ def test_a_full_disk_is_said_and_loses_nothing(tmp_path, monkeypatch, capsys):
     with monkeypatch.context() as patch:
         patch.setattr(prepare_module.shutil, "disk_usage", lambda _: prepare_module.shutil._ntuple_diskusage(9, 9, 0))
         assert main(command) == 1
-    assert "0.0 GB free" in capsys.readouterr().err
+    assert "0.0 MiB free" in capsys.readouterr().err
     assert not (tmp_path / "x.h5").exists()
     assert main(command) == 0
     assert len(Packed(tmp_path / "x.h5")) == 4

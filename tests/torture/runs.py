@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import csv
 import json
+import logging
 import os
 import signal
 import sys
@@ -44,6 +45,7 @@ def load() -> None:
     import mlr.training.train  # noqa: F401
 
     torch.set_num_threads(1)
+    logging.disable(logging.INFO)  # Lightning's advertisements
 
 
 def start(kind: str, out: Path) -> tuple[object, ...]:
@@ -77,14 +79,15 @@ def killed(words: tuple[object, ...], folder: Path, operation: int | None, secon
         os.setsid()
         try:
             if operation is None:
-                code, _ = command(*words)
+                code, said = command(*words)
             else:
 
                 def at(number: int, event: str) -> None:
                     if number == operation:
                         os.kill(os.getpid(), signal.SIGKILL)
 
-                code, _ = watched(words, at, folder)
+                code, said = watched(words, at, folder)
+            code *= not is_finished(said)
         except BaseException:
             code = 99
         os._exit(code)
@@ -115,11 +118,15 @@ def reference(kind: str, out: Path) -> None:
     (out / "operations.json").write_text(json.dumps({"operations": answer[2], "seconds": answer[3]}))
 
 
+def is_finished(said: str) -> bool:
+    """Whether a command refused to continue a run that is at its end."""
+    return "this run has finished" in said
+
+
 def finish(kind: str, out: Path) -> None:
     """Continue a run to its end."""
     code, said = command(*start(kind, out))
-    finished = code == 1 and "this run has finished" in said
-    check(code == 0 or finished, f"exit code {code}:", said)
+    check(code == 0 or is_finished(said), f"exit code {code}:", said)
 
 
 def check_equal(whole: Path, other: Path) -> None:

@@ -144,8 +144,8 @@ def prepare(
     free = shutil.disk_usage(out.parent).free
     if free < 1.02 * needed:
         raise OSError(
-            f"{out.parent} has {free / 1e9:.1f} GB free, joining the parts needs {needed / 1e9:.1f} GB: make room and "
-            "run the same command again, it continues from here"
+            f"the disk of {out.parent} has {free / 2**20:,.1f} MiB free, and joining the parts needs "
+            f"{needed / 2**20:,.1f} MiB: make room and run the same command again, it continues from here"
         )
     record = {
         "holes": holes, "size": size or "", "sources": ", ".join(datasets),
