@@ -49,7 +49,7 @@ def build_network(config: TrainingSettings, trained: bool = False) -> tuple[Dept
     """
     init = None if trained else config.init
     weights = False if trained or (init is not None and not config.init_partial) else config.pretrained_weights
-    model = DepthModel(config.backbone, config.decoder_channels, weights)
+    model = DepthModel(config.backbone, config.decoder_channels, weights, decoder=config.decoder)
     if init is None:
         return model, None
     file = checkpoint_file(init)
