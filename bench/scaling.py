@@ -21,7 +21,7 @@ NETWORKS = (("tf_efficientnet_lite0", 256), ("resnet50", 1024), ("vit_small_patc
 #: A measured training: small images, so that a step is short and its communication shows.
 TRAINING = {
     "backbone": "tf_efficientnet_lite0", "decoder-channels": 256, "pretrained": "false", "size": "96x128",
-    "train-length": 64, "val-length": 2, "epochs": 3, "augment": "none", "workers": 0, "device": "cpu", "threads": 1,
+    "train-length": 96, "val-length": 2, "epochs": 1, "augment": "none", "workers": 0, "device": "cpu", "threads": 1,
 }  # fmt: skip
 #: The estimate: GPUs in 8 machines, and bytes a second between two machines.
 GPUS, LINKS = 64, {"8 x 400 Gb/s": 400e9, "100 Gb/s": 12.5e9}

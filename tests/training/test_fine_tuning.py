@@ -258,9 +258,10 @@ def test_a_schedule_ends_with_its_run(trained, tmp_path, capsys):
 
 def test_few_images_are_learned_by_heart(tmp_path):
     """The use of fine-tuning: the loss falls from where a trained network starts."""
-    start = quiet_train(replace(TINY, decoder_channels=512, epochs=4, out=tmp_path / "first"))
-    config = replace(TINY, decoder_channels=512, init=start.path, train_length=2, epochs=12, augment="none", seed=7,
-                     schedule="cosine", balancer="fixed", losses="D/0", out=tmp_path / "second")  # fmt: skip
+    vit = replace(TINY, backbone="test_vit", decoder_channels=128)
+    start = quiet_train(replace(vit, out=tmp_path / "first"))
+    config = replace(vit, init=start.path, train_length=2, epochs=16, augment="none", schedule="cosine",
+                     balancer="fixed", losses="D/0", out=tmp_path / "second")  # fmt: skip
     with (quiet_train(config).path / "metrics.csv").open(newline="") as file:
         losses = [float(row["train/loss_epoch"]) for row in csv.DictReader(file) if row["train/loss_epoch"]]
-    assert losses[-1] < 0.7 * losses[0]
+    assert losses[-1] < 0.8 * losses[0]
