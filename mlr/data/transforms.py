@@ -110,15 +110,14 @@ class FillUncovered(torch.nn.Module):
         if known.all():
             return moved
         rows, columns = (torch.from_numpy(i) for i in nearest_known(known.numpy()))
-        fill: dict[str, Any] = {
-            name: tv_tensors.wrap(moved[name][:, rows, columns], like=moved[name]) for name in ("image", "depth")
-        }
-        valid = tv_tensors.wrap(moved["valid"] * known, like=moved["valid"])
-        return {"image": fill["image"], "depth": fill["depth"], "valid": valid, "id": moved["id"]}
+        for name in ("image", "depth"):
+            moved[name] = tv_tensors.wrap(moved[name][:, rows, columns], like=moved[name])
+        moved["valid"] = tv_tensors.wrap(moved["valid"] * known, like=moved["valid"])
+        return moved
 
 
 class Resize(v2.Transform):
-    """Bring images to a size antialiased bilinear, and masks by the pixel whose centre lies nearest.
+    """Bring images to a size antialiased bilinear, masks by the pixel whose centre lies nearest, and points with them.
 
     torchvision's own takes pixel floor(i s) for a mask, where s is the ratio of the sizes, and not floor((i + 1/2) s).
     That shifts depth against the image by up to half a pixel of the new size.
@@ -127,7 +126,7 @@ class Resize(v2.Transform):
         size: (height, width).
     """
 
-    _transformed_types = (tv_tensors.Image, tv_tensors.Mask)
+    _transformed_types = (tv_tensors.Image, tv_tensors.Mask, tv_tensors.KeyPoints)
 
     def __init__(self, size: tuple[int, int]) -> None:
         super().__init__()
@@ -137,6 +136,10 @@ class Resize(v2.Transform):
         """Resize one."""
         if isinstance(inpt, tv_tensors.Image):
             return v2.functional.resize(inpt, list(self.size), antialias=True)
+        if isinstance(inpt, tv_tensors.KeyPoints):
+            height, width = inpt.canvas_size
+            scale = inpt.new_tensor([self.size[1] / width, self.size[0] / height])
+            return tv_tensors.wrap((inpt + 0.5) * scale - 0.5, like=inpt, canvas_size=self.size)
         mask = inpt.as_subclass(Tensor)[None]
         return tv_tensors.wrap(F.interpolate(mask, self.size, mode="nearest-exact")[0], like=inpt)
 
@@ -197,7 +200,8 @@ def finish(sample: Sample, masked: bool = False) -> dict[str, Tensor | str]:
         masked: whether depth is set to 0 wherever it is not valid.
     """
     depth, valid = sample["depth"].as_subclass(Tensor), sample["valid"].as_subclass(Tensor).bool()
-    return {
+    pairs: dict[str, Tensor | str] = {"pairs": sample["pairs"]} if "pairs" in sample else {}
+    return pairs | {
         "image": sample["image"].as_subclass(Tensor),
         "depth": torch.where(valid, depth, 0) if masked else depth,
         "valid": valid,

@@ -16,19 +16,21 @@ from torch import Tensor
 from mlr.data.chosen import ChosenData
 from mlr.data.datasets.base import DepthDataset
 from mlr.data.datasets.registry import (
-    check_dataset,
     check_options,
     check_root,
     dataset_class,
     dataset_options,
+    is_metric,
     open_dataset,
 )
 from mlr.data.depth_files import DataError, UndeclaredUnitError
 from mlr.data.fill import fill_sample
 from mlr.data.sample import Sample
+from mlr.evaluation.order import OrderScores
 from mlr.evaluation.predictor import Prediction, Predictor
 from mlr.evaluation.protocols import PROTOCOLS, Protocol, get_protocol
-from mlr.evaluation.scoring import Scores
+from mlr.evaluation.scoring import FrameScores, Scores
+from mlr.relative.ordinal import OrdinalPairs
 
 #: Data sets that may hold frames of any other. What they are, and so which protocols are meant, only the user knows.
 ANY_FRAMES = ("folder", "packed", "rooms")
@@ -81,7 +83,7 @@ class Evaluation:
     """
 
     frames: int
-    scores: dict[str, Scores] = field(default_factory=dict)
+    scores: dict[str, FrameScores] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
     broken: list[str] = field(default_factory=list)
     sizes: Counter[str] = field(default_factory=Counter)
@@ -100,23 +102,28 @@ def choose_protocols(text: str, data: str) -> tuple[list[Protocol], dict[str, st
     Raises:
         ValueError: a name is unknown, or the protocol is defined on another data set.
     """
-    check_dataset(data)
+    metric = is_metric(data)
     if text != "all":
         chosen = [get_protocol(name.strip()) for name in text.split(",")]
         for protocol in chosen:
+            if not (metric or protocol.relative):
+                raise ValueError(f"protocol {protocol.name!r} scores metres, and {data} has none: --protocol relative")
             if protocol.data and data not in (*protocol.data, *ANY_FRAMES):
                 raise ValueError(
                     f"protocol {protocol.name!r} is {_elsewhere(protocol)}, not on {data}: its numbers would not be "
                     "comparable"
                 )
         return list(dict.fromkeys(chosen)), {}
-    chosen = [p for p in PROTOCOLS.values() if not p.data or data in p.data]
+    chosen = [p for p in PROTOCOLS.values() if p.relative != metric and (not p.data or data in p.data)]
     advice = f"; name it if {data} holds such frames" if data in ANY_FRAMES else ""
-    return chosen, {p.name: _elsewhere(p) + advice for p in PROTOCOLS.values() if p not in chosen}
+    left_out = [p for p in PROTOCOLS.values() if p not in chosen]
+    return chosen, {p.name: _elsewhere(p) + advice * bool(p.data) for p in left_out}
 
 
 def _elsewhere(protocol: Protocol) -> str:
-    return f"defined on {', '.join(protocol.data)}"
+    if protocol.relative:
+        return "for the order of depth alone; name it"
+    return f"defined on {', '.join(protocol.data)}" if protocol.data else "for depth in metres"
 
 
 def open_frames(
@@ -212,7 +219,8 @@ def score_frames(frames: Frames, predictor: Predictor, console: Console) -> Eval
         DataError: a frame or a prediction is broken, in a set where none is known to be; or nothing can be scored.
     """
     shown = frames.shown
-    result = Evaluation(len(shown), {name: Scores(name) for name in frames.truths}, dict(frames.refused))
+    scores_by_name = {name: new_scores(get_protocol(name)) for name in frames.truths}
+    result = Evaluation(len(shown), scores_by_name, dict(frames.refused))
     for index in track(range(len(shown)), "scoring", console=console, transient=True):
         try:
             used = dict.fromkeys((shown, *(frames.truths[name] for name in result.scores)))
@@ -249,8 +257,13 @@ def score_frames(frames: Frames, predictor: Predictor, console: Console) -> Eval
     return result
 
 
+def new_scores(protocol: Protocol) -> FrameScores:
+    """Empty scores under a protocol."""
+    return OrderScores(protocol) if protocol.relative else Scores(protocol)
+
+
 def _score(
-    index: int, shown: Sample, truth: Sample, scores: Scores, predictor: Predictor, prediction: Prediction
+    index: int, shown: Sample, truth: Sample, scores: FrameScores, predictor: Predictor, prediction: Prediction
 ) -> None:
     """Score a prediction of the frame ``shown``."""
     protocol, target, whole = scores.protocol, truth["depth"].as_subclass(Tensor)[None], truth.get("region")
@@ -260,7 +273,19 @@ def _score(
     region = None if prediction.region == whole else prediction.region
     # a protocol of filled depth scores what was filled too; others take what was measured alone
     mask = None if protocol.needs_full else truth["valid"].as_subclass(Tensor)[None]
-    scores.add([shown["id"]], prediction.depth, target, mask, region)
+    if isinstance(scores, OrderScores):
+        scores.add([shown["id"]], prediction.depth, target, mask, region, _pairs(truth), truth.get("metric", True))
+    else:
+        scores.add([shown["id"]], prediction.depth, target, mask, region)
+
+
+def _pairs(sample: Sample) -> OrdinalPairs | None:
+    """The labelled pairs of a frame; None if it has none."""
+    if "points" not in sample:
+        return None
+    first, second = sample["points"].as_subclass(Tensor).flip(-1).round().long().unbind(1)
+    height, width = sample["depth"].shape[-2:]
+    return OrdinalPairs(sample["id"], (height, width), first, second, sample["relation"])
 
 
 def _sizes(sample: Sample) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -220,6 +221,7 @@ class DepthModel(nn.Module):
     def _restored(cls, checkpoint: Checkpoint, path: str | Path) -> DepthModel:
         config = checkpoint.config.get("model")
         config = dict(config) if isinstance(config, dict) else {}
+        network = network_class(config.pop("network", "depth"), path)
         if "backbone" not in config:
             raise CheckpointError(f"{path} does not say which network it holds: its config has no model.backbone")
         if unknown := config.keys() - {"backbone", "decoder_channels", "image_size"}:
@@ -227,13 +229,29 @@ class DepthModel(nn.Module):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the user of a trained network chose its size when training it
             try:
-                model = cls(**config, pretrained=False)
+                model = network(**config, pretrained=False)
             except (ValueError, TypeError, RuntimeError, AssertionError) as error:
                 raise CheckpointError(f"{path} describes a network that cannot be built: {error}") from error
         load_exactly(model, checkpoint.model, path)
         model.weights_source = f"checkpoint: {path}"
         model.trained_size = checkpoint.size
         return model.eval()
+
+
+#: Networks by the name in a checkpoint, "module:class".
+NETWORKS = {"depth": f"{__name__}:DepthModel", "ordinary-relative": "mlr.relative.network:OrdinaryRelativeModel"}
+
+
+def network_class(name: str, path: str | Path | None = None) -> type[DepthModel]:
+    """A kind of network by name.
+
+    Raises:
+        CheckpointError: there is none of that name; ``path`` is the file that asks for it.
+    """
+    if name not in NETWORKS:
+        raise CheckpointError(f"{path or 'this'} asks for the network {name!r}; there are {', '.join(NETWORKS)}")
+    module, _, attribute = NETWORKS[name].partition(":")
+    return getattr(import_module(module), attribute)
 
 
 class TrainedModel(NamedTuple):

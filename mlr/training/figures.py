@@ -16,10 +16,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mlr.losses.space import KINDS, SCALES
+from mlr.losses.space import KINDS, SCALES, LossSpace
 from mlr.models import DepthModel
 from mlr.training.tables import read_balancing, read_metrics
 from mlr.utils.files import atomic_write
+
+#: Losses that have a place in the grid of kinds and scales.
+NAMES = frozenset(LossSpace("all").names)
 
 #: Near is blue and far is red, as in the paper's Fig. 4.
 DEPTH_COLOURS = "jet"
@@ -43,9 +46,13 @@ def curves(run: Path) -> Path:
         "relative errors": {
             "ARD": "val/abs_rel", "log10": "val/log10", "RMSE log": "val/rmse_log", "RMSE si": "val/silog",
         },
+        "order of pairs": {"Kendall": "val/kendall", "disagreement": "val/disagreement"},
     }  # fmt: skip
+    panels = {title: lines for title, lines in panels.items() if any(series[name] for name in lines.values())}
     figure, axes = plt.subplots(2, 2, figsize=(10, 6.5), layout="constrained")
-    for axis, (title, lines) in zip(axes.flat, panels.items(), strict=True):
+    for axis in axes.flat[len(panels) :]:
+        axis.set_axis_off()
+    for axis, (title, lines) in zip(axes.flat, panels.items(), strict=False):
         for label, name in lines.items():
             if series[name]:
                 axis.plot(*zip(*series[name], strict=True), marker="o", markersize=3, label=label)
@@ -56,9 +63,14 @@ def curves(run: Path) -> Path:
 
 
 def samples(run: Path, model: DepthModel, batches: Iterable[dict[str, Any]], count: int = 4) -> Path:
-    """Image, true and predicted depth of the first images of a data set; returns samples.png."""
+    """Image, true and predicted depth of the first images of a data set; returns samples.png.
+
+    Relative depth, of batches with pairs, has no unit: each map has its own range of colours.
+    """
     rows: list[tuple[Tensor, Tensor, Tensor]] = []
+    relative = False
     for batch in batches:
+        relative = "pairs" in batch
         pred = model.infer(batch["image"])
         truth = batch["depth"].where(batch["valid"], torch.nan)
         rows += zip(batch["image"], truth[:, 0], pred[:, 0], strict=True)
@@ -71,8 +83,8 @@ def samples(run: Path, model: DepthModel, batches: Iterable[dict[str, Any]], cou
         limits = dict(zip(("vmin", "vmax"), np.nanpercentile(shown.numpy(), (1, 99)), strict=True))
         left.imshow(image.permute(1, 2, 0).clamp(0, 1).numpy())
         middle.imshow(truth.numpy(), cmap=DEPTH_COLOURS, **limits)
-        picture = right.imshow(pred.numpy(), cmap=DEPTH_COLOURS, **limits)
-        figure.colorbar(picture, ax=right, shrink=0.85, label="metres")
+        picture = right.imshow(pred.numpy(), cmap=DEPTH_COLOURS, **({} if relative else limits))
+        figure.colorbar(picture, ax=right, shrink=0.85, label="relative" if relative else "metres")
         for axis in (left, middle, right):
             axis.set_axis_off()
     for axis, title in zip(axes[0], ("image", "true depth", "prediction"), strict=True):
@@ -92,6 +104,8 @@ def contributions(run: Path, columns: int = 5) -> Path | None:
     shares: dict[int, dict[str, float]] = defaultdict(dict)
     titles: dict[int, str] = {}
     for row in read_balancing(run / "balancing.csv"):
+        if row["term"] not in NAMES:  # the ranking loss has no place in the grid
+            continue
         period = int(row["period"])
         shares[period][row["term"]] = float(row["contribution"])
         note = f", λ = {float(row['lambda']):+.1f}" if row["lambda"] else ", initial" if period == 0 else ""

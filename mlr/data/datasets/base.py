@@ -50,6 +50,7 @@ class DepthDataset(ABC):
         tolerant: whether broken files are known to occur in the published set: training then goes on with the next
             frame and says so.
         dense: whether every pixel of every frame has a depth by construction.
+        metric: whether depth is in metres; otherwise it tells the order of depth alone.
         own_depth_grid: whether depth has a grid of its own, coarser than the image.
         left_out: what ``missing`` holds.
         splits: the splits that the reader itself knows.
@@ -58,6 +59,7 @@ class DepthDataset(ABC):
 
     tolerant: bool = False
     dense: bool = False
+    metric: bool = True
     own_depth_grid: bool = False
     left_out: str = "listed pairs"
     splits: tuple[str, ...] = ("train", "val")
@@ -128,7 +130,7 @@ class AllSplits(DepthDataset):
         self.missing = [*missing, *(line for part in parts for line in part.missing)]
         first = parts[0]
         self.tolerant, self.dense, self.own_depth_grid = first.tolerant, first.dense, first.own_depth_grid
-        self.left_out, self.max_depth = first.left_out, first.max_depth
+        self.left_out, self.max_depth, self.metric = first.left_out, first.max_depth, first.metric
 
     def __len__(self) -> int:
         return self.ends[-1]
@@ -141,6 +143,12 @@ class AllSplits(DepthDataset):
         """Its id in its split."""
         part, place = self._place(index)
         return part.name(place)
+
+    def __getitem__(self, index: int) -> Sample:
+        if not 0 <= index < len(self):
+            raise IndexError(f"frame {index} of {len(self)}")
+        part, place = self._place(index)
+        return part[place]
 
     def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Image and depth of a frame."""

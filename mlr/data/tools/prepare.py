@@ -28,7 +28,15 @@ from torchvision import tv_tensors
 
 from mlr.data.datasets.base import DepthDataset
 from mlr.data.datasets.packed import COMPRESSIONS, Frame, join, open_packed, write_frames
-from mlr.data.datasets.registry import DATASETS, check_dataset, check_root, dataset_options, open_dataset, parse_options
+from mlr.data.datasets.registry import (
+    DATASETS,
+    check_dataset,
+    check_metric,
+    check_root,
+    dataset_options,
+    open_dataset,
+    parse_options,
+)
 from mlr.data.depth_files import DataError
 from mlr.data.distance import Camera, depth_along_axis, parse_camera
 from mlr.data.fill import fill_sample
@@ -174,6 +182,7 @@ def parse_dataset(text: str) -> tuple[str, str]:
         known = ", ".join(DATASETS)
         raise ValueError(f"a data set is given as NAME:PATH, e.g. nyu:/data/nyu, got {text!r}; the names are {known}")
     check_root(check_dataset(name), root or None)
+    check_metric(name)
     return name, root
 
 

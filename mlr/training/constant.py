@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The depth that one would guess without looking."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from mlr.data import DepthData
+from mlr.data.depth_files import DataError
+from mlr.evaluation import METRICS, DepthMetrics
+
+
+def constant_prediction(data: DepthData, images: int = 64) -> dict[str, float]:
+    """Scores of a prediction that is the median training depth everywhere: what any network has to beat.
+
+    Args:
+        data: the data, set up.
+        images: how many training images the median is taken of.
+
+    Raises:
+        DataError: no training image has a known depth.
+    """
+    medians: list[Tensor] = []
+    for batch in data.train_dataloader():
+        pairs = zip(batch["depth"], batch["valid"], strict=True)
+        medians += [depth[valid].median() for depth, valid in pairs if valid.any()]
+        if len(medians) >= images:
+            break
+    if not medians:
+        raise DataError(
+            f"no training image has a known depth; mlr check-data {data.data}:{data.root} looks at all of them"
+        )
+    constant, metric = torch.stack(medians).median(), DepthMetrics()
+    for batch in data.val_dataloader():
+        metric.update(torch.full_like(batch["depth"], float(constant)), batch["depth"], batch["valid"])
+    scores = metric.compute()
+    return {name: float(scores[name]) for name in METRICS}
