@@ -20,7 +20,7 @@ from mlr.data.datasets.registry import (
     check_root,
     dataset_class,
     dataset_options,
-    is_metric,
+    dataset_truth,
     open_dataset,
 )
 from mlr.data.depth_files import DataError, UndeclaredUnitError
@@ -102,7 +102,7 @@ def choose_protocols(text: str, data: str) -> tuple[list[Protocol], dict[str, st
     Raises:
         ValueError: a name is unknown, or the protocol is defined on another data set.
     """
-    metric = is_metric(data)
+    metric = dataset_truth(data) == "metric"
     if text != "all":
         chosen = [get_protocol(name.strip()) for name in text.split(",")]
         for protocol in chosen:

@@ -40,7 +40,7 @@ class DIW(DepthDataset):
         DataError: there is no such folder or list, or a line of the list cannot be read.
     """
 
-    metric = False
+    truth = "pairs"
     tolerant = True
 
     def __init__(

@@ -35,7 +35,7 @@ class ReDWeb(DepthDataset):
         DataError: there are no such folders, or no pair in them.
     """
 
-    metric = False
+    truth = "relative"
     left_out = "files without a partner"
 
     def __init__(self, root: str | Path, split: str = "train") -> None:

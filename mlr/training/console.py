@@ -40,6 +40,8 @@ def _holes(config: TrainingSettings, data: DepthData) -> str:
     """How depth with holes is treated, and how much of it there is."""
     if data.datasets["train"].dense:
         return "none: the depth of every pixel is known"
+    if data.datasets["train"].truth == "pairs":
+        return "there is no depth, but a labelled pair of points an image"
     ways = {
         "mask": "the losses leave the others out",
         "colorize": "the others are filled along the image",

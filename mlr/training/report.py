@@ -13,11 +13,11 @@ from rich.console import Console
 from rich.markdown import Markdown
 
 from mlr.data import DepthData
-from mlr.evaluation.metrics import METRICS
 from mlr.models.checkpoints import load_checkpoint
 from mlr.models.depth_model import DepthModel
 from mlr.training import figures
 from mlr.training.run import Run
+from mlr.training.scores import score_names
 from mlr.training.settings import TrainingSettings
 from mlr.training.tables import read_balancing, read_metrics
 from mlr.utils.console import plain, shown
@@ -26,8 +26,8 @@ from mlr.utils.renamed import current_metrics
 
 #: Settings that the page shows; config.yaml has all.
 SETTINGS = (
-    "data", "root", "size", "backbone", "decoder_channels", "losses", "balancer", "epochs", "batch_size", "accumulate",
-    "learning_rate", "precision", "augment", "seed",
+    "task", "data", "root", "size", "backbone", "decoder_channels", "losses", "balancer", "epochs", "batch_size",
+    "accumulate", "learning_rate", "precision", "augment", "seed",
 )  # fmt: skip
 #: Losses that the page lists.
 LARGEST = 10
@@ -87,7 +87,8 @@ def page(run: Run, config: TrainingSettings) -> str:
         "best epoch": _metrics(run.path / "best.pt"),
         "last epoch": _metrics(run.path / "last.pt"),
     }
-    scores = [[name, *(_number(column.get(name)) for column in columns.values())] for name in METRICS]
+    known = score_names(config.task)
+    scores = [[name, *(_number(column.get(name)) for column in columns.values())] for name in known.names]
     settings = [[name, str(value)] for name in SETTINGS if (value := getattr(config, name)) is not None]
     ran_on = {
         "epochs finished": f"{finished_epochs(run.path)} of {config.epochs}",
@@ -102,7 +103,7 @@ def page(run: Run, config: TrainingSettings) -> str:
         _table(["setting", "value"], settings + [[name, value] for name, value in ran_on.items() if value]),
         "## Scores",
         "On the validation images at the working size, over measured pixels; `mlr evaluate` scores under published "
-        "protocols. The best epoch is the one of the highest delta1.",
+        f"protocols. The best epoch is the one of the highest {known.best}.",
         _table(["metric", *columns], scores),
         *_balancing(run.path),
     ]

@@ -34,3 +34,8 @@ DEPTH_SCORES = ScoreNames(METRICS, "delta1", "delta1 {delta1:.3f}  rmse {rmse:.3
 ORDER_SCORES = ScoreNames(
     ("kendall", "disagreement"), "kendall", "kendall {kendall:.3f}  disagreement {disagreement:.3f}"
 )
+
+
+def score_names(task: str) -> ScoreNames:
+    """The scores of a task of ``--task``."""
+    return ORDER_SCORES if task == "relative" else DEPTH_SCORES

@@ -203,7 +203,9 @@ class TrainingSettings(RunSettings, OptimizerSettings, LossSettings, ModelSettin
     @property
     def _ranking_alone(self) -> bool:
         """Whether pairs alone are learned: by choice, or because the data has nothing else."""
-        return self.task == "relative" and (self.losses == "rank" or self.data == "diw")
+        from mlr.data.datasets.registry import dataset_truth
+
+        return self.task == "relative" and (self.losses == "rank" or dataset_truth(self.data) == "pairs")
 
     def make_criterion(self) -> MultiLoss | None:
         """The losses on maps; None where pairs alone are learned."""
@@ -246,7 +248,7 @@ class TrainingSettings(RunSettings, OptimizerSettings, LossSettings, ModelSettin
             ValueError, FileNotFoundError: naming the flag, what it was given and what it takes.
         """
         # here, not above: timm and torchvision take seconds, and --help needs neither
-        from mlr.data.datasets.registry import check_metric, check_options, parse_options
+        from mlr.data.datasets.registry import check_metric, check_options, dataset_truth, parse_options
         from mlr.models.depth_model import check_backbone
 
         for setting in fields(self):
@@ -275,8 +277,8 @@ class TrainingSettings(RunSettings, OptimizerSettings, LossSettings, ModelSettin
         check_options(self.data, parse_options(self.data_options))
         if self.task != "relative":
             check_metric(self.data)
-        elif self.data == "diw" and self.holes != "mask":
-            raise ValueError(f"--holes {self.holes} fills depth, and diw has none: leave it out")
+        elif dataset_truth(self.data) == "pairs" and self.holes != "mask":
+            raise ValueError(f"--holes {self.holes} fills depth, and {self.data} has none: leave it out")
         check_backbone(self.backbone)
         weights = self.pretrained_weights
         if isinstance(weights, str) and weights != "auto" and not resuming and not Path(weights).is_file():

@@ -82,10 +82,9 @@ def test_networks_train_on_both_and_are_scored(tmp_path, capsys, name, writer):
     assert main(["evaluate", run, "--json"]) == 0  # all protocols of this data, which is one
     (scores,) = json.loads(capsys.readouterr().out)["protocols"].values()
     assert scores["images"] == len(open_dataset(name, tmp_path / "set", "val"))
-    assert -1 <= scores["order"]["kendall"]["mean"] <= 1
     assert (scores["order"]["wkdr"]["mean"] is None) == (name == "diw")
-    if name == "diw":
-        assert scores["order"]["kendall"]["mean"] == pytest.approx(1 - 2 * scores["order"]["whdr"]["mean"])
+    kendall, whdr = (scores["order"][metric]["mean"] for metric in ("kendall", "whdr"))
+    assert 1 - 2 * whdr - 1e-9 <= kendall <= 1 - whdr + 1e-9  # pairs predicted as equal lie between
 
 
 def test_data_without_metres_is_refused_where_metres_are_needed(tmp_path, capsys):

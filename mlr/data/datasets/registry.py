@@ -56,13 +56,13 @@ def dataset_class(name: str) -> Callable[..., DepthDataset]:
     return getattr(import_module(module), attribute)
 
 
-def is_metric(name: str) -> bool:
-    """Whether a data set holds depth in metres.
+def dataset_truth(name: str) -> str:
+    """What a data set knows of its frames: "metric" depth, "relative" depth or "pairs".
 
     Raises:
         ValueError: there is no data set of that name.
     """
-    return getattr(dataset_class(name), "metric", True)
+    return getattr(dataset_class(name), "truth", DepthDataset.truth)
 
 
 def check_metric(name: str) -> None:
@@ -71,7 +71,7 @@ def check_metric(name: str) -> None:
     Raises:
         ValueError: saying what it is for.
     """
-    if not is_metric(name):
+    if dataset_truth(name) != "metric":
         raise ValueError(
             f"{name} ({DATASETS[name][1]}) has no depth in metres: mlr train takes it with --task relative, "
             "mlr evaluate with --protocol relative"
