@@ -89,12 +89,13 @@ class Evaluation:
     sizes: Counter[str] = field(default_factory=Counter)
 
 
-def choose_protocols(text: str, data: str) -> tuple[list[Protocol], dict[str, str]]:
+def choose_protocols(text: str, data: str, metres: bool = True) -> tuple[list[Protocol], dict[str, str]]:
     """Protocols by name, or all that are defined on a data set.
 
     Args:
         text: a name, several separated by commas, or "all".
         data: the data set's name.
+        metres: whether the predictions are in metres.
 
     Returns:
         The protocols, and for those that "all" does not mean here, why.
@@ -102,12 +103,13 @@ def choose_protocols(text: str, data: str) -> tuple[list[Protocol], dict[str, st
     Raises:
         ValueError: a name is unknown, or the protocol is defined on another data set.
     """
-    metric = dataset_truth(data) == "metric"
+    metric = metres and dataset_truth(data) == "metric"
     if text != "all":
         chosen = [get_protocol(name.strip()) for name in text.split(",")]
         for protocol in chosen:
             if not (metric or protocol.relative):
-                raise ValueError(f"protocol {protocol.name!r} scores metres, and {data} has none: --protocol relative")
+                what = data if metres else "the network"
+                raise ValueError(f"protocol {protocol.name!r} scores metres, and {what} has none: --protocol relative")
             if protocol.data and data not in (*protocol.data, *ANY_FRAMES):
                 raise ValueError(
                     f"protocol {protocol.name!r} is {_elsewhere(protocol)}, not on {data}: its numbers would not be "

@@ -269,6 +269,11 @@ class TrainedModel(NamedTuple):
     checkpoint: Checkpoint
     device: torch.device
 
+    @property
+    def relative(self) -> bool:
+        """Whether its depth has no unit: it was trained for the order of points alone."""
+        return self.checkpoint.config.get("task") == "relative"
+
     def infer(self, images: Any, size: tuple[int, int] | None = None, flip: bool = False) -> Any:
         """Depth of images at their own size, see :meth:`DepthModel.infer`."""
         return self.model.infer(images, size, flip)

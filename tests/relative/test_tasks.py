@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -58,8 +59,20 @@ def test_a_relative_run_is_scored_by_order_and_its_balancer_has_the_ranking_loss
     assert {row["term"] for row in rows} == {*mlr.LossSpace("*/0-1").names, "rank"}
     assert all(float(row["contribution"]) == pytest.approx(1 / 27) for row in rows if row["period"] == "0")
     assert main(["report", str(run.path)]) == 0
-    assert main(["evaluate", str(run.path), "--protocol", "relative", "--data-options", "length=2"]) == 0
-    assert "kendall" in capsys.readouterr().out
+    assert main(["evaluate", str(run.path), "--data-options", "length=2", "--json"]) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert set(record["protocols"]) == {"relative"}
+    assert record["left_out"]["full"] == "for depth in metres"
+    assert main(["evaluate", str(run.path), "--protocol", "full"]) == 1
+    assert "scores metres, and the network has none" in " ".join(capsys.readouterr().err.split())
+    frames = [str(run.path), "--data-options", "length=2", "--out", str(tmp_path / "depth")]
+    assert main(["predict", *frames]) == 1
+    assert "--format npy" in " ".join(capsys.readouterr().err.split())
+    assert main(["predict", *frames, "--format", "npy"]) == 0
+    flags = ["--data", "rooms", "--data-options", "length=2", "--protocol", "relative", "--json"]
+    assert main(["evaluate", str(tmp_path / "depth"), *flags]) == 0
+    found = json.loads(capsys.readouterr().out)["protocols"]["relative"]["order"]
+    assert found == record["protocols"]["relative"]["order"]
 
 
 def test_heads_of_a_fusion_run_are_balanced_by_themselves_and_its_network_opens(tmp_path, capsys):
