@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import track
 from torch import Tensor
 
 from mlr.data.chosen import ChosenData
@@ -31,6 +30,8 @@ from mlr.evaluation.predictor import Prediction, Predictor
 from mlr.evaluation.protocols import PROTOCOLS, Protocol, get_protocol
 from mlr.evaluation.scoring import FrameScores, Scores
 from mlr.relative.ordinal import OrdinalPairs
+from mlr.utils.overlap import ahead
+from mlr.utils.progress import Progress
 
 #: Data sets that may hold frames of any other. What they are, and so which protocols are meant, only the user knows.
 ANY_FRAMES = ("folder", "packed", "rooms")
@@ -221,16 +222,23 @@ def score_frames(frames: Frames, predictor: Predictor, console: Console) -> Eval
         DataError: a frame or a prediction is broken, in a set where none is known to be; or nothing can be scored.
     """
     shown = frames.shown
-    scores_by_name = {name: new_scores(get_protocol(name)) for name in frames.truths}
-    result = Evaluation(len(shown), scores_by_name, dict(frames.refused))
-    for index in track(range(len(shown)), "scoring", console=console, transient=True):
+    empty = {name: new_scores(get_protocol(name)) for name in frames.truths}
+    result = Evaluation(len(shown), empty, dict(frames.refused))
+    progress = Progress(console, "scoring", len(shown))
+
+    def read(index: int) -> dict[DepthDataset, Sample] | DataError:
+        used = dict.fromkeys((shown, *(frames.truths[name] for name in list(result.scores))))
         try:
-            used = dict.fromkeys((shown, *(frames.truths[name] for name in result.scores)))
-            samples = {dataset: frames.read(dataset, index) for dataset in used}
+            return {dataset: frames.read(dataset, index) for dataset in used}
         except DataError as error:
             if not shown.tolerant:
                 raise
-            result.broken.append(f"{shown.name(index)}: {error}")
+            return error
+
+    samples_ahead = ahead(map(read, range(len(shown))))
+    for index, samples in enumerate(progress.over(samples_ahead)):
+        if isinstance(samples, DataError):
+            result.broken.append(f"{shown.name(index)}: {samples}")
             continue
         result.sizes.update({_sizes(sample) for sample in samples.values()})
         predictions: dict[tuple, Prediction] = {}

@@ -9,7 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from mlr.models.depth_model import INITIAL_DEPTH, DepthModel, UpBlock
+from mlr.models.decoders.paper import UpBlock
+from mlr.models.depth_model import INITIAL_DEPTH, DepthModel
 from mlr.models.encoder import encode
 from mlr.relative.fusion import fuse
 from mlr.relative.ratios import LEVELS, OFFSETS
@@ -57,12 +58,13 @@ class OrdinaryRelativeModel(DepthModel):
 
     Args:
         backbone, decoder_channels, pretrained, image_size: as of :class:`mlr.DepthModel`.
+        decoder: "paper", the only one it has.
 
     Attributes:
         output: "fused", or "ordinary" for the depth of D8 alone.
 
     Raises:
-        ValueError: the backbone's map is not 1/32 of the image, or it accepts one size only.
+        ValueError: another decoder, or the backbone's map is not 1/32 of the image, or it accepts one size only.
     """
 
     output: str = "fused"
@@ -73,7 +75,10 @@ class OrdinaryRelativeModel(DepthModel):
         decoder_channels: int = 768,
         pretrained: bool | str | Path = "auto",
         image_size: tuple[int, int] | None = None,
+        decoder: str = "paper",
     ) -> None:
+        if decoder != "paper":
+            raise ValueError(f"--decoder {decoder}: the ordinary and relative network has the paper's alone")
         super().__init__(backbone, decoder_channels, pretrained, image_size)
         if self.layout.stride != 2 ** (LEVELS - 1) or self.layout.fixed_size:
             raise ValueError(
@@ -101,7 +106,7 @@ class OrdinaryRelativeModel(DepthModel):
         """
         if image.shape[-2] % 32 or image.shape[-1] % 32:
             raise ValueError(f"the sides of images must be multiples of 32, got {list(image.shape[-2:])}")
-        x = ((image - self.pixel_mean) / self.pixel_std).to(self.conv3.weight.dtype)
+        x = ((image - self.pixel_mean) / self.pixel_std).to(self.heads["D3"].last.weight.dtype)  # type: ignore[arg-type, union-attr]
         return self._maps(encode(self.encoder, self.layout, x))
 
     def _maps(self, features: Tensor) -> dict[str, Tensor]:

@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from rich.console import Console
 from torch import Tensor
 from torchmetrics import Metric
 
@@ -87,7 +88,7 @@ class RelativeTraining(DepthTraining):
             )  # fmt: skip
         return MultiLossOutput(total, terms, counts)
 
-    def constant_scores(self, data: DepthData) -> dict[str, float]:
+    def constant_scores(self, data: DepthData, console: Console) -> dict[str, float]:
         """A constant orders no pair."""
         return {"kendall": 0.0, "disagreement": 1.0}
 

@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 
 import lightning.pytorch as L
 import torch
+from rich.console import Console
 from torch import Tensor, nn
 from torchmetrics import SumMetric
 
@@ -148,7 +149,7 @@ class DepthTraining(L.LightningModule):
                 warnings.warn(
                     f"{found}, the first of {record.dropped} images left out of period {record.period}: check its "
                     "depth and image (mlr check-data)",
-                    stacklevel=2,
+                    stacklevel=1,  # not Lightning's, whose warnings are not shown
                 )
             self.nonfinite.reset()
             for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
@@ -172,9 +173,9 @@ class DepthTraining(L.LightningModule):
             "with a lower --learning-rate, with --clip-gradient, or with --precision 32"
         )
 
-    def constant_scores(self, data: DepthData) -> dict[str, float]:
+    def constant_scores(self, data: DepthData, console: Console) -> dict[str, float]:
         """Scores of the best thing one can do without looking."""
-        return constant_prediction(data)
+        return constant_prediction(data, console)
 
     def validation_step(self, batch: dict[str, Any], _: int) -> None:
         """Scores at the working size, over measured pixels; a published protocol scores at the camera's size."""

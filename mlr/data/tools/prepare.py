@@ -23,7 +23,6 @@ from typing import Any, Literal
 
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torchvision import tv_tensors
 
 from mlr.data.datasets.base import DepthDataset
@@ -44,6 +43,7 @@ from mlr.data.sample import Sample
 from mlr.data.transforms import resize_sample
 from mlr.utils.console import plain
 from mlr.utils.files import UNFINISHED, atomic_replace
+from mlr.utils.progress import Progress
 from mlr.utils.sizes import parse_size
 
 #: Frames of a part: what is lost by a kill, per worker.
@@ -247,12 +247,10 @@ def _claim(folder: Path, parts: list[Part]) -> None:
 
 def _work(waiting: list[Part], frames: int, processes: int, strict: bool, console: Console) -> None:
     """Pack the parts, in this process or in others."""
-    columns = (TextColumn("packing"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     done = frames - sum(part.stop - part.start for part in waiting)
-    with Progress(*columns, console=console, transient=True) as progress:
-        bar = progress.add_task("", total=frames, completed=done)
+    with Progress(console, "packing", frames, done) as progress:
         for part in _in_order_of_completion(waiting, processes, strict):
-            progress.advance(bar, part.stop - part.start)
+            progress.advance(part.stop - part.start)
 
 
 def _in_order_of_completion(waiting: list[Part], processes: int, strict: bool) -> Iterator[Part]:
