@@ -120,18 +120,17 @@ class RandomRotation(torch.nn.Module):
 
         turned, moved = sampled(image, "bilinear"), sampled(torch.cat([depth, valid.float()]), "nearest")
         there = (grid[0, ..., 0].abs() <= 1) & (grid[0, ..., 1].abs() <= 1)
-        points: dict[str, Any] = {}
-        if "points" in sample:  # the grid leads from a turned pixel to its place before; points go the other way
-            middle = torch.tensor([width - 1, height - 1]) / 2
-            turn = torch.tensor([[cos, -sin], [sin, cos]])
-            points["points"] = tv_tensors.wrap((sample["points"] - middle) @ turn + middle, like=sample["points"])
-        return {  # type: ignore[typeddict-item]
+        out: Sample = {
             **sample,
-            **points,
             "image": tv_tensors.wrap(turned, like=sample["image"]),
             "depth": tv_tensors.wrap(moved[:1], like=sample["depth"]),
             "valid": tv_tensors.wrap((moved[1:] * there).to(valid), like=sample["valid"]),
         }
+        if "points" in sample:  # the grid leads from a turned pixel to its place before; points go the other way
+            middle = torch.tensor([width - 1, height - 1]) / 2
+            turn = torch.tensor([[cos, -sin], [sin, cos]])
+            out["points"] = tv_tensors.wrap((sample["points"] - middle) @ turn + middle, like=sample["points"])
+        return out
 
 
 class Resize(v2.Transform):

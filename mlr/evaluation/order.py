@@ -117,7 +117,8 @@ class OrderScores(FrameScores):
         """Scores of every frame, [n, 6] in the order of :data:`ORDER_METRICS`; NaN where there is none."""
         threshold, rows = self.threshold, []
         for row, (depth, pairs) in zip(self._rows, self._samples, strict=True):
-            rates = OrdinalScores(*3 * [math.nan]) if math.isnan(threshold) else wkdr(depth, pairs, threshold)
+            known = len(pairs.relation) > 0 and not math.isnan(threshold)
+            rates = wkdr(depth, pairs, threshold) if known else OrdinalScores(*3 * [math.nan])
             found = {**row, "wkdr": rates.all, "wkdr_equal": rates.equal, "wkdr_unequal": rates.unequal}
             rows.append([found[name] for name in ORDER_METRICS])
         return torch.tensor(rows, dtype=torch.float64).reshape(-1, len(ORDER_METRICS))

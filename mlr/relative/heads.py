@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -25,33 +26,41 @@ class HeadBalancers(nn.Module):
     def __init__(self, heads: Iterable[str], make: Callable[[], LossBalancer]) -> None:
         super().__init__()
         self.heads = nn.ModuleDict({head: make() for head in heads})
-        self.names = tuple(f"{head}:{name}" for head, balancer in self.heads.items() for name in balancer.names)
+        self.names = tuple(
+            f"{head}:{name}"
+            for head, balancer in zip(self.heads, self._balancers, strict=True)
+            for name in balancer.names
+        )
+
+    @property
+    def _balancers(self) -> list[LossBalancer]:
+        return cast(list[LossBalancer], list(self.heads.values()))
 
     @property
     def weights(self) -> Tensor:
         """[n] of all heads: the weights in force."""
-        return torch.cat([balancer.weights for balancer in self.heads.values()])
+        return torch.cat([balancer.weights for balancer in self._balancers])
 
     @property
     def period(self) -> float | None:
         """Optimizer steps in a period."""
-        return next(iter(self.heads.values())).period
+        return self._balancers[0].period
 
     @period.setter
     def period(self, value: float | None) -> None:
-        for balancer in self.heads.values():
+        for balancer in self._balancers:
             balancer.period = value
 
     def observe(self, terms: Tensor, counts: Tensor | None = None) -> None:
         """See :meth:`mlr.LossBalancer.observe`; terms and counts are [B, n] of all heads."""
-        sizes = [len(balancer.names) for balancer in self.heads.values()]
+        sizes = [len(balancer.names) for balancer in self._balancers]
         split = [None] * len(sizes) if counts is None else counts.split(sizes, 1)
-        for balancer, of_head, known in zip(self.heads.values(), terms.split(sizes, 1), split, strict=True):
+        for balancer, of_head, known in zip(self._balancers, terms.split(sizes, 1), split, strict=True):
             balancer.observe(of_head, known)
 
     def step(self) -> RebalanceRecord | None:
         """See :meth:`mlr.LossBalancer.step`. A contribution is the share within the head, over the number of heads."""
-        steps = {head: balancer.step() for head, balancer in self.heads.items()}
+        steps = {head: balancer.step() for head, balancer in zip(self.heads, self._balancers, strict=True)}
         records = {head: record for head, record in steps.items() if record is not None}
         if not records:  # all heads have the same periods
             return None

@@ -47,8 +47,9 @@ def test_other_orders_and_lists(tmp_path):
     assert open_dataset("diw", tmp_path, order="xy", first_pixel="0")[0]["points"].tolist() == [[[11, 21], [31, 41]]]
     with pytest.raises(DataError, match="order must be yx or xy"):
         open_dataset("diw", tmp_path, order="zz")
+    (tmp_path / "DIW_test" / "inside").mkdir()
     with pytest.raises(DataError, match="there is no list of frames"):
-        open_dataset("diw", tmp_path / "DIW_test")
+        open_dataset("diw", tmp_path / "DIW_test" / "inside")
     (tmp_path / "bad.csv").write_text("../secret.jpg\n1,1,2,2,>,64,48\n")
     with pytest.raises(DataError, match="leads out of"):
         open_dataset("diw", tmp_path, list_file="bad.csv")[0]
