@@ -165,6 +165,7 @@ COMMANDS: dict[str, Command] = {
     ),
     "predict": Command("mlr.prediction.command:predict", "depth files of images and videos", ("checkpoint", "inputs")),
     "export": Command("mlr.prediction.export:export", "a network as ONNX or torch.export file", ("checkpoint",)),
+    "demo": Command("mlr.demo.command:demo", "depth of photos in a page of the browser", ("checkpoint",)),
 }
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 from rich.console import Console
 
 from mlr.data.chosen import ChosenData
@@ -21,6 +22,7 @@ from mlr.prediction.outputs import Outputs, parse_formats
 from mlr.prediction.point_cloud import Intrinsics
 from mlr.prediction.video import count_frames, require_av
 from mlr.utils.console import plain
+from mlr.utils.overlap import Behind, ahead
 from mlr.utils.progress import Progress
 from mlr.utils.sizes import MIN_SIDE, parse_size
 
@@ -180,16 +182,22 @@ def _run(
             except DataError as error:
                 broken.append(str(error))
 
+    def save(picture: Picture, depth: np.ndarray) -> None:
+        nonlocal done
+        try:
+            outputs.save(picture, depth)
+            done += 1
+        except DataError as error:
+            broken.append(str(error))
+
     counts = [count_frames(file.path) if file.is_video else 1 for file in files]
     total = None if None in counts else sum(filter(None, counts))
     with outputs, Progress(console, "predicting", total) as progress:
-        for picture, depth in predict_pictures(network.model, readable(), size, batch_size, flip):
-            try:
-                outputs.save(picture, depth)
-                done += 1
-            except DataError as error:
-                broken.append(str(error))
-            progress.advance(done + len(broken) - progress.done)
+        pictures = ahead(readable(), batch_size)
+        with Behind(batch_size) as behind:
+            for picture, depth in predict_pictures(network.model, pictures, size, batch_size, flip):
+                behind(save, picture, depth)
+                progress.advance(done + len(broken) - progress.done)
     return done, broken
 
 

@@ -146,7 +146,8 @@ class Outputs:
                 continue
             path = self.path(picture.name, form)
             path.parent.mkdir(parents=True, exist_ok=True)
-            with atomic_write(path) as place, place.open("wb") as file:
+            # thousands of files that can be made again: none is worth a wait for the disk
+            with atomic_write(path, durable=False) as place, place.open("wb") as file:
                 self._write(form, file, depth, picture)
 
     def _check_camera(self, picture: Picture) -> None:

@@ -132,7 +132,8 @@ def train(config: TrainingSettings, resume: Path | None = None, console: Console
     if run is not None and state is not None and state.epochs >= config.epochs:
         return _finish(run, config, state, data, console)
 
-    model = DepthModel(config.backbone, config.decoder_channels, False if state else config.pretrained_weights)
+    weights = False if state else config.pretrained_weights
+    model = DepthModel(config.backbone, config.decoder_channels, weights, decoder=config.decoder)
     model = model.to(memory_format=torch.channels_last)  # convolutions on CPUs and tensor cores are faster by far
     size = sum(p.numel() * p.element_size() for p in model.parameters())
     task = DepthTraining(
