@@ -45,10 +45,10 @@ $(READY): pyproject.toml setup.py tools/packaging/mlr_build.py $(CSRC)
 	@$(BIN)/python -W ignore -c 'import mlr; print(f"mlr {mlr.__version__} is ready in $(VENV)"); print(mlr.backend_report())'
 	@touch $@
 
-demo: $(READY) ## train on built-in scenes for a few minutes; figures in runs/demo-DATE
+demo: $(READY) ## train on built-in scenes for a few minutes; figures and report.html in runs/demo-DATE
 	$(BIN)/python train.py $(DEMO) --out runs/demo-$$(date +%Y%m%d-%H%M%S)
 
-figures: $(READY) ## draw docs/images again: the data, and a demo run or RUN=folder
+figures: $(READY) ## draw docs/images again: the data, and a demo run and its page, or RUN=folder
 	@test -n "$(RUN)" || $(BIN)/python train.py $(DEMO) --out runs/figures
 	$(BIN)/python docs/make_figures.py $(or $(RUN),runs/figures)
 

@@ -2,7 +2,8 @@
 """The pictures of the documentation: ``python docs/make_figures.py [RUN]``, or ``make figures``.
 
 rooms.png, fill.png and masks.png show the data and losses-*.png what each loss sees of a real frame; curves.png,
-samples.png and contributions.png are those of a training run.
+samples.png and contributions.png are those of a training run, report-desktop.png and report-phone.png its page in a
+browser.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from mlr.losses.kinds import KIND_TABLE, ScaleMaps, box_mean, valid_positions
 from mlr.losses.masks import known_depth
 from mlr.losses.reference import DOWNSAMPLE, resample, resample_mask
 from mlr.losses.space import FAMILIES, SCALES
-from mlr.training.report import FIGURES, report
+from mlr.report.command import FIGURES, report
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -116,7 +117,7 @@ def loss_frame(path: Path, image: np.ndarray, depth: np.ndarray, predicted: np.n
 
 
 def loss_maps(folder: Path, depth: np.ndarray, predicted: np.ndarray) -> None:
-    """Draw the values whose means are the losses: a picture a family, a row a kind, a column a scale."""
+    """Draw what the losses are means of: a picture a family, a row a kind, a column a scale."""
     target, pred = torch.from_numpy(depth)[None, None], torch.from_numpy(predicted)[None, None]
     mask = known_depth(target)
     error, truth = torch.where(mask, pred - target, 0), torch.where(mask, target, 0)
@@ -142,6 +143,36 @@ def loss_maps(folder: Path, depth: np.ndarray, predicted: np.ndarray) -> None:
         plt.close(figure)
 
 
+def screenshots(folder: Path, page: Path) -> None:
+    """Photograph the page of a run: the rebalancing in a wide window, the samples on a phone."""
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError:
+        print("the page is not photographed: that needs playwright")
+        return
+    program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if program is None:
+        print("the page is not photographed: that needs Chromium")
+        return
+    with sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=program, args=["--headless", "--no-sandbox", "--disable-gpu"])
+        for name, section, size, dark in (
+            ("desktop", "Rebalancing", (1100, 1120), False),
+            ("phone", "Samples", (390, 900), True),
+        ):
+            window = browser.new_page(
+                viewport={"width": size[0], "height": size[1]}, color_scheme="dark" if dark else "light"
+            )
+            window.goto(page.resolve().as_uri())
+            window.wait_for_selector(".stage[data-sample]")
+            window.get_by_label("period", exact=True).fill("13")
+            window.locator(f"section[aria-label='{section}']").evaluate("e => e.scrollIntoView()")
+            window.evaluate("document.activeElement.blur()")
+            window.locator({"Rebalancing": "[data-loss='M17/3']", "Samples": ".stage"}[section]).hover()
+            window.screenshot(path=folder / f"report-{name}.png")
+        browser.close()
+
+
 def main(folder: Path, run: Path | None = None) -> None:
     """Make the pictures of the data, and draw those of a training run."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -153,9 +184,10 @@ def main(folder: Path, run: Path | None = None) -> None:
     loss_frame(folder / "losses-frame.png", image, depth, predicted)
     loss_maps(folder, depth, predicted)
     if run is not None:
-        report(run)
+        report([run])
         for name in FIGURES:
             shutil.copy(run / f"{name}.png", folder / f"{name}.png")
+        screenshots(folder, run / "report.html")
 
 
 if __name__ == "__main__":

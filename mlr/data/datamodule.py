@@ -242,7 +242,7 @@ class DepthData(L.LightningDataModule):
     def teardown(self, stage: str) -> None:
         """Say at the end what was left out."""
         if stage == "fit" and self.left_out():
-            warnings.warn(self.left_out(), stacklevel=2)
+            warnings.warn(self.left_out(), stacklevel=1)  # not Lightning's, whose warnings are not shown
 
     def require_devices(self, devices: int) -> None:
         """Refuse more devices than frames, of which each must have one.

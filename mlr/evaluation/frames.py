@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import track
 from torch import Tensor
 
 from mlr.data.chosen import ChosenData
@@ -29,6 +28,8 @@ from mlr.data.sample import Sample
 from mlr.evaluation.predictor import Prediction, Predictor
 from mlr.evaluation.protocols import PROTOCOLS, Protocol, get_protocol
 from mlr.evaluation.scoring import Scores
+from mlr.utils.overlap import ahead
+from mlr.utils.progress import Progress
 
 #: Data sets that may hold frames of any other. What they are, and so which protocols are meant, only the user knows.
 ANY_FRAMES = ("folder", "packed", "rooms")
@@ -213,14 +214,21 @@ def score_frames(frames: Frames, predictor: Predictor, console: Console) -> Eval
     """
     shown = frames.shown
     result = Evaluation(len(shown), {name: Scores(name) for name in frames.truths}, dict(frames.refused))
-    for index in track(range(len(shown)), "scoring", console=console, transient=True):
+    progress = Progress(console, "scoring", len(shown))
+
+    def read(index: int) -> dict[DepthDataset, Sample] | DataError:
+        used = dict.fromkeys((shown, *(frames.truths[name] for name in list(result.scores))))
         try:
-            used = dict.fromkeys((shown, *(frames.truths[name] for name in result.scores)))
-            samples = {dataset: frames.read(dataset, index) for dataset in used}
+            return {dataset: frames.read(dataset, index) for dataset in used}
         except DataError as error:
             if not shown.tolerant:
                 raise
-            result.broken.append(f"{shown.name(index)}: {error}")
+            return error
+
+    samples_ahead = ahead(map(read, range(len(shown))))
+    for index, samples in enumerate(progress.over(samples_ahead)):
+        if isinstance(samples, DataError):
+            result.broken.append(f"{shown.name(index)}: {samples}")
             continue
         result.sizes.update({_sizes(sample) for sample in samples.values()})
         predictions: dict[tuple, Prediction] = {}

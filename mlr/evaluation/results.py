@@ -16,7 +16,7 @@ from rich.text import Text
 
 from mlr.evaluation.frames import Evaluation
 from mlr.evaluation.metrics import METRICS
-from mlr.utils.files import atomic_write
+from mlr.utils.files import atomic_write, is_free
 
 #: The file that holds everything but the single frames' scores.
 SUMMARY = "scores.json"
@@ -32,7 +32,7 @@ def require_new_folder(path: Path) -> None:
         FileExistsError: there is something of that name already; an empty folder will do.
         OSError: its place cannot be written.
     """
-    if path.is_file() or (path.is_dir() and any(path.iterdir())):
+    if not is_free(path):
         raise FileExistsError(f"{path} is there already and is not overwritten: choose another --out, or remove it")
     parent = next(folder for folder in path.absolute().parents if folder.exists())
     if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):

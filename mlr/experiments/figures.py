@@ -20,7 +20,7 @@ from mlr.data.datasets.base import DepthDataset
 from mlr.experiments.statistics import Difference
 from mlr.losses.space import FAMILIES, KINDS, SCALES
 from mlr.models.depth_model import open_model
-from mlr.training.figures import DEPTH_COLOURS, DOWN, SAME, UP, bubbles
+from mlr.report.figures import DEPTH_COLOURS, DOWN, SAME, UP, bubbles
 from mlr.training.tables import read_balancing
 
 #: Width of a page of text, inches: text of 8 points is legible on it.

@@ -172,14 +172,28 @@ def _why_damaged(content: Mapping[str, Any]) -> str | None:
     network = config.get("model")
     if not isinstance(network, Mapping):
         return None  # DepthModel says what is missing
-    first = content["model"].get("conv_d32.weight")
-    channels = network.get("decoder_channels")
-    if channels is not None and (type(channels) is not int or first is None or first.shape[:1] != (channels,)):
-        held = "no such layer" if first is None else f"{first.shape[0] if first.ndim else 0}"
-        return f"decoder_channels is {channels!r}, and its decoder starts with {held}"
+    if why := _why_unlike_decoder(content["model"], network):
+        return why
     for name, size in (("config.model.image_size", network.get("image_size")), ("config.size", config.get("size"))):
         if size is not None and not _is_size(size):
             return f"{name} is {size!r}, not a height and a width in pixels"
+    return None
+
+
+def _why_unlike_decoder(state: Mapping[str, Tensor], network: Mapping[str, Any]) -> str | None:
+    """Whether the decoder's channels are those of its layers: a number in a damaged file may ask for any memory."""
+    channels = network.get("decoder_channels")
+    if channels is None:
+        return None
+    if network.get("decoder", "paper") == "paper":
+        first = state.get("conv_d32.weight")
+        if type(channels) is int and first is not None and first.shape[:1] == (channels,):
+            return None
+        held = "no such layer" if first is None else f"{first.shape[0] if first.ndim else 0}"
+        return f"decoder_channels is {channels!r}, and its decoder starts with {held}"
+    widest = max((x.shape[0] for name, x in state.items() if x.ndim and not name.startswith("encoder.")), default=0)
+    if type(channels) is not int or channels > 4 * widest:
+        return f"decoder_channels is {channels!r}, and the widest layer of its decoder has {widest}"
     return None
 
 

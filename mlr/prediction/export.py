@@ -184,6 +184,7 @@ def _metadata(network: TrainedModel, height: int, width: int, dynamic_batch: boo
     """What a user of the file has to know, as texts."""
     return {
         "backbone": network.model.config["backbone"],
+        "decoder": network.model.config.get("decoder", "paper"),
         "input": f"image [{'batch' if dynamic_batch else 1}, 3, {height}, {width}] float32, RGB in [0, 1]",
         "normalization": "inside the network",
         "output": "depth, not clamped",

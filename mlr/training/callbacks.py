@@ -20,6 +20,7 @@ from mlr.models.checkpoints import save_checkpoint
 from mlr.training.tables import BALANCING, Table, read_balancing, read_metrics
 from mlr.utils.console import plain
 from mlr.utils.files import atomic_save
+from mlr.utils.progress import Lines, duration
 
 
 class RebalanceListener(Callback):
@@ -138,7 +139,7 @@ class EpochReport(RebalanceListener):
         elif batch == self.FIRST:
             step = (time.monotonic() - self._first_step) / batch
             left = step * (batches * ((trainer.max_epochs or 0) - self._first) - batch - 1)
-            self._print(trainer, f"  {step:.2f} s a step: about {_duration(left)} to go, without validation", "dim")
+            self._print(trainer, f"  {step:.2f} s a step: about {duration(left)} to go, without validation", "dim")
 
     @rank_zero_only
     def on_rebalance(self, trainer: L.Trainer, record: RebalanceRecord) -> None:
@@ -163,7 +164,7 @@ class EpochReport(RebalanceListener):
             return
         done, total = trainer.current_epoch + 1, trainer.max_epochs or 0
         left = (time.monotonic() - self._start) / max(done - self._first, 1) * (total - done)
-        eta = f"  about {_duration(left)} left" if done < total else ""
+        eta = f"  about {duration(left)} left" if done < total else ""
         self._print(
             trainer,
             # the total under the weights in force falls and rises with them
@@ -175,10 +176,39 @@ class EpochReport(RebalanceListener):
             self._print(trainer, f"  {unknown} images without a known depth were left out")
 
 
-def _duration(seconds: float) -> str:
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+class ProgressLines(Callback):
+    """Progress of steps and of validations where the output is no terminal, which has a bar.
+
+    Args:
+        console: where to print.
+    """
+
+    #: Seconds before the first line about steps: lines about epochs and rebalancings come too.
+    FIRST = 60.0
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self._steps = self._validation = Lines(console, "")
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Count the steps of the whole run, as far as it is still to go."""
+        batches = int(trainer.num_training_batches)
+        total, done = batches * (trainer.max_epochs or 0), batches * trainer.current_epoch
+        self._steps = Lines(self.console, "training, batch", total, done, self.FIRST)
+
+    @rank_zero_only
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any) -> None:
+        """A line now and then."""
+        self._steps.update(int(trainer.num_training_batches) * trainer.current_epoch + int(args[-1]) + 1)
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Count the batches of this validation."""
+        self._validation = Lines(self.console, "validating, batch", int(trainer.num_val_batches[0]))
+
+    @rank_zero_only
+    def on_validation_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any) -> None:
+        """A line now and then."""
+        self._validation.update(int(args[2]) + 1)
 
 
 class ModelFiles(Callback):

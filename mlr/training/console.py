@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import logging
 import warnings
 
 from rich.console import Console
@@ -12,7 +11,7 @@ from rich.table import Table
 from mlr.data import DepthData
 from mlr.losses import LossSpace, backend_report
 from mlr.training.settings import TrainingSettings
-from mlr.utils.console import plain
+from mlr.utils.console import plain, quiet_third_parties
 
 
 def say(console: Console, what: str, text: str) -> None:
@@ -62,8 +61,8 @@ def summary(*columns: dict[str, float]) -> Table:
 
 def quiet() -> None:
     """Keep Lightning's advertisements and notes on settings chosen on purpose out of the output."""
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+    quiet_third_parties()
+    # Lightning attributes these to whatever called it
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated.*")  # within Lightning
     warnings.filterwarnings("ignore", message=".*Experiment logs directory .* exists and is not empty.*")

@@ -136,7 +136,7 @@ class DepthTraining(L.LightningModule):
                 warnings.warn(
                     f"{found}, the first of {record.dropped} images left out of period {record.period}: check its "
                     "depth and image (mlr check-data)",
-                    stacklevel=2,
+                    stacklevel=1,  # not Lightning's, whose warnings are not shown
                 )
             self.nonfinite.reset()
             for callback in self.trainer.callbacks:  # type: ignore[attr-defined]

@@ -69,13 +69,16 @@ class ModelSettings:
 
     Args:
         backbone: any timm model name, or pnasnet, densenet161, vgg16, resnet50, senet154 of the paper.
-        decoder_channels: channels the decoder starts with.
+        decoder: "paper" is the paper's, "unet" adds skip connections to it (for CNNs and other networks with maps at
+            several strides), "dpt" fuses four levels of any transformer or CNN.
+        decoder_channels: channels the decoder starts with; "dpt" takes a quarter of them throughout.
         pretrained: ImageNet weights of the backbone: "auto" uses them where they can be had and says so otherwise,
             "true" insists, "false" starts from random weights, anything else is a weights file.
         freeze_encoder: train the decoder alone: the backbone keeps its weights and its normalisation statistics.
     """
 
     backbone: str = "pnasnet"
+    decoder: str = "paper"
     decoder_channels: int = _at_least(32, 1024)
     pretrained: str = "auto"
     freeze_encoder: bool = False
@@ -213,7 +216,7 @@ class TrainingSettings(RunSettings, OptimizerSettings, LossSettings, ModelSettin
         """
         # here, not above: timm and torchvision take seconds, and --help needs neither
         from mlr.data.datasets.registry import check_options, parse_options
-        from mlr.models.depth_model import check_backbone
+        from mlr.models.depth_model import check_backbone, check_decoder
 
         for setting in fields(self):
             value, bounds = getattr(self, setting.name), setting.metadata
@@ -240,6 +243,7 @@ class TrainingSettings(RunSettings, OptimizerSettings, LossSettings, ModelSettin
         self.make_balancer()
         check_options(self.data, parse_options(self.data_options))
         check_backbone(self.backbone)
+        check_decoder(self.decoder, self.backbone)
         weights = self.pretrained_weights
         if isinstance(weights, str) and weights != "auto" and not resuming and not Path(weights).is_file():
             raise FileNotFoundError(

@@ -24,8 +24,18 @@ from mlr.data.depth_files import DataError
 from mlr.evaluation import METRICS, DepthMetrics
 from mlr.losses import MultiLoss
 from mlr.models import DepthModel, load_checkpoint
-from mlr.training import figures
-from mlr.training.callbacks import BalancingLog, EpochReport, MetricsTable, ModelFiles, StateFiles, state_checkpoint
+from mlr.report.command import draw
+from mlr.report.page import write_run_page
+from mlr.report.samples import take_samples
+from mlr.training.callbacks import (
+    BalancingLog,
+    EpochReport,
+    MetricsTable,
+    ModelFiles,
+    ProgressLines,
+    StateFiles,
+    state_checkpoint,
+)
 from mlr.training.console import introduce, quiet, say, score_line, summary
 from mlr.training.module import DepthTraining
 from mlr.training.processes import TIMEOUT, check_start, processes
@@ -33,6 +43,7 @@ from mlr.training.run import Run
 from mlr.training.settings import TrainingSettings
 from mlr.training.state import State, check_state, restoring
 from mlr.utils.console import plain
+from mlr.utils.progress import Progress
 from mlr.utils.renamed import current_metrics
 
 
@@ -53,11 +64,12 @@ class TrainingResult:
     after: dict[str, float]
 
 
-def constant_prediction(data: DepthData, images: int = 64) -> dict[str, float]:
+def constant_prediction(data: DepthData, console: Console, images: int = 64) -> dict[str, float]:
     """Scores of a prediction that is the median training depth everywhere: what any network has to beat.
 
     Args:
         data: the data, set up.
+        console: shows the progress.
         images: how many training images the median is taken of.
 
     Raises:
@@ -74,7 +86,8 @@ def constant_prediction(data: DepthData, images: int = 64) -> dict[str, float]:
             f"no training image has a known depth; mlr check-data {data.data}:{data.root} looks at all of them"
         )
     constant, metric = torch.stack(medians).median(), DepthMetrics()
-    for batch in data.val_dataloader():
+    batches = data.val_dataloader()
+    for batch in Progress(console, "scoring a constant depth", len(batches)).over(batches):
         metric.update(torch.full_like(batch["depth"], float(constant)), batch["depth"], batch["valid"])
     scores = metric.compute()
     return {name: float(scores[name]) for name in METRICS}
@@ -117,9 +130,10 @@ def train(config: TrainingSettings, resume: Path | None = None, console: Console
     data.require_devices(config.devices)
     introduce(console, config, data)
     if run is not None and state is not None and state.epochs >= config.epochs:
-        return _finish(run, state, data, console)
+        return _finish(run, config, state, data, console)
 
-    model = DepthModel(config.backbone, config.decoder_channels, False if state else config.pretrained_weights)
+    weights = False if state else config.pretrained_weights
+    model = DepthModel(config.backbone, config.decoder_channels, weights, decoder=config.decoder)
     model = model.to(memory_format=torch.channels_last)  # convolutions on CPUs and tensor cores are faster by far
     size = sum(p.numel() * p.element_size() for p in model.parameters())
     task = DepthTraining(
@@ -154,7 +168,7 @@ def train(config: TrainingSettings, resume: Path | None = None, console: Console
         if state:
             constant, before = (run.recorded()[name] for name in ("constant", "before"))
         else:
-            constant, before = constant_prediction(data), _validate(trainer, task, data)
+            constant, before = constant_prediction(data, console), _validate(trainer, task, data)
             run.record(constant=constant, before=before)
         score_line(console, "constant depth", constant)
         score_line(console, "before training", before)
@@ -163,7 +177,7 @@ def train(config: TrainingSettings, resume: Path | None = None, console: Console
     after = {name.removeprefix("val/"): float(v) for name, v in trainer.callback_metrics.items() if name[:4] == "val/"}
     result = TrainingResult(run.path, constant, before, after)
     if trainer.is_global_zero:
-        _conclude(run, result, trainer.current_epoch, trainer.global_step, model, data, console)
+        _conclude(run, config, result, trainer.current_epoch, trainer.global_step, model, data, console)
     return result
 
 
@@ -189,7 +203,7 @@ def _trainer(config: TrainingSettings, run: Run, console: Console) -> L.Trainer:
             MetricsTable(run.path / "metrics.csv", METRICS),
             BalancingLog(run.path / "balancing.csv"),
             EpochReport(console),
-            *([RichProgressBar(refresh_rate=1)] if console.is_terminal else []),
+            RichProgressBar(refresh_rate=1) if console.is_terminal else ProgressLines(console),
             ModelFiles(run.path, config.as_dict()),
             state_checkpoint(run.state_file),
         ],
@@ -205,26 +219,33 @@ def _validate(trainer: L.Trainer, task: DepthTraining, data: DepthData) -> dict[
     return {name.removeprefix("val/"): value for name, value in scores.items()}
 
 
-def _finish(run: Run, state: State, data: DepthData, console: Console) -> TrainingResult:
+def _finish(run: Run, config: TrainingSettings, state: State, data: DepthData, console: Console) -> TrainingResult:
     """Scores and figures of a run that was stopped between its last state and them."""
     file = run.path / "last.pt"
     model, scores = DepthModel.from_checkpoint(file), current_metrics(load_checkpoint(file).metrics)
     record = run.recorded()
     result = TrainingResult(run.path, record["constant"], record["before"], scores)
     run.clean()
-    _conclude(run, result, state.epochs, state.steps, model, data, console)
+    _conclude(run, config, result, state.epochs, state.steps, model, data, console)
     return result
 
 
 def _conclude(
-    run: Run, result: TrainingResult, epochs: int, steps: int, model: DepthModel, data: DepthData, console: Console
+    run: Run,
+    config: TrainingSettings,
+    result: TrainingResult,
+    epochs: int,
+    steps: int,
+    model: DepthModel,
+    data: DepthData,
+    console: Console,
 ) -> None:
-    figures.curves(run.path)
-    figures.samples(run.path, model, data.val_dataloader())
-    figures.contributions(run.path)
+    draw(run, take_samples(model, data.val_dataloader()))
+    page = write_run_page(run, config)
     run.record(after=result.after, epochs=epochs, steps=steps)  # last: it says that the run is finished
     console.print(summary(result.constant, result.before, result.after))
     plain(console, f"figures, checkpoints and logs are in {run.path}")
+    plain(console, f"to look at in a browser: {page}")
 
 
 @contextmanager

@@ -24,7 +24,8 @@ SMALL = (
 
 
 def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
+    fences = re.findall(r"^```(\w*)\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
+    return [body for name, body in fences if name == language]
 
 
 def test_the_commands_of_the_tutorial(

@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from mlr.data.datasets.base import DepthDataset
 from mlr.data.datasets.packed import COMPRESSIONS, Frame, join, open_packed, write_frames
@@ -32,6 +31,7 @@ from mlr.data.fill import fill_sample
 from mlr.data.transforms import resize_sample
 from mlr.utils.console import plain
 from mlr.utils.files import UNFINISHED, atomic_replace
+from mlr.utils.progress import Progress
 from mlr.utils.sizes import parse_size
 
 #: Frames of a part: what is lost by a kill, per worker.
@@ -226,12 +226,10 @@ def _claim(folder: Path, parts: list[Part]) -> None:
 
 def _work(waiting: list[Part], frames: int, processes: int, strict: bool, console: Console) -> None:
     """Pack the parts, in this process or in others."""
-    columns = (TextColumn("packing"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     done = frames - sum(part.stop - part.start for part in waiting)
-    with Progress(*columns, console=console, transient=True) as progress:
-        bar = progress.add_task("", total=frames, completed=done)
+    with Progress(console, "packing", frames, done) as progress:
         for part in _in_order_of_completion(waiting, processes, strict):
-            progress.advance(bar, part.stop - part.start)
+            progress.advance(part.stop - part.start)
 
 
 def _in_order_of_completion(waiting: list[Part], processes: int, strict: bool) -> Iterator[Part]:

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +12,10 @@ import matplotlib
 matplotlib.use("Agg")  # no window, whatever the machine
 import matplotlib.pyplot as plt
 import numpy as np
-import torch
-from torch import Tensor
+from matplotlib.ticker import MaxNLocator
 
 from mlr.losses.space import KINDS, SCALES
-from mlr.models import DepthModel
+from mlr.report.samples import Samples
 from mlr.training.tables import read_balancing, read_metrics
 from mlr.utils.files import atomic_write
 
@@ -39,9 +37,9 @@ def curves(run: Path) -> Path:
         # the total under the weights in force falls and rises with them
         "training loss under equal weights": {"mean of the losses": "train/equal_loss_epoch"},
         "accuracy (higher is better)": {f"delta_{k}": f"val/delta{k}" for k in (1, 2, 3)},
-        "errors in metres": {"RMSE": "val/rmse", "SRD": "val/sq_rel"},
+        "errors in metres": {"RMSE": "val/rmse", "sq rel": "val/sq_rel"},
         "relative errors": {
-            "ARD": "val/abs_rel", "log10": "val/log10", "RMSE log": "val/rmse_log", "RMSE si": "val/silog",
+            "abs rel": "val/abs_rel", "log10": "val/log10", "RMSE log": "val/rmse_log", "silog": "val/silog",
         },
     }  # fmt: skip
     figure, axes = plt.subplots(2, 2, figsize=(10, 6.5), layout="constrained")
@@ -50,34 +48,35 @@ def curves(run: Path) -> Path:
             if series[name]:
                 axis.plot(*zip(*series[name], strict=True), marker="o", markersize=3, label=label)
         axis.set(title=title, xlabel="epoch")
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.grid(alpha=0.3)
-        axis.legend(fontsize=8)
+        if axis.lines:
+            axis.legend(fontsize=8)
     return _save(figure, run / "curves.png")
 
 
-def samples(run: Path, model: DepthModel, batches: Iterable[dict[str, Any]], count: int = 4) -> Path:
-    """Image, true and predicted depth of the first images of a data set; returns samples.png."""
-    rows: list[tuple[Tensor, Tensor, Tensor]] = []
-    for batch in batches:
-        pred = model.infer(batch["image"])
-        truth = batch["depth"].where(batch["valid"], torch.nan)
-        rows += zip(batch["image"], truth[:, 0], pred[:, 0], strict=True)
-        if len(rows) >= count:
-            break
-    rows = rows[:count]
+def samples(run: Path, shown: Samples, count: int = 4) -> Path:
+    """Image, true and predicted depth of the first samples; returns samples.png."""
+    rows = list(zip(shown.images, shown.truth, shown.prediction, strict=True))[:count]
     figure, axes = plt.subplots(len(rows), 3, figsize=(9, 2.25 * len(rows)), layout="constrained", squeeze=False)
     for (left, middle, right), (image, truth, pred) in zip(axes, rows, strict=True):
-        shown = truth if truth.isfinite().any() else pred
-        limits = dict(zip(("vmin", "vmax"), np.nanpercentile(shown.numpy(), (1, 99)), strict=True))
-        left.imshow(image.permute(1, 2, 0).clamp(0, 1).numpy())
-        middle.imshow(truth.numpy(), cmap=DEPTH_COLOURS, **limits)
-        picture = right.imshow(pred.numpy(), cmap=DEPTH_COLOURS, **limits)
+        limits = dict(zip(("vmin", "vmax"), colour_range(truth, pred), strict=True))
+        left.imshow(image)
+        middle.imshow(truth, cmap=DEPTH_COLOURS, **limits)
+        picture = right.imshow(pred, cmap=DEPTH_COLOURS, **limits)
         figure.colorbar(picture, ax=right, shrink=0.85, label="metres")
         for axis in (left, middle, right):
             axis.set_axis_off()
     for axis, title in zip(axes[0], ("image", "true depth", "prediction"), strict=True):
         axis.set_title(title)
     return _save(figure, run / "samples.png")
+
+
+def colour_range(truth: np.ndarray, pred: np.ndarray) -> tuple[float, float]:
+    """Depths at the ends of the colour scale: of the truth where there is one, without its extremes."""
+    shown = truth if np.isfinite(truth).any() else pred
+    low, high = np.nanpercentile(shown[np.isfinite(shown)], (1, 99)) if np.isfinite(shown).any() else (0.0, 1.0)
+    return float(low), float(high)
 
 
 def contributions(run: Path, columns: int = 5) -> Path | None:
