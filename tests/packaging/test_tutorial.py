@@ -47,6 +47,8 @@ def test_the_commands_of_the_tutorial(
         assert program == "mlr"
         if "--config" in arguments:
             arguments += SMALL.split()
+        elif "--resume" in arguments:
+            arguments += ["--epochs=2"]
         assert main(arguments) == 0, f"{line}\n{capsys.readouterr().err}"
 
     assert {"best.pt", "report.md", "samples.png"} <= {path.name for path in Path("runs/shots").iterdir()}
