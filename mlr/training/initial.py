@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from mlr.models import DepthModel, load_checkpoint
 from mlr.models.checkpoints import CheckpointError, checkpoint_file, compare, load_matching
 from mlr.training.settings import TrainingSettings
+from mlr.training.tasks import task_network
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ def build_network(config: TrainingSettings, trained: bool = False) -> tuple[Dept
     """
     init = None if trained else config.init
     weights = False if trained or (init is not None and not config.init_partial) else config.pretrained_weights
-    model = DepthModel(config.backbone, config.decoder_channels, weights, decoder=config.decoder)
+    model = task_network(config.task)(config.backbone, config.decoder_channels, weights, decoder=config.decoder)
     if init is None:
         return model, None
     file = checkpoint_file(init)

@@ -9,15 +9,19 @@ from typing import Any, NoReturn
 
 import lightning.pytorch as L
 import torch
+from rich.console import Console
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torchmetrics import SumMetric
 
 from mlr.balancing import LossBalancer
-from mlr.evaluation import METRICS, DepthMetrics
-from mlr.losses import MultiLoss
+from mlr.data import DepthData
+from mlr.evaluation import DepthMetrics
+from mlr.losses.criterion import MultiLossOutput
 from mlr.training.callbacks import RebalanceListener
+from mlr.training.constant import constant_prediction
 from mlr.training.optimization import make_optimizer, make_schedule
+from mlr.training.scores import DEPTH_SCORES, ScoreNames
 from mlr.training.settings import OptimizerSettings
 from mlr.training.watch import AbsentLosses, ImageMean, NonFiniteLosses
 
@@ -33,7 +37,7 @@ class DepthTraining(L.LightningModule):
 
     Args:
         model: network from images [B, 3, H, W] in [0, 1] to depth [B, 1, H, W] in metres.
-        criterion: the losses.
+        criterion: the losses, a :class:`mlr.MultiLoss`.
         balancer: their weights.
         optimization: optimizer, learning rates, their schedule, and the average of the weights.
         periods_per_epoch: rebalancings in an epoch; the paper's 4.
@@ -42,13 +46,16 @@ class DepthTraining(L.LightningModule):
         frozen_epochs: epochs in which ``model.encoder`` keeps its weights and normalisation statistics.
 
     Attributes:
+        scores: what validation scores by.
         average: exponential moving average of the network's weights and statistics; None without one.
     """
+
+    scores: ScoreNames = DEPTH_SCORES
 
     def __init__(
         self,
         model: nn.Module,
-        criterion: MultiLoss,
+        criterion: Any,
         balancer: LossBalancer,
         optimization: OptimizerSettings = OptimizerSettings(),  # noqa: B008 - frozen
         periods_per_epoch: int = 4,
@@ -132,10 +139,14 @@ class DepthTraining(L.LightningModule):
         """Depth of images."""
         return self.model(image)
 
-    def training_step(self, batch: dict[str, Any], _: int) -> Tensor:
-        """Weighted sum of losses of a batch, eq. (2): the mean over the images that have a known depth."""
+    def losses(self, batch: dict[str, Any]) -> MultiLossOutput:
+        """Losses of a batch, and their weighted sum, eq. (2)."""
         mask = batch["valid"] if self.masked else None
-        out = self.criterion(self.model(batch["image"]), batch["depth"], self.balancer.weights, mask)
+        return self.criterion(self.model(batch["image"]), batch["depth"], self.balancer.weights, mask)
+
+    def training_step(self, batch: dict[str, Any], _: int) -> Tensor:
+        """Weighted sum of losses of a batch: the mean over the images that have a known depth."""
+        out = self.losses(batch)
         self.balancer.observe(out.terms, out.counts)
         self.nonfinite.observe(out.terms, batch["id"], self.global_step)
         total, images = out.total, out.terms.new_full((), len(out.terms))
@@ -204,6 +215,10 @@ class DepthTraining(L.LightningModule):
             "with a lower --learning-rate, with --clip-gradient, or with --precision 32"
         )
 
+    def constant_scores(self, data: DepthData, console: Console) -> dict[str, float]:
+        """Scores of the best thing one can do without looking."""
+        return constant_prediction(data, console)
+
     def validation_step(self, batch: dict[str, Any], _: int) -> None:
         """Scores at the working size, over measured pixels; a published protocol scores at the camera's size."""
         self.metrics.update(self.network(batch["image"]).float().clamp(min=MIN_DEPTH), batch["depth"], batch["valid"])
@@ -212,4 +227,4 @@ class DepthTraining(L.LightningModule):
         """Mean over the images, over all ranks."""
         scores = self.metrics.compute()
         self.metrics.reset()
-        self.log_dict({f"val/{name}": scores[name].float() for name in METRICS}, sync_dist=True)
+        self.log_dict({f"val/{name}": scores[name].float() for name in self.scores.names}, sync_dist=True)

@@ -18,12 +18,8 @@ from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from rich.console import Console
-from torch import Tensor
 
 from mlr.data import DepthData
-from mlr.data.depth_files import DataError
-from mlr.evaluation import METRICS, DepthMetrics
-from mlr.losses import MultiLoss
 from mlr.models import DepthModel, load_checkpoint
 from mlr.report.command import draw
 from mlr.report.page import write_run_page
@@ -45,11 +41,12 @@ from mlr.training.module import DepthTraining
 from mlr.training.optimization import parameter_groups
 from mlr.training.processes import TIMEOUT, processes
 from mlr.training.run import Run
+from mlr.training.scores import ScoreNames
 from mlr.training.settings import TrainingSettings
 from mlr.training.state import State, check_state, restoring
+from mlr.training.tasks import training_class
 from mlr.training.threads import choose_threads, yielding_when_busy
 from mlr.utils.console import plain
-from mlr.utils.progress import Progress
 from mlr.utils.renamed import current_metrics
 
 
@@ -68,35 +65,6 @@ class TrainingResult:
     constant: dict[str, float]
     before: dict[str, float]
     after: dict[str, float]
-
-
-def constant_prediction(data: DepthData, console: Console, images: int = 64) -> dict[str, float]:
-    """Scores of a prediction that is the median training depth everywhere: what any network has to beat.
-
-    Args:
-        data: the data, set up.
-        console: shows the progress.
-        images: how many training images the median is taken of.
-
-    Raises:
-        DataError: no training image has a known depth.
-    """
-    medians: list[Tensor] = []
-    for batch in data.train_dataloader():
-        pairs = zip(batch["depth"], batch["valid"], strict=True)
-        medians += [depth[valid].median() for depth, valid in pairs if valid.any()]
-        if len(medians) >= images:
-            break
-    if not medians:
-        raise DataError(
-            f"no training image has a known depth; mlr check-data {data.data}:{data.root} looks at all of them"
-        )
-    constant, metric = torch.stack(medians).median(), DepthMetrics()
-    batches = data.val_dataloader()
-    for batch in Progress(console, "scoring a constant depth", len(batches)).over(batches):
-        metric.update(torch.full_like(batch["depth"], float(constant)), batch["depth"], batch["valid"])
-    scores = metric.compute()
-    return {name: float(scores[name]) for name in METRICS}
 
 
 def train(config: TrainingSettings, resume: Path | None = None, console: Console | None = None) -> TrainingResult:
@@ -137,9 +105,9 @@ def train(config: TrainingSettings, resume: Path | None = None, console: Console
     model, start = build_network(config, trained=state is not None)
     model = model.to(memory_format=torch.channels_last)  # convolutions on CPUs and tensor cores are faster by far
     size = sum(p.numel() * p.element_size() for p in model.parameters())
-    task = DepthTraining(
+    task: DepthTraining = training_class(config.task)(
         model,
-        MultiLoss(config.space, config.downsample),
+        config.make_criterion(),
         config.make_balancer(),
         config,
         config.periods_per_epoch,
@@ -168,7 +136,7 @@ def train(config: TrainingSettings, resume: Path | None = None, console: Console
     say(console, "network", f"{config.backbone}, {size / 4e6:.1f} M parameters, backbone from {source}")
     say(console, "run", str(run.path))
 
-    trainer = _trainer(config, run, launch, console, source)
+    trainer = _trainer(config, run, launch, console, task.scores, source)
     arguments = [*config.flags(), *([] if resume is None else ["--resume", str(resume)])]
     with _stopping(run, trainer), processes(launch, config.devices, run, arguments) as watch, yielding_when_busy():
         if watch is not None and launch.external:
@@ -176,10 +144,10 @@ def train(config: TrainingSettings, resume: Path | None = None, console: Console
         if state:
             constant, before = (run.recorded()[name] for name in ("constant", "before"))
         else:
-            constant, before = constant_prediction(data, console), _validate(trainer, task, data)
+            constant, before = task.constant_scores(data, console), _validate(trainer, task, data)
             run.record(constant=constant, before=before)
-        score_line(console, "constant depth", constant)
-        score_line(console, "before training", before)
+        score_line(console, "constant depth", task.scores.line(constant))
+        score_line(console, "before training", task.scores.line(before))
         with restoring(state, lambda: task.started):
             trainer.fit(task, datamodule=data, ckpt_path=state.file if state else None)
     after = {name.removeprefix("val/"): float(v) for name, v in trainer.callback_metrics.items() if name[:4] == "val/"}
@@ -205,7 +173,9 @@ def _check_continues(config: TrainingSettings, run: Run, state: State) -> None:
         )
 
 
-def _trainer(config: TrainingSettings, run: Run, launch: Launch, console: Console, source: str) -> L.Trainer:
+def _trainer(
+    config: TrainingSettings, run: Run, launch: Launch, console: Console, scores: ScoreNames, source: str
+) -> L.Trainer:
     def begin(*_: Any) -> None:  # only now has a state been taken over, so that the run goes on
         run.write_config(config)
         run.record_environment()
@@ -225,12 +195,12 @@ def _trainer(config: TrainingSettings, run: Run, launch: Launch, console: Consol
         logger=TensorBoardLogger(run.path, name="", version="", sub_dir="tensorboard"),
         callbacks=[
             LambdaCallback(on_train_start=begin),
-            MetricsTable(run.path / "metrics.csv", METRICS),
+            MetricsTable(run.path / "metrics.csv", scores.names),
             BalancingLog(run.path / "balancing.csv"),
-            EpochReport(console),
+            EpochReport(console, scores),
             RichProgressBar(refresh_rate=1) if console.is_terminal else ProgressLines(console),
             *([] if config.rate_is_constant else [LearningRateMonitor()]),
-            ModelFiles(run.path, config.as_dict() | {"weights_source": source}),
+            ModelFiles(run.path, config.as_dict() | {"weights_source": source}, scores.best),
             state_checkpoint(run.state_file),
         ],
         plugins=[StateFiles(), launch.cluster()],
@@ -271,7 +241,7 @@ def _conclude(
     data: DepthData,
     console: Console,
 ) -> None:
-    draw(run, take_samples(model, data.val_dataloader()))
+    draw(run, config, take_samples(model, data.val_dataloader()))
     page = write_run_page(run, config)
     run.record(after=result.after, epochs=epochs, steps=steps)  # last: it says that the run is finished
     console.print(summary(result.constant, result.before, result.after))
