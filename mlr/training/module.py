@@ -8,13 +8,17 @@ from typing import Any, NoReturn
 
 import lightning.pytorch as L
 import torch
+from rich.console import Console
 from torch import Tensor, nn
 from torchmetrics import SumMetric
 
 from mlr.balancing import LossBalancer
-from mlr.evaluation import METRICS, DepthMetrics
-from mlr.losses import MultiLoss
+from mlr.data import DepthData
+from mlr.evaluation import DepthMetrics
+from mlr.losses.criterion import MultiLossOutput
 from mlr.training.callbacks import RebalanceListener
+from mlr.training.constant import constant_prediction
+from mlr.training.scores import DEPTH_SCORES, ScoreNames
 from mlr.training.watch import AbsentLosses, ImageMean, NonFiniteLosses
 
 #: Predictions are clamped to this depth for scores, as in the authors' evaluation, metres.
@@ -29,7 +33,7 @@ class DepthTraining(L.LightningModule):
 
     Args:
         model: network from images [B, 3, H, W] in [0, 1] to depth [B, 1, H, W] in metres.
-        criterion: the losses.
+        criterion: the losses, a :class:`mlr.MultiLoss`.
         balancer: their weights.
         learning_rate: of Adam; the paper's is 1e-4.
         weight_decay: of Adam; the paper has none.
@@ -37,12 +41,17 @@ class DepthTraining(L.LightningModule):
         seed: of random layers, which draw from (seed, epoch, batch, rank).
         masked: whether "valid" of a batch is the losses' mask. Otherwise its depth has no holes.
         freeze_encoder: keep the weights and the normalisation statistics of ``model.encoder``.
+
+    Attributes:
+        scores: what validation scores by.
     """
+
+    scores: ScoreNames = DEPTH_SCORES
 
     def __init__(
         self,
         model: nn.Module,
-        criterion: MultiLoss,
+        criterion: Any,
         balancer: LossBalancer,
         learning_rate: float = 1e-4,
         weight_decay: float = 0.0,
@@ -90,10 +99,14 @@ class DepthTraining(L.LightningModule):
         """Depth of images."""
         return self.model(image)
 
-    def training_step(self, batch: dict[str, Any], _: int) -> Tensor:
-        """Weighted sum of losses of a batch, eq. (2): the mean over the images that have a known depth."""
+    def losses(self, batch: dict[str, Any]) -> MultiLossOutput:
+        """Losses of a batch, and their weighted sum, eq. (2)."""
         mask = batch["valid"] if self.masked else None
-        out = self.criterion(self.model(batch["image"]), batch["depth"], self.balancer.weights, mask)
+        return self.criterion(self.model(batch["image"]), batch["depth"], self.balancer.weights, mask)
+
+    def training_step(self, batch: dict[str, Any], _: int) -> Tensor:
+        """Weighted sum of losses of a batch: the mean over the images that have a known depth."""
+        out = self.losses(batch)
         self.balancer.observe(out.terms, out.counts)
         self.nonfinite.observe(out.terms, batch["id"], self.global_step)
         total, images = out.total, out.terms.new_full((), len(out.terms))
@@ -160,6 +173,10 @@ class DepthTraining(L.LightningModule):
             "with a lower --learning-rate, with --clip-gradient, or with --precision 32"
         )
 
+    def constant_scores(self, data: DepthData, console: Console) -> dict[str, float]:
+        """Scores of the best thing one can do without looking."""
+        return constant_prediction(data, console)
+
     def validation_step(self, batch: dict[str, Any], _: int) -> None:
         """Scores at the working size, over measured pixels; a published protocol scores at the camera's size."""
         self.metrics.update(self.model(batch["image"]).float().clamp(min=MIN_DEPTH), batch["depth"], batch["valid"])
@@ -168,4 +185,4 @@ class DepthTraining(L.LightningModule):
         """Mean over the images, over all ranks."""
         scores = self.metrics.compute()
         self.metrics.reset()
-        self.log_dict({f"val/{name}": scores[name].float() for name in METRICS}, sync_dist=True)
+        self.log_dict({f"val/{name}": scores[name].float() for name in self.scores.names}, sync_dist=True)

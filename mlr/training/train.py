@@ -17,12 +17,8 @@ from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from rich.console import Console
-from torch import Tensor
 
 from mlr.data import DepthData
-from mlr.data.depth_files import DataError
-from mlr.evaluation import METRICS, DepthMetrics
-from mlr.losses import MultiLoss
 from mlr.models import DepthModel, load_checkpoint
 from mlr.report.command import draw
 from mlr.report.page import write_run_page
@@ -40,10 +36,11 @@ from mlr.training.console import introduce, quiet, say, score_line, summary
 from mlr.training.module import DepthTraining
 from mlr.training.processes import TIMEOUT, check_start, processes
 from mlr.training.run import Run
+from mlr.training.scores import ScoreNames
 from mlr.training.settings import TrainingSettings
 from mlr.training.state import State, check_state, restoring
+from mlr.training.tasks import task_network, training_class
 from mlr.utils.console import plain
-from mlr.utils.progress import Progress
 from mlr.utils.renamed import current_metrics
 
 
@@ -62,35 +59,6 @@ class TrainingResult:
     constant: dict[str, float]
     before: dict[str, float]
     after: dict[str, float]
-
-
-def constant_prediction(data: DepthData, console: Console, images: int = 64) -> dict[str, float]:
-    """Scores of a prediction that is the median training depth everywhere: what any network has to beat.
-
-    Args:
-        data: the data, set up.
-        console: shows the progress.
-        images: how many training images the median is taken of.
-
-    Raises:
-        DataError: no training image has a known depth.
-    """
-    medians: list[Tensor] = []
-    for batch in data.train_dataloader():
-        pairs = zip(batch["depth"], batch["valid"], strict=True)
-        medians += [depth[valid].median() for depth, valid in pairs if valid.any()]
-        if len(medians) >= images:
-            break
-    if not medians:
-        raise DataError(
-            f"no training image has a known depth; mlr check-data {data.data}:{data.root} looks at all of them"
-        )
-    constant, metric = torch.stack(medians).median(), DepthMetrics()
-    batches = data.val_dataloader()
-    for batch in Progress(console, "scoring a constant depth", len(batches)).over(batches):
-        metric.update(torch.full_like(batch["depth"], float(constant)), batch["depth"], batch["valid"])
-    scores = metric.compute()
-    return {name: float(scores[name]) for name in METRICS}
 
 
 def train(config: TrainingSettings, resume: Path | None = None, console: Console | None = None) -> TrainingResult:
@@ -133,12 +101,12 @@ def train(config: TrainingSettings, resume: Path | None = None, console: Console
         return _finish(run, config, state, data, console)
 
     weights = False if state else config.pretrained_weights
-    model = DepthModel(config.backbone, config.decoder_channels, weights, decoder=config.decoder)
+    model = task_network(config.task)(config.backbone, config.decoder_channels, weights, decoder=config.decoder)
     model = model.to(memory_format=torch.channels_last)  # convolutions on CPUs and tensor cores are faster by far
     size = sum(p.numel() * p.element_size() for p in model.parameters())
-    task = DepthTraining(
+    task: DepthTraining = training_class(config.task)(
         model,
-        MultiLoss(config.space, config.downsample),
+        config.make_criterion(),
         config.make_balancer(),
         config.learning_rate,
         config.weight_decay,
@@ -162,16 +130,16 @@ def train(config: TrainingSettings, resume: Path | None = None, console: Console
     say(console, "network", f"{config.backbone}, {size / 4e6:.1f} M parameters, backbone from {source}")
     say(console, "run", str(run.path))
 
-    trainer = _trainer(config, run, console)
+    trainer = _trainer(config, run, console, task.scores)
     arguments = [*config.flags(), *([] if resume is None else ["--resume", str(resume)])]
     with _stopping(run, trainer), processes(config.devices, run, arguments):
         if state:
             constant, before = (run.recorded()[name] for name in ("constant", "before"))
         else:
-            constant, before = constant_prediction(data, console), _validate(trainer, task, data)
+            constant, before = task.constant_scores(data, console), _validate(trainer, task, data)
             run.record(constant=constant, before=before)
-        score_line(console, "constant depth", constant)
-        score_line(console, "before training", before)
+        score_line(console, "constant depth", task.scores.line(constant))
+        score_line(console, "before training", task.scores.line(before))
         with restoring(state, lambda: task.started):
             trainer.fit(task, datamodule=data, ckpt_path=state.file if state else None)
     after = {name.removeprefix("val/"): float(v) for name, v in trainer.callback_metrics.items() if name[:4] == "val/"}
@@ -181,7 +149,7 @@ def train(config: TrainingSettings, resume: Path | None = None, console: Console
     return result
 
 
-def _trainer(config: TrainingSettings, run: Run, console: Console) -> L.Trainer:
+def _trainer(config: TrainingSettings, run: Run, console: Console, scores: ScoreNames) -> L.Trainer:
     def begin(*_: Any) -> None:  # only now has a state been taken over, so that the run goes on
         run.write_config(config)
         run.record_environment()
@@ -200,11 +168,11 @@ def _trainer(config: TrainingSettings, run: Run, console: Console) -> L.Trainer:
         logger=TensorBoardLogger(run.path, name="", version="", sub_dir="tensorboard"),
         callbacks=[
             LambdaCallback(on_train_start=begin),
-            MetricsTable(run.path / "metrics.csv", METRICS),
+            MetricsTable(run.path / "metrics.csv", scores.names),
             BalancingLog(run.path / "balancing.csv"),
-            EpochReport(console),
+            EpochReport(console, scores),
             RichProgressBar(refresh_rate=1) if console.is_terminal else ProgressLines(console),
-            ModelFiles(run.path, config.as_dict()),
+            ModelFiles(run.path, config.as_dict(), scores.best),
             state_checkpoint(run.state_file),
         ],
         plugins=[StateFiles()],
@@ -240,7 +208,7 @@ def _conclude(
     data: DepthData,
     console: Console,
 ) -> None:
-    draw(run, take_samples(model, data.val_dataloader()))
+    draw(run, config, take_samples(model, data.val_dataloader()))
     page = write_run_page(run, config)
     run.record(after=result.after, epochs=epochs, steps=steps)  # last: it says that the run is finished
     console.print(summary(result.constant, result.before, result.after))

@@ -21,13 +21,25 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from rich.console import Console
+from torchvision import tv_tensors
 
 from mlr.data.datasets.base import DepthDataset
 from mlr.data.datasets.packed import COMPRESSIONS, Frame, join, open_packed, write_frames
-from mlr.data.datasets.registry import DATASETS, check_dataset, check_root, dataset_options, open_dataset, parse_options
+from mlr.data.datasets.registry import (
+    DATASETS,
+    check_dataset,
+    check_metric,
+    check_root,
+    dataset_options,
+    open_dataset,
+    parse_options,
+)
 from mlr.data.depth_files import DataError
+from mlr.data.distance import Camera, depth_along_axis, parse_camera
 from mlr.data.fill import fill_sample
+from mlr.data.sample import Sample
 from mlr.data.transforms import resize_sample
 from mlr.utils.console import plain
 from mlr.utils.files import UNFINISHED, atomic_replace
@@ -52,6 +64,7 @@ class Part:
     holes: str
     size: tuple[int, int] | None
     compression: str
+    camera: Camera | None
     path: Path
 
 
@@ -61,6 +74,7 @@ def prepare(
     splits: str = "train,val",
     holes: Literal["colorize", "nearest", "keep"] = "colorize",
     size: str | None = None,
+    distance_to_depth: str | None = None,
     options: str = "",
     compression: Literal["lzf", "gzip", "none"] = "lzf",
     workers: int = -1,
@@ -79,6 +93,9 @@ def prepare(
         holes: how pixels without depth are filled: "colorize" along the image (Levin et al.), "nearest" with the
             nearest depth, "keep" leaves them 0. They stay marked as not measured.
         size: HxW in pixels to resize every frame to; by default frames keep their own.
+        distance_to_depth: fx,fy,cx,cy of the camera in pixels of the depth as it is read, for data that stores the
+            distance to the camera, such as Hypersim's (886.81,886.81,511.5,383.5); it is turned into depth along the
+            axis.
         options: of the readers, e.g. kb_crop=true,list_file=mine.txt; each takes those it knows.
         compression: "lzf" is fast, "gzip" smaller, "none" fastest to read.
         workers: processes; -1 = one a core, 0 = this one.
@@ -106,7 +123,10 @@ def prepare(
         raise ValueError(f"--compression must be one of {', '.join(COMPRESSIONS)}, got {compression!r}")
     folder = out.with_name(out.name + ".parts")
     _opened.cache_clear()  # files may have been mended since
-    settings = {"holes": holes, "size": None if size is None else parse_size(size), "compression": compression}
+    settings = {
+        "holes": holes, "size": None if size is None else parse_size(size), "compression": compression,
+        "camera": None if distance_to_depth is None else parse_camera(distance_to_depth),
+    }  # fmt: skip
     parts, missing = plan(datasets, parse_splits(splits), parse_options(options), folder, settings)
     for text in missing:
         plain(console, text, "yellow")
@@ -136,7 +156,7 @@ def prepare(
         )
     record = {
         "holes": holes, "size": size or "", "sources": ", ".join(datasets), "options": options,
-        "skipped": json.dumps(skipped), "missing": json.dumps(missing),
+        "skipped": json.dumps(skipped), "missing": json.dumps(missing), "distance_to_depth": distance_to_depth or "",
     }  # fmt: skip
     options_given = parse_options(options)
     if "max_depth" in options_given:  # or the file's own frames would be refused
@@ -162,6 +182,7 @@ def parse_dataset(text: str) -> tuple[str, str]:
         known = ", ".join(DATASETS)
         raise ValueError(f"a data set is given as NAME:PATH, e.g. nyu:/data/nyu, got {text!r}; the names are {known}")
     check_root(check_dataset(name), root or None)
+    check_metric(name)
     return name, root
 
 
@@ -271,7 +292,7 @@ def pack(part: Part, strict: bool = False) -> Part:
     def frames() -> Iterator[Frame]:
         for index in range(part.start, part.stop):
             try:
-                sample = dataset[index]
+                sample = _along_the_axis(dataset[index], part.camera)
                 if part.holes != "keep":
                     sample = fill_sample(sample, part.holes)
             except DataError as error:
@@ -288,6 +309,14 @@ def pack(part: Part, strict: bool = False) -> Part:
 
     write_frames(part.path, frames(), part.compression, attributes)
     return part
+
+
+def _along_the_axis(sample: Sample, camera: Camera | None) -> Sample:
+    """A frame with depth in place of the distance to a camera; unchanged without one."""
+    if camera is not None:
+        depth = depth_along_axis(sample["depth"][0].numpy(), camera)
+        sample["depth"] = tv_tensors.Mask(torch.from_numpy(depth)[None])
+    return sample
 
 
 def _skipped(part: Part) -> list[str]:
