@@ -245,9 +245,7 @@ def test_dropped_files_and_the_camera(opened, hosted, tmp_path):
 
 
 def test_a_phone_sees_the_whole_width(opened, hosted, tmp_path):
-    page = opened(
-        hosted, viewport={"width": 360, "height": 740}, device_scale_factor=2, color_scheme="dark", has_touch=True
-    )
+    page = opened(hosted, PHONE, device_scale_factor=2, color_scheme="dark", has_touch=True)
     show(page, photo(tmp_path / "a.png", 90, 120))
     assert page.evaluate("document.documentElement.scrollWidth") <= PHONE[0]
     box = page.locator("#depth").bounding_box()
