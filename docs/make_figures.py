@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+from functools import partial
 from pathlib import Path
 
 import matplotlib
@@ -116,30 +117,27 @@ def loss_frame(path: Path, image: np.ndarray, depth: np.ndarray, predicted: np.n
 
 
 def loss_maps(folder: Path, depth: np.ndarray, predicted: np.ndarray) -> None:
-    """Draw what the losses are means of: a picture a family, a row a kind, a column a scale; holes are black."""
+    """Draw what the losses are means of: a picture a family, a row a kind, a column a scale."""
     target, pred = torch.from_numpy(depth)[None, None], torch.from_numpy(predicted)[None, None]
     mask = known_depth(target)
-    maps = [
-        ScaleMaps(
-            resample(torch.where(mask, pred - target, 0), scale, "bicubic", mask),
-            lambda scale=scale: resample(torch.where(mask, target, 0), scale, "bicubic", mask),
-            resample_mask(mask, scale),
-        )
-        for scale in range(SCALES)
-    ]
+    error, truth = torch.where(mask, pred - target, 0), torch.where(mask, target, 0)
+    scales = []
+    for scale in range(SCALES):
+        valid = resample_mask(mask, scale)
+        get_target = partial(resample, truth, scale, mask=mask)
+        scales.append((valid, ScaleMaps(resample(error, scale, mask=mask), get_target, valid)))
     colours = matplotlib.colormaps["viridis"].with_extremes(bad="black")
     for family in FAMILIES:
         kinds = [kind for kind in KIND_TABLE if kind.family == family]
         size = (2.2 * SCALES, 1.95 * len(kinds))
         figure, axes = plt.subplots(len(kinds), SCALES, figsize=size, layout="constrained", squeeze=False)
         for line, kind in zip(axes, kinds, strict=True):
-            for scale, axis in enumerate(line):
-                values = np.ma.masked_where(
-                    ~valid_positions(maps[scale].valid, kind.reads)[0, 0], kind.values(maps[scale])[0, 0]
-                )
+            for scale, (axis, (valid, maps)) in enumerate(zip(line, scales, strict=True)):
+                counted = valid_positions(valid, kind.reads)[0, 0]
+                values = np.ma.masked_where(~counted, kind.values(maps)[0, 0])
                 brightest = np.percentile(values.compressed(), 98)
                 axis.imshow(values, cmap=colours, vmin=0, vmax=brightest, interpolation="nearest")
-                axis.set_title(f"{kind.name}/{scale}: {kind.loss(maps[scale])[0].item():.2g}", fontsize=9)
+                axis.set_title(f"{kind.name}/{scale}: {kind.loss(maps)[0].item():.2g}", fontsize=9)
                 axis.set_axis_off()
         figure.savefig(folder / f"losses-{family}.png", dpi=70)
         plt.close(figure)

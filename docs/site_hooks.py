@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 
 import latex2mathml.converter
@@ -27,7 +27,7 @@ MATH = re.compile(r"^```math\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the files outside docs/ that pages link to, so that links work on the site as in the repository."""
+    """Add the files outside docs/ that pages link to, so that the links work on the site too."""
     waiting = [f"docs/{page.src_uri}" for page in files.documentation_pages()] + list(PAGES)
     seen: set[str] = set()
     while waiting:
@@ -55,12 +55,11 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     return MATH.sub(formula, outside_fences(markdown, lambda text: LINK.sub(moved, text)))
 
 
-def links(file: Path) -> Iterable[str]:
+def links(file: Path) -> list[str]:
     """Files that a page links to, as paths in the repository."""
     path = file.relative_to(ROOT).as_posix()
-    found: list[str] = []
-    outside_fences(file.read_text(), lambda text: found.extend(joined(path, m[2]) for m in LINK.finditer(text)) or text)
-    return found
+    text = FENCE.sub("", file.read_text())
+    return [joined(path, link[2]) for link in LINK.finditer(text)]
 
 
 def joined(path: str, link: str) -> str:

@@ -8,7 +8,6 @@ resumed run the same as an uninterrupted one.
 from __future__ import annotations
 
 import inspect
-import os
 import warnings
 from collections.abc import Iterator
 from itertools import cycle, islice
@@ -26,8 +25,10 @@ from mlr.data.depth_files import DataError, units_per_metre
 from mlr.data.fill import HOLES, fill_sample
 from mlr.data.sample import Sample
 from mlr.data.transforms import POLICIES, finish, resize_only
+from mlr.relative.pairs import WithPairs
 from mlr.utils import renamed
 from mlr.utils.counted import counted
+from mlr.utils.cpus import available_cpus
 
 if TYPE_CHECKING:
     from mlr.training.settings import TrainingSettings
@@ -69,7 +70,7 @@ class Transformed(Dataset):
             place %= len(self.dataset)
             try:
                 sample = self.dataset[place]
-                known = bool((sample["depth"] > 0).any() and sample["valid"].any())
+                known = "points" in sample or bool((sample["depth"] > 0).any() and sample["valid"].any())
                 if not known and not masked and self.dataset.tolerant:
                     raise DataError(f"{sample['id']}: no pixel has a depth")
             except DataError as error:
@@ -145,6 +146,8 @@ def _rank() -> tuple[int, int]:
 class DepthData(L.LightningDataModule):
     """Training and validation batches of a data set.
 
+    With ``pairs`` it also holds "pairs" [B, P, 3] and relative depth, see :class:`mlr.relative.pairs.WithPairs`.
+
     A batch is a dictionary: "image" [B, 3, H, W] float32 in [0, 1] (the network normalises), "depth" [B, 1, H, W]
     float32 metres, "valid" [B, 1, H, W] bool (True where the depth was measured; False for pixels that a rotation
     uncovers), "id" list of names. With ``holes="mask"`` the depth is 0 where it is unknown.
@@ -154,7 +157,7 @@ class DepthData(L.LightningDataModule):
         root: folder or file of the data set; "rooms" takes none.
         size: (height, width) of the batches.
         batch_size: images in a batch.
-        workers: processes that load; -1 = one less than the cores, at most 8.
+        workers: processes that load; -1 = one less than the CPUs that affinity and quota allow, at most 8.
         seed: of the order and the augmentation.
         augment: a key of :data:`mlr.data.transforms.POLICIES`.
         holes: one of :data:`mlr.data.fill.HOLES`.
@@ -163,6 +166,8 @@ class DepthData(L.LightningDataModule):
         val_length: scenes to validate on of "rooms".
         options: of the reader, e.g. "kb_crop=true,list_file=mine.txt"; see docs/data.md.
         max_depth: deepest median depth of a frame that is believed, metres; None = the reader's 100.
+        pairs: pairs of points that are drawn in every image, for relative depth; 0 = depth in metres, without pairs.
+        pair_tolerance: pairs whose depths differ by at most this share are equal.
 
     Raises:
         ValueError, DataError: from :meth:`setup`, naming the flag or the file.
@@ -183,22 +188,26 @@ class DepthData(L.LightningDataModule):
         val_length: int = 100,
         options: str = "",
         max_depth: float | None = None,
+        pairs: int = 0,
+        pair_tolerance: float = 0.03,
     ) -> None:
         super().__init__()
         self.data, self.root, self.size, self.batch_size, self.seed = data, root, size, batch_size, seed
         self.augment = renamed.AUGMENTATIONS.get(augment, augment)
         self.holes, self.depth_unit, self.options, self.max_depth = holes, depth_unit, options, max_depth
+        self.pairs, self.pair_tolerance = pairs, pair_tolerance
         self.lengths = {"train": train_length, "val": val_length}
-        self.workers = min(max((os.cpu_count() or 2) - 1, 1), 8) if workers < 0 else workers
+        self.workers = min(max(available_cpus() - 1, 1), 8) if workers < 0 else workers
         self.datasets: dict[str, DepthDataset] = {}
         self.served: dict[str, Transformed] = {}
 
     @classmethod
     def from_config(cls, config: TrainingSettings) -> DepthData:
         """The data that the settings of a run name."""
-        same = set(inspect.signature(cls).parameters) - {"size", "options"}
+        same = set(inspect.signature(cls).parameters) - {"size", "options", "pairs"}
         given = {name: getattr(config, name) for name in same if hasattr(config, name)}
-        return cls(size=config.height_width, options=config.data_options, **given)
+        pairs = config.pairs if config.task == "relative" else 0
+        return cls(size=config.height_width, options=config.data_options, pairs=pairs, **given)
 
     def setup(self, stage: str) -> None:
         """Open the data set and look at its first frames, so that what is wrong with it shows before training."""
@@ -286,7 +295,9 @@ class DepthData(L.LightningDataModule):
 
     def _loader(self, split: str) -> DataLoader:
         training = split == "train"
-        transform = POLICIES[self.augment](self.size) if training else resize_only(self.size)
+        transform: Any = POLICIES[self.augment](self.size) if training else resize_only(self.size)
+        if self.pairs:  # the same ones in every validation
+            transform = WithPairs(transform, self.pairs, self.pair_tolerance, None if training else 0)
         dataset = self.datasets[split]
         sampler = EpochSampler(len(dataset), training, self.seed)
         if self.trainer is not None:  # workers load first batches before the trainer names the epoch

@@ -120,16 +120,21 @@ class RandomRotation(torch.nn.Module):
 
         turned, moved = sampled(image, "bilinear"), sampled(torch.cat([depth, valid.float()]), "nearest")
         there = (grid[0, ..., 0].abs() <= 1) & (grid[0, ..., 1].abs() <= 1)
-        return {
+        out: Sample = {
             **sample,
             "image": tv_tensors.wrap(turned, like=sample["image"]),
             "depth": tv_tensors.wrap(moved[:1], like=sample["depth"]),
             "valid": tv_tensors.wrap((moved[1:] * there).to(valid), like=sample["valid"]),
         }
+        if "points" in sample:  # the grid leads from a turned pixel to its place before; points go the other way
+            middle = torch.tensor([width - 1, height - 1]) / 2
+            turn = torch.tensor([[cos, -sin], [sin, cos]])
+            out["points"] = tv_tensors.wrap((sample["points"] - middle) @ turn + middle, like=sample["points"])
+        return out
 
 
 class Resize(v2.Transform):
-    """Bring images to a size antialiased bilinear, and masks by the pixel whose centre lies nearest.
+    """Bring images to a size antialiased bilinear, masks by the pixel whose centre lies nearest, and points with them.
 
     torchvision's own takes pixel floor(i s) for a mask, where s is the ratio of the sizes, and not floor((i + 1/2) s).
     That shifts depth against the image by up to half a pixel of the new size.
@@ -138,7 +143,7 @@ class Resize(v2.Transform):
         size: (height, width).
     """
 
-    _transformed_types = (tv_tensors.Image, tv_tensors.Mask)
+    _transformed_types = (tv_tensors.Image, tv_tensors.Mask, tv_tensors.KeyPoints)
 
     def __init__(self, size: tuple[int, int]) -> None:
         super().__init__()
@@ -148,6 +153,10 @@ class Resize(v2.Transform):
         """Resize one."""
         if isinstance(inpt, tv_tensors.Image):
             return v2.functional.resize(inpt, list(self.size), antialias=True)
+        if isinstance(inpt, tv_tensors.KeyPoints):
+            height, width = inpt.canvas_size
+            scale = inpt.new_tensor([self.size[1] / width, self.size[0] / height])
+            return tv_tensors.wrap((inpt + 0.5) * scale - 0.5, like=inpt, canvas_size=self.size)
         mask = inpt.as_subclass(Tensor)[None]
         return tv_tensors.wrap(F.interpolate(mask, self.size, mode="nearest-exact")[0], like=inpt)
 
@@ -207,7 +216,8 @@ def finish(sample: Sample, masked: bool = False) -> dict[str, Tensor | str]:
         masked: whether depth is set to 0 wherever it is not valid.
     """
     depth, valid = sample["depth"].as_subclass(Tensor), sample["valid"].as_subclass(Tensor).bool()
-    return {
+    pairs: dict[str, Tensor | str] = {"pairs": sample["pairs"]} if "pairs" in sample else {}
+    return pairs | {
         "image": sample["image"].as_subclass(Tensor),
         "depth": torch.where(valid, depth, 0) if masked else depth,
         "valid": valid,

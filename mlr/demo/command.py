@@ -58,6 +58,11 @@ def demo(
         _require_new(out)
     require_onnx()
     network = open_model(checkpoint, "cpu")
+    if network.relative:
+        raise ValueError(
+            f"{network.path} predicts relative depth, which has no metres for the page to show: "
+            "mlr predict --format npy writes its numbers"
+        )
     shape = input_size(network, size)
     console = Console(stderr=True)
     plain(console, f"network   {network.model.config['backbone']} of {network.path} at {shape[0]} x {shape[1]}")

@@ -95,6 +95,11 @@ def predict(
     if any(file.is_video for file in files):
         require_av()
     network = open_model(checkpoint, device)
+    outputs.relative = network.relative
+    if network.relative and set(outputs.formats) - {"npy"}:
+        raise ValueError(
+            f"{network.path} predicts relative depth, which has no metres: --format npy writes its numbers"
+        )
     console = Console(stderr=True)
     if not inputs:
         files = frame_inputs(_open_data(chosen, network, split, Console(stderr=True, quiet=quiet)))

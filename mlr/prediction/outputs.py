@@ -52,6 +52,7 @@ class Outputs:
     Attributes:
         saturated: pictures with depth beyond what a depth PNG holds.
         negative: pictures with depth below 0, which is written as 0.
+        relative: whether depth has no unit and may be below 0.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class Outputs:
         self.folder, self.formats, self.max_depth, self.camera = folder, formats, max_depth, camera
         self.saturated: list[str] = []
         self.negative: list[str] = []
+        self.relative = False
         self._camera_size: tuple[int, int] | None = None
         self._unfinished = contextlib.ExitStack()
         self._video: tuple[Input, ColourVideo] | None = None
@@ -136,7 +138,7 @@ class Outputs:
         if not np.isfinite(depth).all():
             raise DataError(f"{picture.name}: the network predicts NaN or infinite depth")
         self._check_camera(picture)
-        if (depth < 0).any():
+        if not self.relative and (depth < 0).any():
             self.negative.append(picture.name)
             depth = np.maximum(depth, 0)
         if "png" in self.formats and depth.max() > PNG_LIMIT:

@@ -58,7 +58,7 @@ def report(runs: list[Path], out: Path | None = None) -> int:
     except (ValueError, OSError) as error:
         samples = None
         plain(console, f"samples.png is not drawn again: {error}", "yellow")
-    draw(run, samples)
+    draw(run, config, samples)
     text = markdown.page(run, config)
     pictures = [f"![{name}]({name}.png)" for name in FIGURES if (run.path / f"{name}.png").is_file()]
     with atomic_write(run.path / "report.md") as partial:
@@ -69,13 +69,13 @@ def report(runs: list[Path], out: Path | None = None) -> int:
     return 0
 
 
-def draw(run: Run, samples: Samples | None) -> None:
+def draw(run: Run, config: TrainingSettings, samples: Samples | None) -> None:
     """Write the figures of a run, and its samples where they are given."""
     figures.curves(run.path)
     figures.contributions(run.path)
     if samples is not None:
         samples.save(run.path)
-        figures.samples(run.path, samples)
+        figures.samples(run.path, samples, "relative" if config.task == "relative" else "metres")
 
 
 def _open(path: Path) -> tuple[Run, TrainingSettings]:

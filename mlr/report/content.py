@@ -14,12 +14,12 @@ from urllib.parse import quote
 
 import numpy as np
 
-from mlr.evaluation.metrics import METRICS
 from mlr.losses.space import FAMILIES, KINDS, SCALES
 from mlr.models.checkpoints import load_checkpoint
 from mlr.report.encoding import encode_sample
 from mlr.report.samples import read_samples
 from mlr.training.run import Run
+from mlr.training.scores import score_names
 from mlr.training.settings import GROUPS, TrainingSettings
 from mlr.training.tables import Row, read_balancing, read_metrics
 from mlr.utils.flags import flag
@@ -45,11 +45,14 @@ def run_content(run: Run, config: TrainingSettings, page: Path) -> dict[str, Any
     return {
         "name": run.path.resolve().name,
         "facts": facts(run, config),
-        "metrics": list(METRICS),
+        "metrics": list(score_names(config.task).names),
         "scores": {moment: _finite(scores) for moment, scores in scores_by_moment(run).items()},
-        "curves": _curves(run),
+        "curves": _curves(run, score_names(config.task).names),
         "balancing": _balancing(read_balancing(run.path / "balancing.csv")),
-        "samples": [encode_sample(*sample) for sample in zip(*samples, strict=True)] if samples else [],
+        # the page shows metres, which relative depth has none of; samples.png shows it
+        "samples": [encode_sample(*sample) for sample in zip(*samples, strict=True)]
+        if samples and config.task != "relative"
+        else [],
         "settings": _settings(config),
         "command": command(config),
         "files": _files(run.path, page),
@@ -61,14 +64,15 @@ def comparison_content(runs: Sequence[tuple[Run, TrainingSettings]], page: Path)
     names = _unlike_names([run.path for run, _ in runs])
     settings = [config.as_dict() | {"out": None} for _, config in runs]
     differing = [name for name in TrainingSettings.names() if len({str(values[name]) for values in settings}) > 1]
+    metrics = list(dict.fromkeys(name for _, config in runs for name in score_names(config.task).names))
     return {
-        "metrics": list(METRICS),
+        "metrics": metrics,
         "runs": [
             {
                 "name": name,
                 "page": _link(run.path / "report.html", page) if (run.path / "report.html").is_file() else None,
                 "scores": {moment: _finite(scores) for moment, scores in scores_by_moment(run).items()},
-                "curves": _curves(run),
+                "curves": _curves(run, metrics),
                 "facts": facts(run, config),
                 "command": command(config),
             }
@@ -121,10 +125,10 @@ def _metrics(checkpoint: Path) -> dict[str, float]:
     return current_metrics(load_checkpoint(checkpoint).metrics) if checkpoint.is_file() else {}
 
 
-def _curves(run: Run) -> dict[str, Any]:
+def _curves(run: Run, metrics: Sequence[str]) -> dict[str, Any]:
     """Columns of metrics.csv by their names; None where a row lacks a value."""
     rows = _spread(read_metrics(run.path / "metrics.csv"), EPOCHS)
-    columns = {name: f"val/{name}" for name in METRICS} | {"loss": LOSS}
+    columns = {name: f"val/{name}" for name in metrics} | {"loss": LOSS}
     return {
         "epoch": [int(row["epoch"]) for row in rows],
         **{name: [_number(row.get(column)) for row in rows] for name, column in columns.items()},
@@ -140,6 +144,8 @@ def _balancing(rows: list[Row]) -> dict[str, Any] | None:
     if not shown:
         return None
     losses = [f"{kind}/{scale}" for scale in range(SCALES) for kind in KINDS if f"{kind}/{scale}" in shown[0]]
+    if not losses:  # heads and pairs have no place in the grid
+        return None
     first = [next(iter(period.values())) for period in shown]
     return {
         "kinds": list(KINDS),

@@ -27,7 +27,7 @@ LARGEST = 65535
 
 
 def encode_sample(name: str, image: np.ndarray, truth: np.ndarray, prediction: np.ndarray) -> dict[str, Any]:
-    """A sample for JSON; report.js reads it.
+    """A sample for JSON; samples.js reads it.
 
     Args:
         name: id of the frame.

@@ -14,10 +14,13 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
-from mlr.losses.space import KINDS, SCALES
+from mlr.losses.space import KINDS, SCALES, LossSpace
 from mlr.report.samples import Samples
 from mlr.training.tables import read_balancing, read_metrics
 from mlr.utils.files import atomic_write
+
+#: Losses that have a place in the grid of kinds and scales.
+NAMES = frozenset(LossSpace("all").names)
 
 #: Near is blue and far is red, as in the paper's Fig. 4.
 DEPTH_COLOURS = "jet"
@@ -41,9 +44,13 @@ def curves(run: Path) -> Path:
         "relative errors": {
             "abs rel": "val/abs_rel", "log10": "val/log10", "RMSE log": "val/rmse_log", "silog": "val/silog",
         },
+        "order of pairs": {"Kendall": "val/kendall", "disagreement": "val/disagreement"},
     }  # fmt: skip
+    panels = {title: lines for title, lines in panels.items() if any(series[name] for name in lines.values())}
     figure, axes = plt.subplots(2, 2, figsize=(10, 6.5), layout="constrained")
-    for axis, (title, lines) in zip(axes.flat, panels.items(), strict=True):
+    for axis in axes.flat[len(panels) :]:
+        axis.set_axis_off()
+    for axis, (title, lines) in zip(axes.flat, panels.items(), strict=False):
         for label, name in lines.items():
             if series[name]:
                 axis.plot(*zip(*series[name], strict=True), marker="o", markersize=3, label=label)
@@ -55,7 +62,7 @@ def curves(run: Path) -> Path:
     return _save(figure, run / "curves.png")
 
 
-def samples(run: Path, shown: Samples, count: int = 4) -> Path:
+def samples(run: Path, shown: Samples, unit: str = "metres", count: int = 4) -> Path:
     """Image, true and predicted depth of the first samples; returns samples.png."""
     rows = list(zip(shown.images, shown.truth, shown.prediction, strict=True))[:count]
     figure, axes = plt.subplots(len(rows), 3, figsize=(9, 2.25 * len(rows)), layout="constrained", squeeze=False)
@@ -64,7 +71,7 @@ def samples(run: Path, shown: Samples, count: int = 4) -> Path:
         left.imshow(image)
         middle.imshow(truth, cmap=DEPTH_COLOURS, **limits)
         picture = right.imshow(pred, cmap=DEPTH_COLOURS, **limits)
-        figure.colorbar(picture, ax=right, shrink=0.85, label="metres")
+        figure.colorbar(picture, ax=right, shrink=0.85, label=unit)
         for axis in (left, middle, right):
             axis.set_axis_off()
     for axis, title in zip(axes[0], ("image", "true depth", "prediction"), strict=True):
@@ -91,6 +98,8 @@ def contributions(run: Path, columns: int = 5) -> Path | None:
     shares: dict[int, dict[str, float]] = defaultdict(dict)
     titles: dict[int, str] = {}
     for row in read_balancing(run / "balancing.csv"):
+        if row["term"] not in NAMES:  # the ranking loss has no place in the grid
+            continue
         period = int(row["period"])
         shares[period][row["term"]] = float(row["contribution"])
         note = f", λ = {float(row['lambda']):+.1f}" if row["lambda"] else ", initial" if period == 0 else ""

@@ -8,9 +8,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from mlr.evaluation.metrics import METRICS
 from mlr.report.content import facts, scores_by_moment
 from mlr.training.run import Run
+from mlr.training.scores import score_names
 from mlr.training.settings import TrainingSettings
 from mlr.training.tables import read_balancing
 from mlr.utils.console import shown
@@ -18,8 +18,8 @@ from mlr.utils.counted import counted
 
 #: Settings that the page shows; config.yaml has all.
 SETTINGS = (
-    "data", "root", "size", "backbone", "decoder_channels", "losses", "balancer", "epochs", "batch_size", "accumulate",
-    "learning_rate", "precision", "augment", "seed",
+    "task", "data", "root", "size", "backbone", "decoder_channels", "losses", "balancer", "epochs", "batch_size",
+    "accumulate", "learning_rate", "precision", "augment", "seed",
 )  # fmt: skip
 #: Losses that the page lists.
 LARGEST = 10
@@ -28,14 +28,15 @@ LARGEST = 10
 def page(run: Run, config: TrainingSettings) -> str:
     """The page without its figures, in Markdown."""
     columns = scores_by_moment(run)
-    scores = [[name, *(_number(column.get(name)) for column in columns.values())] for name in METRICS]
+    known = score_names(config.task)
+    scores = [[name, *(_number(column.get(name)) for column in columns.values())] for name in known.names]
     settings = [[name, str(value)] for name in SETTINGS if (value := getattr(config, name)) is not None]
     parts = [
         f"# {_verbatim(run.path.resolve().name)}",
         _table(["setting", "value"], settings + [list(fact) for fact in facts(run, config).items()]),
         "## Scores",
         "On the validation images at the working size, over measured pixels; `mlr evaluate` scores under published "
-        "protocols. The best epoch is the one of the highest delta1.",
+        f"protocols. The best epoch is the one of the highest {known.best}.",
         _table(["metric", *columns], scores),
         *_balancing(run.path),
     ]

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from mlr.models.depth_model import DepthModel
+from mlr.relative.alignment import aligned
 from mlr.utils.files import atomic_write
 
 #: How many samples a run keeps and its page shows.
@@ -26,7 +27,7 @@ class Samples(NamedTuple):
         names: ids of the frames, [n].
         images: [n, H, W, 3] uint8.
         truth: [n, H, W] float32 metres; NaN = unknown.
-        prediction: [n, H, W] float32 metres.
+        prediction: [n, H, W] float32 metres; relative depth has the scale and shift of the truth.
     """
 
     names: np.ndarray
@@ -56,7 +57,10 @@ def take_samples(model: DepthModel, batches: Iterable[dict[str, Any]], count: in
         names += batch["id"]
         image = (batch["image"].clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1)
         truth = batch["depth"].where(batch["valid"], torch.nan)[:, 0]
-        for column, values in zip(columns, (image, truth, model.infer(batch["image"])[:, 0]), strict=True):
+        depth = model.infer(batch["image"])
+        if "pairs" in batch:
+            depth = aligned(depth, batch["depth"], batch["valid"])
+        for column, values in zip(columns, (image, truth, depth[:, 0]), strict=True):
             column.append(values)
         if len(names) >= count:
             break

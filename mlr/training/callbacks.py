@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from rich.console import Console
 
 from mlr.balancing import RebalanceRecord
 from mlr.models.checkpoints import save_checkpoint
+from mlr.training.scores import DEPTH_SCORES, ScoreNames
 from mlr.training.tables import BALANCING, Table, read_balancing, read_metrics
 from mlr.utils.console import plain
 from mlr.utils.counted import counted
@@ -111,13 +113,14 @@ class EpochReport(RebalanceListener):
 
     Args:
         console: where to print.
+        scores: which scores there are.
     """
 
     #: Steps before the first estimate of the time left, after one that warms up.
     FIRST = 5
 
-    def __init__(self, console: Console) -> None:
-        self.console = console
+    def __init__(self, console: Console, scores: ScoreNames = DEPTH_SCORES) -> None:
+        self.console, self.scores = console, scores
         self._start = self._first_step = 0.0
         self._first = 0
 
@@ -170,8 +173,7 @@ class EpochReport(RebalanceListener):
             trainer,
             # the total under the weights in force falls and rises with them
             f"epoch {done:>2}/{total}  mean of the losses {float(m['train/equal_loss_epoch']):.4f}  "
-            f"delta1 {float(m['val/delta1']):.3f}  rmse {float(m['val/rmse']):.3f} m  "
-            f"abs_rel {float(m['val/abs_rel']):.3f}{eta}",
+            f"{self.scores.line({name: float(m[f'val/{name}']) for name in self.scores.names})}{eta}",
         )
         if unknown := int(m.get("train/images_without_depth", 0)):
             self._print(trainer, f"  {counted(unknown, 'image')} without a known depth left out")
@@ -213,15 +215,18 @@ class ProgressLines(Callback):
 
 
 class ModelFiles(Callback):
-    """The model as a file: best.pt by delta_1 and last.pt, after every validation of an epoch.
+    """The model as a file: best.pt by a score and last.pt, after every validation of an epoch.
+
+    Where the weights are averaged, the average is the model and the trained weights lie beside it.
 
     Args:
         folder: the run's.
         config: the run's settings, kept in the files.
+        score: name of the score; higher is better.
     """
 
-    def __init__(self, folder: Path, config: dict[str, Any]) -> None:
-        self.folder, self.config, self.best = folder, config, -1.0
+    def __init__(self, folder: Path, config: dict[str, Any], score: str = DEPTH_SCORES.best) -> None:
+        self.folder, self.config, self.score, self.best = folder, config, score, -math.inf
 
     def state_dict(self) -> dict[str, Any]:
         """The best score so far, for --resume."""
@@ -237,10 +242,16 @@ class ModelFiles(Callback):
         if trainer.state.fn != "fit" or not trainer.is_global_zero:
             return
         scores = {name[4:]: float(value) for name, value in metrics.items() if name.startswith("val/")}
-        better = scores["delta1"] > self.best
-        self.best = max(self.best, scores["delta1"])
+        better = scores[self.score] > self.best
+        self.best = max(self.best, scores[self.score])
         for name in ("last.pt", "best.pt") if better else ("last.pt",):
-            save_checkpoint(self.folder / name, pl_module.model, config=self.config, metrics=scores)  # type: ignore[arg-type]
+            save_checkpoint(
+                self.folder / name,
+                pl_module.network,  # type: ignore[arg-type]
+                config=self.config,
+                metrics=scores,
+                unaveraged=pl_module.model if pl_module.average is not None else None,  # type: ignore[arg-type]
+            )
 
 
 def state_checkpoint(file: Path) -> ModelCheckpoint:

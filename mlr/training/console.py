@@ -26,7 +26,11 @@ def introduce(console: Console, config: TrainingSettings, data: DepthData) -> No
         why = "built-in scenes, which need no files: --data nyu --root FOLDER trains on NYU Depth v2"
         say(console, "", f"({why})")
     say(console, "holes", _holes(config, data))
-    say(console, "losses", f"{len(config.space)} of {len(LossSpace())} ({config.losses}), {config.balancer}")
+    if config.task == "metric":
+        count = f"{len(config.space)} of {len(LossSpace())}"
+    else:
+        count = f"{config.task} depth, {len(config.loss_names)}"
+    say(console, "losses", f"{count} ({config.losses}), {config.balancer}")
     for line in backend_report().splitlines():
         say(console, "backend", line)
 
@@ -36,6 +40,8 @@ def _holes(config: TrainingSettings, data: DepthData) -> str:
     if data.datasets["train"].dense:
         uncovered = "" if config.augment == "none" else "; what a rotation uncovers is filled from beside it"
         return f"none: the depth of every pixel is known{uncovered}"
+    if data.datasets["train"].truth == "pairs":
+        return "there is no depth, but a labelled pair of points an image"
     ways = {
         "mask": "the losses leave the others out",
         "colorize": "the others are filled along the image",
@@ -46,10 +52,9 @@ def _holes(config: TrainingSettings, data: DepthData) -> str:
     return f"{known}; {ways[config.holes]} (--holes {config.holes})"
 
 
-def score_line(console: Console, what: str, scores: dict[str, float]) -> None:
-    """Print three of the scores on a line."""
-    text = f"{what:<16} delta1 {scores['delta1']:.3f}  rmse {scores['rmse']:.3f} m  abs_rel {scores['abs_rel']:.3f}"
-    plain(console, text)
+def score_line(console: Console, what: str, scores: str) -> None:
+    """Print a few scores on a line."""
+    plain(console, f"{what:<16} {scores}")
 
 
 def summary(*columns: dict[str, float]) -> Table:

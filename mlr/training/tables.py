@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -111,9 +112,12 @@ def _number_or_nothing(cell: str) -> float | None:
 BALANCING = ("period", "step", "epoch", "lambda", "term", "mean", "weight", "contribution", "clipped", "held")
 
 
+#: A loss, perhaps of one of several heads, or the ranking loss.
+_LOSS = re.compile(rf"([DR][3-8]:)?({'|'.join(KINDS)})/[0-{SCALES - 1}]|rank")
+
+
 def _loss(cell: str) -> str:
-    kind, _, scale = cell.partition("/")
-    if kind not in KINDS or scale not in map(str, range(SCALES)):
+    if not _LOSS.fullmatch(cell):
         raise ValueError(f"{cell!r} is no loss")
     return cell
 

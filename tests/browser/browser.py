@@ -15,6 +15,7 @@ DESKTOP, PHONE = (1280, 900), (390, 844)
 ARGUMENTS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
+    "--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream",  # a camera that shows a test picture
 )  # fmt: skip
 
 

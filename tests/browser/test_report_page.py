@@ -94,6 +94,9 @@ def test_the_divider_is_dragged_and_depth_is_read(run, open_page, size):  # noqa
         truth, pred = samples.truth[2, row, column], samples.prediction[2, row, column]
         assert number(text.split("truth ")[1]) == pytest.approx(truth, abs=0.001)
         assert number(text.split("prediction ")[1]) == pytest.approx(max(pred, 0), abs=0.001)
+    stage.press("ArrowUp")
+    stage.press("ArrowRight")
+    assert page.text_content(".pixel").startswith("row 16, column 31: ")
     for layer in ("image", "error"):
         page.get_by_label("right of the divider").select_option(layer)
     assert page.locator(".scale").count() == 2

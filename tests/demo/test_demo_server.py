@@ -22,6 +22,8 @@ from mlr.demo import runtime
 from mlr.demo.folder import PAGE, write_examples
 from mlr.demo.runtime import FILES, runtime_files
 from mlr.demo.server import TYPES, PageServer
+from mlr.models.checkpoints import save_checkpoint
+from mlr.models.depth_model import DepthModel
 
 
 @pytest.fixture
@@ -138,6 +140,14 @@ def test_offline_it_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 # --- the command ------------------------------------------------------------------------------------------------------
+
+
+def test_relative_depth_is_refused(network: DepthModel, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("onnxscript", reason="needs the extra export")
+    path = save_checkpoint(tmp_path / "best.pt", network, config={"size": "64x96", "task": "relative"})
+    assert main(["demo", str(path), "--out", str(tmp_path / "page")]) == 1
+    assert "best.pt predicts relative depth, which has no metres for the page" in capsys.readouterr().err
+    assert not (tmp_path / "page").exists()
 
 
 def test_wrong_settings(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

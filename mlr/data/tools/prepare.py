@@ -21,20 +21,25 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from rich.console import Console
+from torchvision import tv_tensors
 
 from mlr.data.datasets.base import DepthDataset
 from mlr.data.datasets.packed import COMPRESSIONS, Frame, join, open_packed, write_frames
 from mlr.data.datasets.registry import (
     DATASETS,
     check_dataset,
+    check_metric,
     check_root,
     dataset_options,
     open_dataset,
     reader_options,
 )
 from mlr.data.depth_files import DataError
+from mlr.data.distance import Camera, depth_along_axis, parse_camera
 from mlr.data.fill import fill_sample
+from mlr.data.sample import Sample
 from mlr.data.transforms import resize_sample
 from mlr.utils import renamed
 from mlr.utils.console import plain
@@ -61,6 +66,7 @@ class Part:
     holes: str
     size: tuple[int, int] | None
     compression: str
+    camera: Camera | None
     path: Path
 
 
@@ -70,6 +76,7 @@ def prepare(
     splits: str = "train,val",
     holes: Literal["colorize", "nearest", "mask"] = "colorize",
     size: str | None = None,
+    distance_to_depth: str | None = None,
     data_options: str = "",
     depth_unit: str | None = None,
     compression: Literal["lzf", "gzip", "none"] = "lzf",
@@ -89,6 +96,9 @@ def prepare(
         holes: how pixels without depth are filled: "colorize" along the image (Levin et al.), "nearest" with the
             nearest depth, "mask" leaves them 0. They stay marked as not measured.
         size: HxW in pixels to resize every frame to; by default frames keep their own.
+        distance_to_depth: fx,fy,cx,cy of the camera in pixels of the depth as it is read, for data that stores the
+            distance to the camera, such as Hypersim's (886.81,886.81,511.5,383.5); it is turned into depth along the
+            axis.
         data_options: options of the data sets, e.g. "kb_crop=true,list_file=mine.txt"; each takes those it knows.
         depth_unit: unit of integer depth files of "folder": mm, m, 256 (KITTI) or any number of units per metre.
         compression: "lzf" is fast, "gzip" smaller, "none" fastest to read.
@@ -109,9 +119,9 @@ def prepare(
         raise FileExistsError(f"{out} exists; give another name with --out, or remove it")
     if not out.parent.is_dir():
         raise FileNotFoundError(f"there is no folder {out.parent} to write {out.name} into")
-    holes = renamed.HOLES.get(holes, holes)
-    if holes not in ("colorize", "nearest", "mask"):
-        raise ValueError(f"--holes must be colorize, nearest or mask, got {holes!r}")
+    fill = renamed.HOLES.get(holes, holes)  # or the older name
+    if fill not in ("colorize", "nearest", "mask"):
+        raise ValueError(f"--holes must be colorize, nearest or mask, got {fill!r}")
     if workers < -1:
         raise ValueError(f"--workers must be -1 or more, got {workers}")
     if compression not in COMPRESSIONS:
@@ -119,7 +129,10 @@ def prepare(
     folder = out.with_name(out.name + ".parts")
     _opened.cache_clear()  # files may have been mended since
     options = reader_options(data_options, depth_unit)
-    settings = {"holes": holes, "size": None if size is None else parse_size(size), "compression": compression}
+    settings = {
+        "holes": fill, "size": None if size is None else parse_size(size), "compression": compression,
+        "camera": None if distance_to_depth is None else parse_camera(distance_to_depth),
+    }  # fmt: skip
     parts, missing = plan(datasets, parse_splits(splits), options, folder, settings)
     for text in missing:
         plain(console, text, "yellow")
@@ -148,9 +161,9 @@ def prepare(
             f"{needed / 2**20:,.1f} MiB: make room and run the same command again, it continues from here"
         )
     record = {
-        "holes": holes, "size": size or "", "sources": ", ".join(datasets),
+        "holes": fill, "size": size or "", "sources": ", ".join(datasets),
         "options": ",".join(f"{name}={value}" for name, value in options.items()),
-        "skipped": json.dumps(skipped), "missing": json.dumps(missing),
+        "skipped": json.dumps(skipped), "missing": json.dumps(missing), "distance_to_depth": distance_to_depth or "",
     }  # fmt: skip
     if "max_depth" in options:  # or the file's own frames would be refused
         record["max_depth"] = options["max_depth"]
@@ -176,6 +189,7 @@ def parse_dataset(text: str) -> tuple[str, str]:
         known = ", ".join(DATASETS)
         raise ValueError(f"a data set is given as NAME:PATH, e.g. nyu:/data/nyu, got {text!r}; the names are {known}")
     check_root(check_dataset(name), root or None)
+    check_metric(name)
     return name, root
 
 
@@ -285,7 +299,7 @@ def pack(part: Part, strict: bool = False) -> Part:
     def frames() -> Iterator[Frame]:
         for index in range(part.start, part.stop):
             try:
-                sample = dataset[index]
+                sample = _along_the_axis(dataset[index], part.camera)
                 if part.holes != "mask":
                     sample = fill_sample(sample, part.holes)
             except DataError as error:
@@ -302,6 +316,14 @@ def pack(part: Part, strict: bool = False) -> Part:
 
     write_frames(part.path, frames(), part.compression, attributes)
     return part
+
+
+def _along_the_axis(sample: Sample, camera: Camera | None) -> Sample:
+    """A frame with depth in place of the distance to a camera; unchanged without one."""
+    if camera is not None:
+        depth = depth_along_axis(sample["depth"][0].numpy(), camera)
+        sample["depth"] = tv_tensors.Mask(torch.from_numpy(depth)[None])
+    return sample
 
 
 def _skipped(part: Part) -> list[str]:

@@ -17,7 +17,7 @@ function ticks(low, high, count = 5) {
  *
  * @param title what is shown.
  * @param axis { label, values, name }: numbers below the chart; name(i) is what the legend calls point i.
- * @param series [{ label, colour, values }]: values may be null.
+ * @param series [{ label, colour, values, dashed }]: values may be null.
  * @param range [low, high] of the vertical axis.
  * @param draw (x, y) -> elements; x(i) and y(value) are places.
  * @param format a value as text.
@@ -88,7 +88,8 @@ function lineChart({ series, ...options }) {
     const points = line.values.flatMap((value, i) => (value === null ? [] : [[x(i), y(value)]]));
     const dots = points.length > 60 ? [] : points.map(([cx, cy]) => svg("circle", { cx, cy, r: 2.5, style: `fill: ${line.colour}` }));
     const path = points.map(([px, py]) => `${px.toFixed(1)},${py.toFixed(1)}`).join(" ");
-    return [svg("polyline", { class: "curve", points: path, style: `stroke: ${line.colour}` }), ...dots];
+    return [svg("polyline", { class: "curve", points: path, style: `stroke: ${line.colour}`,
+      "stroke-dasharray": line.dashed ? "6 3" : null }), ...dots];
   });
   return chart({ ...options, series: known, range: [Math.min(...all), Math.max(...all)], draw });
 }

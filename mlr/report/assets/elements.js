@@ -56,7 +56,10 @@ function table(header, rows, numeric = true) {
     element("tbody", {}, ...rows.map((row) => element("tr", {}, ...row.map(cell))))));
 }
 
+/** How many colours charts have: --c0, --c1, ... of the style. */
+const COLOURS = 8;
+
 /** Colour number i of a chart's lines. */
 function colour(i) {
-  return `var(--c${i % 8})`;
+  return `var(--c${i % COLOURS})`;
 }

@@ -54,7 +54,7 @@ function runPage(data) {
 function comparisonPage(data) {
   const epochs = [...new Set(data.runs.flatMap((run) => run.curves.epoch))].sort((a, b) => a - b);
   const axis = { label: "epoch", values: epochs, name: (i) => `epoch ${epochs[i]}` };
-  const line = (run, k, metric) => ({ label: run.name, colour: colour(k),
+  const line = (run, k, metric) => ({ label: run.name, colour: colour(k), dashed: k >= COLOURS,
     values: epochs.map((epoch) => run.curves[metric][run.curves.epoch.indexOf(epoch)] ?? null) });
   const charts = epochs.length ? data.metrics.map((metric) => lineChart({
     title: `${LABELS[metric]} (${higherIsBetter(metric) ? "higher" : "lower"} is better)`, axis,

@@ -75,8 +75,10 @@ function scaleBar(low, high, colours) {
 function samplesSection(samples) {
   const [under, over] = [element("canvas"), element("canvas")]; // right of the divider and left of it
   const divider = element("div", { class: "divider" });
-  const stage = element("div", { class: "stage", role: "img", "aria-label": "the sample, divided in two" }, under, over, divider);
-  const readout = element("p", { class: "pixel", "aria-live": "polite" }, "Point at the sample to read its depth.");
+  const spot = element("div", { class: "spot", hidden: "" }); // the pixel that is read
+  const stage = element("div", { class: "stage", role: "group", tabindex: 0,
+    "aria-label": "the sample, divided in two; arrow keys choose the pixel to read" }, under, over, divider, spot);
+  const readout = element("p", { class: "pixel", "aria-live": "polite" }, "Point at the sample, or use the arrow keys, to read its depth.");
   const slider = element("input", { type: "range", min: 0, max: 100, step: "any", value: 50, "aria-label": "divider", input: () => split(Number(slider.value) / 100) });
   const select = (start, name) => {
     const options = Object.entries(LAYERS).map(([key, text]) => element("option", { value: key }, text));
@@ -87,7 +89,7 @@ function samplesSection(samples) {
   const [left, right] = [select("truth", "left of the divider"), select("prediction", "right of the divider")];
   const scales = element("div", {});
   const caption = element("p", { class: "quiet" });
-  let current = null;
+  let [current, pixel] = [null, [0, 0]]; // the sample, and row and column of the pixel that is read
 
   const split = (share) => {
     slider.value = 100 * share;
@@ -108,17 +110,31 @@ function samplesSection(samples) {
     const share = (place, start, length) => Math.max(0, Math.min(1 - 1e-9, (place - start) / length));
     return [share(event.clientX, box.left, box.width), share(event.clientY, box.top, box.height)];
   };
-  const read = (event) => {
+  const read = (row, column) => {
     if (!current) return;
-    const [across, down] = at(event);
-    const [row, column] = [Math.floor(down * current.height), Math.floor(across * current.width)];
+    pixel = [Math.max(0, Math.min(current.height - 1, row)), Math.max(0, Math.min(current.width - 1, column))];
+    [row, column] = pixel;
+    spot.hidden = false;
+    spot.style.left = `${(100 * (column + 0.5)) / current.width}%`;
+    spot.style.top = `${(100 * (row + 0.5)) / current.height}%`;
     const { truth, prediction, error } = depths(current, row * current.width + column);
     const metres = (depth) => (depth === null ? "unknown" : `${depth.toFixed(3)} m`);
     const off = error === null ? "" : `, error ${(prediction - truth).toFixed(3)} m (${(100 * error).toFixed(1)} %)`;
     readout.textContent = `row ${current.rows[row]}, column ${current.columns[column]}: truth ${metres(truth)}, prediction ${metres(prediction)}${off}`;
   };
-  stage.addEventListener("pointerdown", (event) => { stage.setPointerCapture(event.pointerId); split(at(event)[0]); read(event); });
-  stage.addEventListener("pointermove", (event) => { if (event.buttons) split(at(event)[0]); read(event); });
+  const follow = (event) => {
+    const [across, down] = at(event);
+    if (event.buttons) split(across);
+    if (current) read(Math.floor(down * current.height), Math.floor(across * current.width));
+  };
+  stage.addEventListener("pointerdown", (event) => { stage.setPointerCapture(event.pointerId); follow(event); });
+  stage.addEventListener("pointermove", follow);
+  stage.addEventListener("keydown", (event) => {
+    const steps = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] };
+    if (!(event.key in steps)) return;
+    event.preventDefault();
+    read(pixel[0] + steps[event.key][0], pixel[1] + steps[event.key][1]);
+  });
 
   const buttons = samples.map((sample, i) => element("button", { type: "button", click: () => choose(i), "aria-label": `sample ${i + 1}: ${sample.name}` },
     element("img", { src: sample.image, alt: "" })));

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from browser import DESKTOP, PHONE, browser, open_page  # noqa: F401 - fixtures
 from PIL import Image
 
 from mlr.data.depth_files import read_depth, read_image
@@ -28,25 +29,8 @@ from mlr.models.depth_model import DepthModel, open_model
 from mlr.prediction.point_cloud import Intrinsics
 
 pytest.importorskip("onnxscript", reason="needs the extra export")
-playwright = pytest.importorskip("playwright.sync_api", reason="needs the package playwright")
 
-CHROMIUM = Path("/usr/bin/chromium")
-FLAGS = [
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync", "--use-fake-ui-for-media-stream",
-    "--use-fake-device-for-media-stream",
-]  # fmt: skip
 SIZE = (64, 96)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    if not CHROMIUM.exists():
-        pytest.skip(f"needs {CHROMIUM}: apt-get install chromium")
-    with playwright.sync_playwright() as driver:
-        started = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield started
-        started.close()
 
 
 @pytest.fixture(scope="module")
@@ -88,26 +72,15 @@ def hosted(folder: Path) -> Iterator[str]:
 
 
 @pytest.fixture
-def opened(browser: Any) -> Iterator[Callable[..., Any]]:
-    """Opens a page; at the end, its console must have been silent."""
-    said: list[str] = []
-    contexts = []
+def opened(open_page: Callable[..., Any]) -> Callable[..., Any]:  # noqa: F811
+    """Opens a page whose network is ready. What it would load from elsewhere, its own policy blocks with an error."""
 
-    def open_(url: str, **options: Any) -> Any:
-        contexts.append(browser.new_context(accept_downloads=True, permissions=["camera"], **options))
-        page = contexts[-1].new_page()
-        page.set_default_timeout(30_000)
-        page.on("console", lambda message: said.append(f"{message.type}: {message.text}"))
-        page.on("pageerror", lambda error: said.append(str(error)))
-        page.on("request", lambda request: request.url.startswith((url, "blob:")) or said.append(request.url))
-        page.goto(url)
+    def open_(url: str, size: tuple[int, int] = DESKTOP, **options: Any) -> Any:
+        page = open_page(url, size, permissions=["camera"], **options)
         page.get_by_text("ready after").wait_for()
         return page
 
-    yield open_
-    for context in contexts:
-        context.close()
-    assert said == []
+    return open_
 
 
 def photo(path: Path, height: int, width: int, **options: Any) -> Path:
@@ -272,11 +245,9 @@ def test_dropped_files_and_the_camera(opened, hosted, tmp_path):
 
 
 def test_a_phone_sees_the_whole_width(opened, hosted, tmp_path):
-    page = opened(
-        hosted, viewport={"width": 360, "height": 740}, device_scale_factor=2, color_scheme="dark", has_touch=True
-    )
+    page = opened(hosted, PHONE, device_scale_factor=2, color_scheme="dark", has_touch=True)
     show(page, photo(tmp_path / "a.png", 90, 120))
-    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    assert page.evaluate("document.documentElement.scrollWidth") <= PHONE[0]
     box = page.locator("#depth").bounding_box()
     page.touchscreen.tap(box["x"] + 20, box["y"] + 20)
     assert re.match(r"\d\.\d{3} m at", page.inner_text("#reading"))
