@@ -43,7 +43,7 @@ def read_settings(file: Path) -> dict[str, str]:
         raise ValueError(f"{file} has {file.stat().st_size:,} bytes, and settings take {LARGEST_FILE:,} at most")
     try:
         text = file.read_text()
-        _check_events(file, text)
+        check_yaml(file, text, DEEPEST, "settings are a list of `name: value`, at most within their group")
         # BaseLoader leaves every value as it is written
         content = yaml.load(text, Loader=yaml.BaseLoader)
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
@@ -64,15 +64,26 @@ def read_settings(file: Path) -> dict[str, str]:
     return settings
 
 
-def _check_events(file: Path, text: str) -> None:
-    """Refuse what makes a short file large in memory: aliases and deep nesting."""
+def check_yaml(file: Path, text: str, deepest: int, shape: str) -> None:
+    """Refuse what makes a short file large in memory: aliases and deep nesting.
+
+    Args:
+        file: where the text is from.
+        text: YAML.
+        deepest: how many lists and mappings may lie in each other.
+        shape: what the file should look like.
+
+    Raises:
+        ValueError: saying what is refused.
+        yaml.YAMLError: the text is no YAML.
+    """
     depth = 0
     for event in yaml.parse(text, Loader=yaml.BaseLoader):
         if isinstance(event, yaml.AliasEvent):
-            raise ValueError(f"{file}: settings have no aliases (*{event.anchor}): write the value out")
+            raise ValueError(f"{file}: mlr's files have no aliases (*{event.anchor}): write the value out")
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        if depth > DEEPEST:
-            raise ValueError(f"{file}: settings are a list of `name: value`, at most within their group")
+        if depth > deepest:
+            raise ValueError(f"{file}: {shape}")
 
 
 def _typed(file: Path, name: str, value: Any) -> str:

@@ -27,6 +27,7 @@ from mlr.data.sample import Sample
 from mlr.data.transforms import POLICIES, finish, resize_only
 from mlr.relative.pairs import WithPairs
 from mlr.utils import renamed
+from mlr.utils.counted import counted
 from mlr.utils.cpus import available_cpus
 
 if TYPE_CHECKING:
@@ -222,11 +223,20 @@ class DepthData(L.LightningDataModule):
             Transformed(dataset, None, self.seed, self.holes).filled(0)
             if dataset.note():
                 warnings.warn(f"{dataset!r}: {dataset.note()}", stacklevel=2)
+        train, val = datasets["train"], datasets["val"]
+        if len(train) == len(val) == 1 and self.data != "rooms" and train.name(0) == val.name(0):
+            warnings.warn(
+                f"{train!r}: a single frame is for training and for validation, so the scores say nothing about others",
+                stacklevel=2,
+            )
         self.datasets = datasets
 
     @property
     def masked(self) -> bool:
-        """Whether the losses take "valid" as their mask: not where every pixel is known by construction."""
+        """Whether the losses take "valid" as their mask: not where every pixel is known by construction.
+
+        What a rotation uncovers of such frames is filled and counts in the losses.
+        """
         return self.holes == "mask" and not self.datasets["train"].dense
 
     def known_share(self, frames: int = 8) -> float:
@@ -245,7 +255,7 @@ class DepthData(L.LightningDataModule):
             indices = served.without_depth.nonzero().flatten().tolist()
             if indices:
                 few = ", ".join(served.dataset.name(i) for i in indices[:3]) + (", ..." if len(indices) > 3 else "")
-                parts.append(f"{len(indices)} of {len(served)} frames in {split} ({few})")
+                parts.append(f"{len(indices)} of {counted(len(served), 'frame')} in {split} ({few})")
         return f"no pixel has a known depth, left out: {'; '.join(parts)}" if parts else ""
 
     def teardown(self, stage: str) -> None:
@@ -261,7 +271,7 @@ class DepthData(L.LightningDataModule):
         """
         for split, dataset in self.datasets.items():
             if len(dataset) < devices:
-                raise ValueError(f"--devices {devices}: there are only {len(dataset)} frames in {split}")
+                raise ValueError(f"--devices {devices}: {split} has only {counted(len(dataset), 'frame')}")
 
     def open(self, split: str) -> DepthDataset:
         """The frames of a split, at their own size and without transforms."""

@@ -14,6 +14,7 @@ from mlr.training.scores import score_names
 from mlr.training.settings import TrainingSettings
 from mlr.training.tables import read_balancing
 from mlr.utils.console import shown
+from mlr.utils.counted import counted
 
 #: Settings that the page shows; config.yaml has all.
 SETTINGS = (
@@ -61,7 +62,7 @@ def _balancing(run: Path) -> list[str]:
     ]
     return [
         "## Rebalancing",
-        f"Weights changed {changes} times. The largest of {len(last)} losses:",
+        f"Weights changed {counted(changes, 'time')}. The largest of {counted(len(last), 'loss')}:",
         _table(["loss", "contribution at first", "at last", "weight"], lines),
     ]
 

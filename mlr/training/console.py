@@ -38,7 +38,8 @@ def introduce(console: Console, config: TrainingSettings, data: DepthData) -> No
 def _holes(config: TrainingSettings, data: DepthData) -> str:
     """How depth with holes is treated, and how much of it there is."""
     if data.datasets["train"].dense:
-        return "none: the depth of every pixel is known"
+        uncovered = "" if config.augment == "none" else "; what a rotation uncovers is filled from beside it"
+        return f"none: the depth of every pixel is known{uncovered}"
     if data.datasets["train"].truth == "pairs":
         return "there is no depth, but a labelled pair of points an image"
     ways = {

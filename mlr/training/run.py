@@ -182,7 +182,7 @@ class Run:
             everything: remove TensorBoard's files too, as the run starts from its beginning.
         """
         for path in self.path.glob(f".*{UNFINISHED}"):
-            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
         if everything:
             shutil.rmtree(self.path / "tensorboard", ignore_errors=True)
 

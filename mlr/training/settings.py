@@ -77,7 +77,7 @@ class DataSettings:
     depth_unit: str | None = None
     holes: Literal["mask", "colorize", "nearest", "error"] = "mask"
     size: str = "288x384"
-    augment: Literal["paper", "hu2019", "none", "eccv2020"] = "paper"
+    augment: Literal["paper", "hu2019", "none"] = "paper"
     train_length: int = _at_least(1, 800)
     val_length: int = _at_least(1, 100)
     workers: int = _at_least(-1, -1)

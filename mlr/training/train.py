@@ -13,7 +13,6 @@ from typing import Any
 import lightning.pytorch as L
 import torch
 from lightning.pytorch.callbacks import LambdaCallback, LearningRateMonitor, RichProgressBar
-from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
@@ -37,6 +36,7 @@ from mlr.training.console import introduce, quiet, say, score_line, summary
 from mlr.training.heartbeat import SignsOfLife
 from mlr.training.initial import build_network
 from mlr.training.launch import Launch
+from mlr.training.logs import RunLogger
 from mlr.training.module import DepthTraining
 from mlr.training.optimization import parameter_groups
 from mlr.training.processes import TIMEOUT, processes
@@ -47,6 +47,7 @@ from mlr.training.state import State, check_state, restoring
 from mlr.training.tasks import training_class
 from mlr.training.threads import choose_threads, yielding_when_busy
 from mlr.utils.console import plain
+from mlr.utils.counted import counted
 from mlr.utils.renamed import current_metrics
 
 
@@ -168,7 +169,7 @@ def _check_continues(config: TrainingSettings, run: Run, state: State) -> None:
         )
     if state.epochs >= config.epochs and run.is_finished(state.epochs):
         raise ValueError(
-            f"--resume {run.path}: this run has finished {state.epochs} epochs of {config.epochs}: "
+            f"--resume {run.path}: this run has finished {counted(state.epochs, 'epoch')} of {config.epochs}: "
             + (f"start another with --init {run.path}" if ends else "give more --epochs")
         )
 
@@ -192,7 +193,7 @@ def _trainer(
         gradient_clip_val=config.clip_gradient or None,
         num_sanity_val_steps=0,
         use_distributed_sampler=False,  # EpochSampler already splits by rank
-        logger=TensorBoardLogger(run.path, name="", version="", sub_dir="tensorboard"),
+        logger=RunLogger(run.path, name="", version="", sub_dir="tensorboard"),
         callbacks=[
             LambdaCallback(on_train_start=begin),
             MetricsTable(run.path / "metrics.csv", scores.names),

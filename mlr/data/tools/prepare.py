@@ -34,14 +34,16 @@ from mlr.data.datasets.registry import (
     check_root,
     dataset_options,
     open_dataset,
-    parse_options,
+    reader_options,
 )
 from mlr.data.depth_files import DataError
 from mlr.data.distance import Camera, depth_along_axis, parse_camera
 from mlr.data.fill import fill_sample
 from mlr.data.sample import Sample
 from mlr.data.transforms import resize_sample
+from mlr.utils import renamed
 from mlr.utils.console import plain
+from mlr.utils.counted import counted
 from mlr.utils.files import UNFINISHED, atomic_replace
 from mlr.utils.progress import Progress
 from mlr.utils.sizes import parse_size
@@ -72,10 +74,11 @@ def prepare(
     datasets: list[str],
     out: Path,
     splits: str = "train,val",
-    holes: Literal["colorize", "nearest", "keep"] = "colorize",
+    holes: Literal["colorize", "nearest", "mask"] = "colorize",
     size: str | None = None,
     distance_to_depth: str | None = None,
-    options: str = "",
+    data_options: str = "",
+    depth_unit: str | None = None,
     compression: Literal["lzf", "gzip", "none"] = "lzf",
     workers: int = -1,
     strict: bool = False,
@@ -91,12 +94,13 @@ def prepare(
         out: the file to write; an earlier one is never overwritten.
         splits: which to pack, train, val or both.
         holes: how pixels without depth are filled: "colorize" along the image (Levin et al.), "nearest" with the
-            nearest depth, "keep" leaves them 0. They stay marked as not measured.
+            nearest depth, "mask" leaves them 0. They stay marked as not measured.
         size: HxW in pixels to resize every frame to; by default frames keep their own.
         distance_to_depth: fx,fy,cx,cy of the camera in pixels of the depth as it is read, for data that stores the
             distance to the camera, such as Hypersim's (886.81,886.81,511.5,383.5); it is turned into depth along the
             axis.
-        options: of the readers, e.g. kb_crop=true,list_file=mine.txt; each takes those it knows.
+        data_options: options of the data sets, e.g. "kb_crop=true,list_file=mine.txt"; each takes those it knows.
+        depth_unit: unit of integer depth files of "folder": mm, m, 256 (KITTI) or any number of units per metre.
         compression: "lzf" is fast, "gzip" smaller, "none" fastest to read.
         workers: processes; -1 = one a core, 0 = this one.
         strict: stop at the first broken frame and refuse listed pairs that are missing.
@@ -115,19 +119,21 @@ def prepare(
         raise FileExistsError(f"{out} exists; give another name with --out, or remove it")
     if not out.parent.is_dir():
         raise FileNotFoundError(f"there is no folder {out.parent} to write {out.name} into")
-    if holes not in ("colorize", "nearest", "keep"):
-        raise ValueError(f"--holes must be colorize, nearest or keep, got {holes!r}")
+    fill = renamed.HOLES.get(holes, holes)  # or the older name
+    if fill not in ("colorize", "nearest", "mask"):
+        raise ValueError(f"--holes must be colorize, nearest or mask, got {fill!r}")
     if workers < -1:
         raise ValueError(f"--workers must be -1 or more, got {workers}")
     if compression not in COMPRESSIONS:
         raise ValueError(f"--compression must be one of {', '.join(COMPRESSIONS)}, got {compression!r}")
     folder = out.with_name(out.name + ".parts")
     _opened.cache_clear()  # files may have been mended since
+    options = reader_options(data_options, depth_unit)
     settings = {
-        "holes": holes, "size": None if size is None else parse_size(size), "compression": compression,
+        "holes": fill, "size": None if size is None else parse_size(size), "compression": compression,
         "camera": None if distance_to_depth is None else parse_camera(distance_to_depth),
     }  # fmt: skip
-    parts, missing = plan(datasets, parse_splits(splits), parse_options(options), folder, settings)
+    parts, missing = plan(datasets, parse_splits(splits), options, folder, settings)
     for text in missing:
         plain(console, text, "yellow")
     if missing and strict:
@@ -145,28 +151,29 @@ def prepare(
         plain(console, f"left out: {line}", "yellow")
     if len(skipped) == frames:
         shutil.rmtree(folder)  # or a corrected command would take it for another preparation's
-        raise DataError(f"none of the {frames} frames can be used; the first: {skipped[0]}")
+        raise DataError(f"none of {counted(frames, 'frame')} can be used; the first: {skipped[0]}")
 
     needed = sum(part.path.stat().st_size for part in parts)
     free = shutil.disk_usage(out.parent).free
     if free < 1.02 * needed:
         raise OSError(
-            f"{out.parent} has {free / 1e9:.1f} GB free, joining the parts needs {needed / 1e9:.1f} GB: make room and "
-            "run the same command again, it continues from here"
+            f"the disk of {out.parent} has {free / 2**20:,.1f} MiB free, and joining the parts needs "
+            f"{needed / 2**20:,.1f} MiB: make room and run the same command again, it continues from here"
         )
     record = {
-        "holes": holes, "size": size or "", "sources": ", ".join(datasets), "options": options,
+        "holes": fill, "size": size or "", "sources": ", ".join(datasets),
+        "options": ",".join(f"{name}={value}" for name, value in options.items()),
         "skipped": json.dumps(skipped), "missing": json.dumps(missing), "distance_to_depth": distance_to_depth or "",
     }  # fmt: skip
-    options_given = parse_options(options)
-    if "max_depth" in options_given:  # or the file's own frames would be refused
-        record["max_depth"] = options_given["max_depth"]
+    if "max_depth" in options:  # or the file's own frames would be refused
+        record["max_depth"] = options["max_depth"]
     count = join([part.path for part in parts], out, record)
     shutil.rmtree(folder)
-    left_out = f", {len(skipped)} broken ones left out" if skipped else ""
+    left_out = f", {counted(len(skipped), 'broken one')} left out" if skipped else ""
     plain(
         console,
-        f"{count} frames in {out}, {out.stat().st_size / 1e6:,.1f} MB{left_out}; train with --data packed --root {out}",
+        f"{counted(count, 'frame')} in {out}, {out.stat().st_size / 1e6:,.1f} MB{left_out}; "
+        f"train with --data packed --root {out}",
     )
     return 0
 
@@ -293,7 +300,7 @@ def pack(part: Part, strict: bool = False) -> Part:
         for index in range(part.start, part.stop):
             try:
                 sample = _along_the_axis(dataset[index], part.camera)
-                if part.holes != "keep":
+                if part.holes != "mask":
                     sample = fill_sample(sample, part.holes)
             except DataError as error:
                 if strict:
