@@ -61,7 +61,7 @@ def predict(
         flip: average with the prediction of the mirrored image.
         intrinsics: fx,fy,cx,cy of the camera in pixels of the images, for ply.
         max_depth: metres at the end of the scale of color, which then begins at 0; by default each picture's own range.
-        data: a data set whose frames are predicted, by its name in training.
+        data: a data set whose frames are predicted, NAME or NAME:PATH, by its name in training.
         root: folder or file of the data set.
         data_options: options of the data set, e.g. "list_file=mine.txt".
         depth_unit: unit of integer depth files of "folder".

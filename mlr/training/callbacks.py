@@ -171,6 +171,11 @@ class EpochReport(RebalanceListener):
             f"delta1 {float(m['val/delta1']):.3f}  rmse {float(m['val/rmse']):.3f} m  "
             f"abs_rel {float(m['val/abs_rel']):.3f}{eta}",
         )
+        for name in sorted(m):
+            if name.endswith("/delta1") and name.count("/") == 2:
+                scores = {metric: float(m[name.replace("delta1", metric)]) for metric in ("delta1", "rmse", "abs_rel")}
+                line = "  ".join(f"{metric} {value:.3f}" for metric, value in scores.items())
+                self._print(trainer, f"  {name.split('/')[1]}: {line}", "dim")
         if unknown := int(m.get("train/images_without_depth", 0)):
             self._print(trainer, f"  {unknown} images without a known depth were left out")
 

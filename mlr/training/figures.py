@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -24,17 +25,24 @@ from mlr.utils.files import atomic_write
 #: Near is blue and far is red, as in the paper's Fig. 4.
 DEPTH_COLOURS = "jet"
 
+#: Lines of the data sets of a training on several.
+SET_STYLES = ("--", ":", "-.")
+
 #: Fig. 3: red where a contribution grew, blue where it shrank, green where it stayed.
 UP, DOWN, SAME = "#d62728", "#1f5fd0", "#2ca02c"
 
 
 def curves(run: Path) -> Path:
-    """Loss of the training and scores of the validation by epoch, from metrics.csv; returns curves.png."""
+    """Loss of the training and scores of the validation by epoch, from metrics.csv; returns curves.png.
+
+    Where there are several data sets, the first score of each panel is drawn for each of them too.
+    """
     series: dict[str, list[tuple[float, float]]] = defaultdict(list)
     for row in read_metrics(run / "metrics.csv"):
         for name, value in row.items():
             if value and name not in ("epoch", "step"):
                 series[name].append((int(row["epoch"]), float(value)))
+    parts = sorted({name.split("/")[1] for name in series if name.count("/") == 2})
     panels = {
         # the total under the weights in force falls and rises with them
         "training loss under equal weights": {"mean of the losses": "train/equal_loss_epoch"},
@@ -46,34 +54,45 @@ def curves(run: Path) -> Path:
     }  # fmt: skip
     figure, axes = plt.subplots(2, 2, figsize=(10, 6.5), layout="constrained")
     for axis, (title, lines) in zip(axes.flat, panels.items(), strict=True):
-        for label, name in lines.items():
+        for number, (label, name) in enumerate(lines.items()):
             if series[name]:
-                axis.plot(*zip(*series[name], strict=True), marker="o", markersize=3, label=label)
+                axis.plot(*zip(*series[name], strict=True), marker="o", markersize=3, label=label, color=f"C{number}")
+            for style, part in zip(cycle(SET_STYLES), parts, strict=False):
+                if number == 0 and (own := series[name.replace("val/", f"val/{part}/")]):
+                    axis.plot(*zip(*own, strict=True), style, color="C0", label=f"{label}, {part}")
         axis.set(title=title, xlabel="epoch")
         axis.grid(alpha=0.3)
         axis.legend(fontsize=8)
     return _save(figure, run / "curves.png")
 
 
-def samples(run: Path, model: DepthModel, batches: Iterable[dict[str, Any]], count: int = 4) -> Path:
-    """Image, true and predicted depth of the first images of a data set; returns samples.png."""
-    rows: list[tuple[Tensor, Tensor, Tensor]] = []
+def samples(
+    run: Path, model: DepthModel, batches: Iterable[dict[str, Any]], count: int = 4, sets: Sequence[str] = ("",)
+) -> Path:
+    """Image, true and predicted depth of the first images of a data set, or of each of several; returns samples.png."""
+    rows: list[tuple[str, Tensor, Tensor, Tensor]] = []
+    left = dict.fromkeys(range(len(sets)), max(1, count // len(sets)))
     for batch in batches:
-        pred = model.infer(batch["image"])
-        truth = batch["depth"].where(batch["valid"], torch.nan)
-        rows += zip(batch["image"], truth[:, 0], pred[:, 0], strict=True)
-        if len(rows) >= count:
+        numbers = batch["set"].tolist() if "set" in batch else [0] * len(batch["image"])
+        if any(left[number] for number in numbers):
+            pred = model.infer(batch["image"])
+            truth = batch["depth"].where(batch["valid"], torch.nan)
+            for number, *maps in zip(numbers, batch["image"], truth[:, 0], pred[:, 0], strict=True):
+                if left[number]:
+                    left[number] -= 1
+                    rows.append((sets[number], *maps))
+        if not any(left.values()):
             break
-    rows = rows[:count]
     figure, axes = plt.subplots(len(rows), 3, figsize=(9, 2.25 * len(rows)), layout="constrained", squeeze=False)
-    for (left, middle, right), (image, truth, pred) in zip(axes, rows, strict=True):
+    for (left_axis, middle, right), (name, image, truth, pred) in zip(axes, rows, strict=True):
         shown = truth if truth.isfinite().any() else pred
         limits = dict(zip(("vmin", "vmax"), np.nanpercentile(shown.numpy(), (1, 99)), strict=True))
-        left.imshow(image.permute(1, 2, 0).clamp(0, 1).numpy())
+        left_axis.text(-0.04, 0.5, name, transform=left_axis.transAxes, rotation=90, ha="right", va="center")
+        left_axis.imshow(image.permute(1, 2, 0).clamp(0, 1).numpy())
         middle.imshow(truth.numpy(), cmap=DEPTH_COLOURS, **limits)
         picture = right.imshow(pred.numpy(), cmap=DEPTH_COLOURS, **limits)
         figure.colorbar(picture, ax=right, shrink=0.85, label="metres")
-        for axis in (left, middle, right):
+        for axis in (left_axis, middle, right):
             axis.set_axis_off()
     for axis, title in zip(axes[0], ("image", "true depth", "prediction"), strict=True):
         axis.set_title(title)

@@ -12,12 +12,12 @@ from typing import Any
 from rich.console import Console
 from rich.markdown import Markdown
 
-from mlr.data import DepthData
-from mlr.evaluation.metrics import METRICS
+from mlr.data.mixture import training_data
 from mlr.models.checkpoints import load_checkpoint
 from mlr.models.depth_model import DepthModel
 from mlr.training import figures
 from mlr.training.run import Run
+from mlr.training.sets import score_names
 from mlr.training.settings import TrainingSettings
 from mlr.training.tables import read_balancing, read_metrics
 from mlr.utils.console import plain, shown
@@ -73,9 +73,10 @@ def report(run: Path) -> int:
 
 def draw_samples(run: Path, config: TrainingSettings) -> Path:
     """Predictions of the last model on the first images to validate on; returns samples.png."""
-    data = DepthData.from_config(replace(config, workers=0))
+    data = training_data(replace(config, workers=0))
     data.setup("validate")
-    return figures.samples(run, DepthModel.from_checkpoint(run / "last.pt"), data.val_dataloader())
+    model = DepthModel.from_checkpoint(run / "last.pt")
+    return figures.samples(run, model, data.val_dataloader(), sets=tuple(data.parts))
 
 
 def page(run: Run, config: TrainingSettings) -> str:
@@ -87,7 +88,8 @@ def page(run: Run, config: TrainingSettings) -> str:
         "best epoch": _metrics(run.path / "best.pt"),
         "last epoch": _metrics(run.path / "last.pt"),
     }
-    scores = [[name, *(_number(column.get(name)) for column in columns.values())] for name in METRICS]
+    names = score_names([entry.name for entry in config.sets])
+    scores = [[name, *(_number(column.get(name)) for column in columns.values())] for name in names]
     settings = [[name, str(value)] for name in SETTINGS if (value := getattr(config, name)) is not None]
     ran_on = {
         "epochs finished": f"{finished_epochs(run.path)} of {config.epochs}",

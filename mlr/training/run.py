@@ -29,6 +29,7 @@ import yaml
 from lightning.pytorch.utilities import rank_zero_only
 
 from mlr._version import __version__
+from mlr.data.named_sets import as_settings
 from mlr.losses import backend_report
 from mlr.training.processes import RANK_ZERO_FOLDER
 from mlr.training.settings import TrainingSettings
@@ -87,7 +88,9 @@ class Run:
             if config.out:
                 run.path.mkdir(parents=True, exist_ok=True)
             else:
-                run = cls(_own_folder(run.path, f"{config.backbone}-{config.data}-{datetime.now():%Y%m%d-%H%M%S}"))
+                run = cls(
+                    _own_folder(run.path, f"{config.backbone}-{config.data_names}-{datetime.now():%Y%m%d-%H%M%S}")
+                )
             run.config_file.touch(exist_ok=False)  # of two runs that found the folder empty, one goes on
             run.write_config(config)
         except OSError as error:
@@ -147,7 +150,8 @@ class Run:
     def write_config(self, config: TrainingSettings) -> None:
         """Write the settings. ``out`` is not saved, so config.yaml can start another run."""
         with atomic_write(self.config_file) as partial:
-            partial.write_text(yaml.safe_dump(config.as_dict() | {"out": None}, sort_keys=False))
+            settings = config.as_dict() | {"data": as_settings(config.data), "out": None}
+            partial.write_text(yaml.safe_dump(settings, sort_keys=False))
 
     def training_settings(self) -> TrainingSettings:
         """The settings of the run.

@@ -12,7 +12,7 @@ import math
 import os
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
@@ -21,6 +21,9 @@ from mlr.losses.space import LossSpace
 from mlr.utils import renamed
 from mlr.utils.flags import flag
 from mlr.utils.sizes import MIN_SIDE, parse_size
+
+if TYPE_CHECKING:  # readers of data sets take a second to import, and --help needs none
+    from mlr.data.named_sets import NamedSet
 
 
 def _at_least(least: int, default: Any, most: int | None = None) -> Any:
@@ -35,7 +38,9 @@ class DataSettings:
     Args:
         data: where images and depth come from: "rooms" are built-in scenes that need no files, "folder" your own pairs
             of images and depth files, "packed" the file that mlr prepare wrote; also nyu (labelled set), nyu-zip,
-            nyu-h5, nyu-sync, nyu-parquet, sunrgbd, matterport3d, kitti, make3d. docs/data.md describes them.
+            nyu-h5, nyu-sync, nyu-parquet, sunrgbd, matterport3d, kitti, make3d. NAME:PATH says its root too, and
+            NAME:PATH+NAME:PATH trains on several; a list in a settings file says what is particular to each.
+            docs/data.md describes them.
         root: folder (or file) of the data set; not used by "rooms".
         data_options: options of the data set, e.g. "kb_crop=true,list_file=mine.txt"; "max_depth=300" says that depth
             beyond 100 m is true.
@@ -174,11 +179,27 @@ class TrainingSettings(RunSettings, OptimizerSettings, LossSettings, ModelSettin
         object.__setattr__(self, "augment", renamed.AUGMENTATIONS.get(self.augment, self.augment))
         if self.depth_unit is not None:
             object.__setattr__(self, "depth_unit", renamed.UNITS.get(self.depth_unit, self.depth_unit))
+        if ":" in self.data and self.root is None and not self.sets:
+            name, _, root = self.data.partition(":")
+            object.__setattr__(self, "data", name)
+            object.__setattr__(self, "root", Path(root) if root else None)
 
     @property
     def height_width(self) -> tuple[int, int]:
         """The size as numbers."""
         return parse_size(self.size, MIN_SIDE)
+
+    @property
+    def sets(self) -> tuple[NamedSet, ...]:
+        """The data sets, where there are several or one with particulars; none where ``data`` and ``root`` say all."""
+        from mlr.data.named_sets import is_mixture, parse_sets
+
+        return parse_sets(self.data) if is_mixture(self.data) else ()
+
+    @property
+    def data_names(self) -> str:
+        """Names of the data sets, without their paths."""
+        return "+".join(entry.name for entry in self.sets) or self.data
 
     @property
     def space(self) -> LossSpace:
@@ -241,7 +262,12 @@ class TrainingSettings(RunSettings, OptimizerSettings, LossSettings, ModelSettin
             raise ValueError(f"--devices {self.devices}: there are {torch.cuda.device_count()} GPUs here")
         _ = self.height_width
         self.make_balancer()
-        check_options(self.data, parse_options(self.data_options))
+        if self.sets:
+            self._validate_sets()
+        elif ":" in self.data:
+            raise ValueError(f"--data {self.data} says its path, and --root {self.root} too: leave one out")
+        else:
+            check_options(self.data, parse_options(self.data_options))
         check_backbone(self.backbone)
         check_decoder(self.decoder, self.backbone)
         weights = self.pretrained_weights
@@ -250,6 +276,24 @@ class TrainingSettings(RunSettings, OptimizerSettings, LossSettings, ModelSettin
                 f"--pretrained {weights}: there is no such file; give a weights file, auto, true or false"
             )
         return self
+
+    def _validate_sets(self) -> None:
+        """Check the data sets of a training on several."""
+        from mlr.data.named_sets import check_weights
+
+        for name in ("root", "data_options", "depth_unit"):
+            if getattr(self, name):
+                raise ValueError(
+                    f"{flag(name)} is for a training on one data set; with several write it to its set: "
+                    f"a path as NAME:PATH, other settings in a list, see docs/data.md"
+                )
+        space, sets = self.space, self.sets
+        check_weights(sets)
+        for entry in sets:
+            entry.validate(space)
+        factors = zip(*(entry.loss_factors(space) for entry in sets), strict=True)
+        if unused := [name for name, own in zip(space.names, factors, strict=True) if not any(own)]:
+            raise ValueError(f"--losses {self.losses}: no data set has {', '.join(unused[:3])}: leave them out there")
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for YAML and for checkpoints."""

@@ -21,7 +21,8 @@ from torch import Tensor
 
 from mlr.data import DepthData
 from mlr.data.depth_files import DataError
-from mlr.evaluation import METRICS, DepthMetrics
+from mlr.data.mixture import MixedData, training_data
+from mlr.evaluation import DepthMetrics
 from mlr.losses import MultiLoss
 from mlr.models import DepthModel, load_checkpoint
 from mlr.training import figures
@@ -30,6 +31,7 @@ from mlr.training.console import introduce, quiet, say, score_line, summary
 from mlr.training.module import DepthTraining
 from mlr.training.processes import TIMEOUT, check_start, processes
 from mlr.training.run import Run
+from mlr.training.sets import TrainedSets, score_names
 from mlr.training.settings import TrainingSettings
 from mlr.training.state import State, check_state, restoring
 from mlr.utils.console import plain
@@ -53,7 +55,7 @@ class TrainingResult:
     after: dict[str, float]
 
 
-def constant_prediction(data: DepthData, images: int = 64) -> dict[str, float]:
+def constant_prediction(data: DepthData | MixedData, images: int = 64) -> dict[str, float]:
     """Scores of a prediction that is the median training depth everywhere: what any network has to beat.
 
     Args:
@@ -70,14 +72,18 @@ def constant_prediction(data: DepthData, images: int = 64) -> dict[str, float]:
         if len(medians) >= images:
             break
     if not medians:
-        raise DataError(
-            f"no training image has a known depth; mlr check-data {data.data}:{data.root} looks at all of them"
-        )
-    constant, metric = torch.stack(medians).median(), DepthMetrics()
+        raise DataError(f"no training image has a known depth; mlr check-data {data.where} looks at all of them")
+    constant = torch.stack(medians).median()
+    names = tuple(name for name in data.parts if name)
+    metric, sets = DepthMetrics(), TrainedSets(names, [[1.0]] * len(names)) if names else None
     for batch in data.val_dataloader():
-        metric.update(torch.full_like(batch["depth"], float(constant)), batch["depth"], batch["valid"])
-    scores = metric.compute()
-    return {name: float(scores[name]) for name in METRICS}
+        pred = torch.full_like(batch["depth"], float(constant))
+        if sets is None:
+            metric.update(pred, batch["depth"], batch["valid"])
+        else:
+            sets.score(pred, batch["depth"], batch["valid"], batch["set"])
+    scores = metric.compute() if sets is None else sets.scores()
+    return {name: float(scores[name]) for name in score_names(names)}
 
 
 def train(config: TrainingSettings, resume: Path | None = None, console: Console | None = None) -> TrainingResult:
@@ -112,7 +118,7 @@ def train(config: TrainingSettings, resume: Path | None = None, console: Console
             raise ValueError(
                 f"--resume {resume}: this run has finished {state.epochs} epochs of {config.epochs}: give more --epochs"
             )
-    data = DepthData.from_config(config)
+    data = training_data(config)
     data.setup("fit")
     data.require_devices(config.devices)
     introduce(console, config, data)
@@ -133,6 +139,7 @@ def train(config: TrainingSettings, resume: Path | None = None, console: Console
         config.seed,
         data.masked,
         config.freeze_encoder,
+        _trained_sets(config),
     )
     # Two models and a state: weights with Adam's two moments. A new file lies beside the older one for a while.
     if run is None:
@@ -168,6 +175,11 @@ def train(config: TrainingSettings, resume: Path | None = None, console: Console
     return result
 
 
+def _trained_sets(config: TrainingSettings) -> TrainedSets | None:
+    sets = config.sets
+    return TrainedSets([s.name for s in sets], [s.loss_factors(config.space) for s in sets]) if sets else None
+
+
 def _trainer(config: TrainingSettings, run: Run, console: Console) -> L.Trainer:
     def begin(*_: Any) -> None:  # only now has a state been taken over, so that the run goes on
         run.write_config(config)
@@ -187,7 +199,7 @@ def _trainer(config: TrainingSettings, run: Run, console: Console) -> L.Trainer:
         logger=TensorBoardLogger(run.path, name="", version="", sub_dir="tensorboard"),
         callbacks=[
             LambdaCallback(on_train_start=begin),
-            MetricsTable(run.path / "metrics.csv", METRICS),
+            MetricsTable(run.path / "metrics.csv", score_names([entry.name for entry in config.sets])),
             BalancingLog(run.path / "balancing.csv"),
             EpochReport(console),
             *([RichProgressBar(refresh_rate=1)] if console.is_terminal else []),
@@ -201,12 +213,12 @@ def _trainer(config: TrainingSettings, run: Run, console: Console) -> L.Trainer:
     )
 
 
-def _validate(trainer: L.Trainer, task: DepthTraining, data: DepthData) -> dict[str, float]:
+def _validate(trainer: L.Trainer, task: DepthTraining, data: DepthData | MixedData) -> dict[str, float]:
     (scores,) = trainer.validate(task, datamodule=data, verbose=False)
     return {name.removeprefix("val/"): value for name, value in scores.items()}
 
 
-def _finish(run: Run, state: State, data: DepthData, console: Console) -> TrainingResult:
+def _finish(run: Run, state: State, data: DepthData | MixedData, console: Console) -> TrainingResult:
     """Scores and figures of a run that was stopped between its last state and them."""
     file = run.path / "last.pt"
     model, scores = DepthModel.from_checkpoint(file), current_metrics(load_checkpoint(file).metrics)
@@ -218,10 +230,16 @@ def _finish(run: Run, state: State, data: DepthData, console: Console) -> Traini
 
 
 def _conclude(
-    run: Run, result: TrainingResult, epochs: int, steps: int, model: DepthModel, data: DepthData, console: Console
+    run: Run,
+    result: TrainingResult,
+    epochs: int,
+    steps: int,
+    model: DepthModel,
+    data: DepthData | MixedData,
+    console: Console,
 ) -> None:
     figures.curves(run.path)
-    figures.samples(run.path, model, data.val_dataloader())
+    figures.samples(run.path, model, data.val_dataloader(), sets=tuple(data.parts))
     figures.contributions(run.path)
     run.record(after=result.after, epochs=epochs, steps=steps)  # last: it says that the run is finished
     console.print(summary(result.constant, result.before, result.after))

@@ -7,6 +7,7 @@ import json as json_format
 import math
 from collections import Counter, defaultdict
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from mlr.data.datasets.base import DepthDataset
 from mlr.data.datasets.registry import dataset_options, open_dataset, parse_options
 from mlr.data.depth_files import UNITS, DataError, UndeclaredUnitError, likely_unit
 from mlr.data.tools.frame_report import EDGES, FrameReport, look
-from mlr.data.tools.prepare import parse_dataset, parse_splits
+from mlr.data.tools.prepare import parse_dataset, parse_datasets, parse_splits
 from mlr.utils.console import plain, shown
 
 #: Medians of a set outside this range are no metres of rooms or streets.
@@ -57,6 +58,7 @@ class Report:
 
 def check_data(
     dataset: str,
+    root: Path | None = None,
     splits: str = "train,val",
     options: str = "",
     sample: int | None = None,
@@ -67,6 +69,7 @@ def check_data(
 
     Args:
         dataset: the data set as NAME:PATH, e.g. folder:shots; names are those of --data.
+        root: its path, if it is given as NAME.
         splits: which to look at, train, val or both.
         options: of the reader, e.g. unit=mm or kb_crop=true.
         sample: number of frames of a split to look at, evenly spread, instead of all.
@@ -83,6 +86,9 @@ def check_data(
         raise ValueError(f"--sample must be at least 1, got {sample}")
     if workers < -1:
         raise ValueError(f"--workers must be -1 or more, got {workers}")
+    dataset, *more = parse_datasets([dataset], None if root is None else str(root))
+    if more:
+        raise ValueError(f"mlr check-data looks at one data set, got {', '.join([dataset, *more])}")
     report = examine(dataset, parse_splits(splits), parse_options(options), sample, workers)
     if json:
         print(json_format.dumps(asdict(report), indent=2))
