@@ -17,7 +17,7 @@ DEMO := --backbone tf_efficientnet_lite0 --pretrained true --decoder-channels 25
         --train-length 480 --val-length 48 --epochs 5 --learning-rate 5e-4
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo figures test test-long test-lowest lint format wheel sdist bench bench-report evidence-report \
+.PHONY: help setup demo figures docs test test-long test-lowest lint format wheel sdist bench bench-report evidence-report \
         bench-compare sanitize sanitize-gpu clean
 
 help: ## list the targets
@@ -45,12 +45,17 @@ $(READY): pyproject.toml setup.py tools/packaging/mlr_build.py $(CSRC)
 	@$(BIN)/python -W ignore -c 'import mlr; print(f"mlr {mlr.__version__} is ready in $(VENV)"); print(mlr.backend_report())'
 	@touch $@
 
-demo: $(READY) ## train on built-in scenes for a few minutes; figures in runs/demo-DATE
+demo: $(READY) ## train on built-in scenes for a few minutes; figures and report.html in runs/demo-DATE
 	$(BIN)/python train.py $(DEMO) --out runs/demo-$$(date +%Y%m%d-%H%M%S)
 
-figures: $(READY) ## draw docs/images again: the data, and a demo run or RUN=folder
+figures: $(READY) ## draw docs/images again: the data, and a demo run and its page, or RUN=folder
 	@test -n "$(RUN)" || $(BIN)/python train.py $(DEMO) --out runs/figures
 	$(BIN)/python docs/make_figures.py $(or $(RUN),runs/figures)
+
+# a warning is an error; nothing is loaded from a network
+docs: $(READY) ## build the documentation as a site: site/index.html
+	@$(BIN)/python -c "import mkdocs, material, mkdocstrings, latex2mathml" 2>/dev/null || $(PIP) "mlr-depth[docs]"
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
 
 test: $(READY) ## the fast tests (under 15 minutes on 2 cores, set-up included)
 	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal

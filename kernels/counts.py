@@ -50,12 +50,12 @@ def known_pixels(mask, i, j, scale, height, width, AREA: tl.constexpr):
             corner += width
         found = (found != 0).to(tl.int32)
     else:
-        all_known = j[0] >= 0
+        least = tl.full(j[0].shape, 1, tl.int32)  # of the bytes, of which any but 0 is True
         for down in tl.static_range(4):
             row = mask + clamped_tap(i, height, height, width, scale, down) * width
             for right in tl.static_range(4):
-                all_known &= tl.load(row + j[right]) != 0
-        found = all_known.to(tl.int32)
+                least = tl.minimum(least, tl.load(row + j[right]).to(tl.int32))
+        found = least
     return found
 
 

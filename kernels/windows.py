@@ -76,31 +76,31 @@ def error_rows(e_ptr, t_ptr, stride, y, h, FIRST: tl.constexpr, COUNT: tl.conste
 
 
 @triton.jit
-def known_bits(source, stride, y, h, rows, INSIDE: tl.constexpr):
-    """Bits of the ``rows`` rows from y on, clamped to the map if not all are INSIDE: whether their pixels are known.
+def known_bits(source, column, stride, y, h, rows, INSIDE: tl.constexpr):
+    """Bits [B] of the ``rows`` rows from y on, clamped to the map if not all are INSIDE: whether pixels are known.
 
-    ``source`` [1, B] points to columns of a mask or of E with its unknown pixels marked. The loop is not unrolled as a
-    whole: all loads together would take more registers than there are.
+    ``source`` points to a mask or to E with its unknown pixels marked, ``column`` [B] holds the columns. The loop is
+    not unrolled as a whole: all loads together would take more registers than there are.
     """
-    bits = tl.zeros([source.shape[1]], tl.int32)
-    source = tl.reshape(source, [source.shape[1]])
+    bits = tl.zeros_like(column)
+    row = source + y * stride
     for k in tl.range(0, rows, loop_unroll_factor=4):
-        row = y + k
         if not INSIDE:
-            row = tl.minimum(tl.maximum(row, 0), h - 1)
-        value = tl.load(tl.max_contiguous(source + row * stride, [1]))
+            row = source + tl.minimum(tl.maximum(y + k, 0), h - 1) * stride
+        value = tl.load(row + column)
         flag = known(value) if source.dtype.element_ty == tl.float32 else value != 0
         bits |= flag.to(tl.int32) << k
+        row += stride
     return bits
 
 
 @triton.jit
-def column_bits(source, stride, y, h, INSIDE: tl.constexpr):
+def column_bits(source, column, stride, y, h, INSIDE: tl.constexpr):
     """``known_bits`` of the rows y - 32 .. y + 47 in three numbers."""
     return (
-        known_bits(source, stride, y - 32, h, 32, INSIDE),
-        known_bits(source, stride, y, h, 32, INSIDE),
-        known_bits(source, stride, y + 32, h, BLOCK_ROWS, INSIDE),
+        known_bits(source, column, stride, y - 32, h, 32, INSIDE),
+        known_bits(source, column, stride, y, h, 32, INSIDE),
+        known_bits(source, column, stride, y + 32, h, BLOCK_ROWS, INSIDE),
     )
 
 
@@ -185,31 +185,31 @@ def block_counts(bits, at, pitch, plane_size, mask, y, h):
 
 
 @triton.jit
-def counted_block(e_ptr, t_ptr, m_ptr, stride, at, pitch, plane_size, mask, y, h, PAIR: tl.constexpr,
-                  INSIDE: tl.constexpr, MASKED: tl.constexpr):
-    """``block_sums``, after ``block_counts`` under a mask."""
+def counted_block(e_ptr, t_ptr, source, column, stride, at, pitch, plane_size, mask, y, h, PAIR: tl.constexpr,
+                  INSIDE: tl.constexpr):
+    """``block_sums`` of the columns ``column`` [B]; after ``block_counts`` if ``source``, as ``known_bits`` takes it,
+    is not None."""
     bits = None
-    if MASKED:
-        counted = column_bits(e_ptr if m_ptr is None else m_ptr, stride, y, h, INSIDE)
+    if source is not None:
+        counted = column_bits(source, column, stride, y, h, INSIDE)
         counts = (at + 3 * plane_size).to(tl.pointer_type(tl.int32))
         block_counts(counted, counts, pitch, plane_size, mask, y, h)
         if PAIR:
             bits = counted
-    return block_sums(e_ptr, t_ptr, bits, stride, at, pitch, plane_size, mask, y, h, PAIR, INSIDE)
+    return block_sums(e_ptr + column[None, :], t_ptr + column[None, :], bits, stride, at, pitch, plane_size, mask, y, h,
+                      PAIR, INSIDE)
 
 
 @triton.jit
 def masked_columns(pred, target, mask, stride, sums, plane_size, y, x0, h, w, COLUMNS: tl.constexpr):
     """``column_sums`` under a mask for one block of rows of scale 0."""
     x = x0 + tl.arange(0, COLUMNS)
-    column = tl.minimum(x, w - 1)[None, :]
+    column = tl.minimum(x, w - 1)
     at = sums + y * pitch_of(w) + PAD + x
     if (y >= 32) & (h - y >= 32 + BLOCK_ROWS):
-        counted_block(pred + column, target + column, mask + column, stride, at, pitch_of(w), plane_size, x < w, y, h,
-                      True, True, True)
+        counted_block(pred, target, mask, column, stride, at, pitch_of(w), plane_size, x < w, y, h, True, True)
     else:
-        counted_block(pred + column, target + column, mask + column, stride, at, pitch_of(w), plane_size, x < w, y, h,
-                      True, False, True)
+        counted_block(pred, target, mask, column, stride, at, pitch_of(w), plane_size, x < w, y, h, True, False)
 
 
 @triton.jit
@@ -223,22 +223,22 @@ def column_sums(e_ptr, t_ptr, stride, sums, plane_size, y0, y1, x0, h, w, PAIR: 
     pitch = pitch_of(w)
     x = x0 + tl.arange(0, COLUMNS)
     mask = x < w
-    e_ptr += tl.minimum(x, w - 1)[None, :]
-    t_ptr += tl.minimum(x, w - 1)[None, :]
+    column = tl.minimum(x, w - 1)
+    source = e_ptr if MASKED else None
     total = tl.zeros([COLUMNS], tl.float32)
     # hoisting out of the loop would take registers that its loads need
     for y in tl.range(y0, y1, BLOCK_ROWS, disable_licm=True):
         if MEANS:
             at = sums + y * pitch + PAD + x
             if (y >= 32) & (h - y >= 32 + BLOCK_ROWS):
-                total += counted_block(e_ptr, t_ptr, None, stride, at, pitch, plane_size, mask, y, h, PAIR, True,
-                MASKED)
+                total += counted_block(e_ptr, t_ptr, source, column, stride, at, pitch, plane_size, mask, y, h, PAIR,
+                                       True)
             else:
-                total += counted_block(e_ptr, t_ptr, None, stride, at, pitch, plane_size, mask, y, h, PAIR, False,
-                MASKED)
+                total += counted_block(e_ptr, t_ptr, source, column, stride, at, pitch, plane_size, mask, y, h, PAIR,
+                                       False)
         else:
             for k in tl.static_range(0, BLOCK_ROWS, 8):
-                tile = error_tile(e_ptr, t_ptr, stride, y, h, k, PAIR, False)
+                tile = error_tile(e_ptr + column[None, :], t_ptr + column[None, :], stride, y, h, k, PAIR, False)
                 total += tl.sum(tl.where(tl.arange(0, 8)[:, None] + (y + k) < h, tile, 0.0), 0)
     return tl.where(mask, total, 0.0)
 

@@ -62,3 +62,17 @@ def plan(tmp_path: Path) -> Plan:
     path = tmp_path / "tiny.yaml"
     path.write_text(yaml.safe_dump(TINY))
     return load_plan(path)
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A result file of the benchmark's command, of maps too small to mean anything."""
+    import loss_speed
+    import machine
+    from benchmarking import ARGUMENTS
+
+    path = tmp_path_factory.mktemp("bench") / "tiny.json"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(machine, "copy_bandwidth", lambda device: 10.0)  # 2 buffers of 256 MB
+        assert loss_speed.main([*ARGUMENTS, "--sweep", "losses,threads,terms,dtype,mask", "--out", str(path)]) == 0
+    return path

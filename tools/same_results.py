@@ -4,7 +4,7 @@
     python tools/same_results.py before.json                 # at the old commit
     python tools/same_results.py after.json --compare before.json
 
-The losses and gradients are those of every engine that runs here; a small training run, an evaluation and a prediction
+The losses and gradients are those of every backend that runs here; a small training run, an evaluation and a prediction
 go through the command lines. Only public names and commands are used, so the script runs at older commits too: copy it
 there. Digests are equal only where every bit is. They hold for one machine, one number of threads and one version of
 the packages.
@@ -58,15 +58,15 @@ def tensor_digest(tensor: torch.Tensor) -> str:
 
 
 def losses() -> Iterator[tuple[str, str]]:
-    """Losses, totals and gradients by engine, size, type, pyramid, space and weights."""
-    for engine in ("reference", "cpp"):
-        with mlr.backend(engine):
+    """Losses, totals and gradients by backend, size, type, pyramid, space and weights."""
+    for backend in ("reference", "cpp"):
+        with mlr.backend(backend):
             for size in SIZES:
                 for dtype in DTYPES:
                     for downsample in ("bicubic", "area"):
                         for selection in SPACES:
                             for weighting in ("equal", "drawn", "per image"):
-                                name = f"{engine} {size[0]}x{size[1]} {dtype} {downsample} {selection} {weighting}"
+                                name = f"{backend} {size[0]}x{size[1]} {dtype} {downsample} {selection} {weighting}"
                                 yield name, one_loss(size, dtype, downsample, selection, weighting)
 
 

@@ -127,30 +127,45 @@ class Command(NamedTuple):
         function: "module:function"; imported when the command is called. It returns the exit code.
         summary: its line in ``mlr --help``.
         positional: arguments that are given without a flag.
+        group: its heading in ``mlr --help``.
     """
 
     function: str
     summary: str
     positional: tuple[str, ...] = ()
+    group: str = "networks"
 
 
 #: The commands by name. Their flags are their functions' arguments.
 COMMANDS: dict[str, Command] = {
     "train": Command(
-        "mlr.cli.commands:train_command", "train a depth network with the 78 losses and their rebalancing"
+        "mlr.cli.commands:train_command",
+        "train a depth network with the 78 losses and their rebalancing",
+        group="training",
     ),
-    "prepare": Command("mlr.data.tools.prepare:prepare", "pack data sets into one file, holes filled", ("datasets",)),
-    "check-data": Command("mlr.data.tools.check:check_data", "look for what is wrong with a data set", ("dataset",)),
+    "prepare": Command(
+        "mlr.data.tools.prepare:prepare", "pack data sets into one file, holes filled", ("datasets",), "data"
+    ),
+    "check-data": Command(
+        "mlr.data.tools.check:check_data", "look for what is wrong with a data set", ("dataset",), "data"
+    ),
     "evaluate": Command(
         "mlr.evaluation.command:evaluate",
         "score a network or predictions of another",
         ("predictions_or_checkpoint",),
     ),
-    "report": Command("mlr.training.report:report", "draw a run's figures again and sum it up on a page", ("run",)),
-    "ablate": Command("mlr.experiments.command:ablate", "make the training runs of a plan and its tables", ("plan",)),
-    "figures": Command("mlr.experiments.command:figures", "the paper's figures from the runs of a plan", ("plan",)),
+    "report": Command(
+        "mlr.report.command:report", "a page about a run, or one that compares several", ("runs",), "training"
+    ),
+    "ablate": Command(
+        "mlr.experiments.command:ablate", "make the training runs of a plan and its tables", ("plan",), "training"
+    ),
+    "figures": Command(
+        "mlr.experiments.command:figures", "the paper's figures from the runs of a plan", ("plan",), "training"
+    ),
     "predict": Command("mlr.prediction.command:predict", "depth files of images and videos", ("checkpoint", "inputs")),
     "export": Command("mlr.prediction.export:export", "a network as ONNX or torch.export file", ("checkpoint",)),
+    "demo": Command("mlr.demo.command:demo", "depth of photos in a page of the browser", ("checkpoint",)),
 }
 
 
@@ -204,5 +219,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _usage() -> str:
     width = max(map(len, COMMANDS))
-    lines = (f"  {name:<{width}}  {command.summary}" for name, command in COMMANDS.items())
-    return "usage: mlr COMMAND ...; mlr COMMAND --help lists its flags\n\n" + "\n".join(lines)
+    text = "usage: mlr COMMAND ...; mlr COMMAND --help lists its flags"
+    for group in dict.fromkeys(command.group for command in COMMANDS.values()):
+        lines = (f"  {name:<{width}}  {c.summary}" for name, c in COMMANDS.items() if c.group == group)
+        text += f"\n\n{group}:\n" + "\n".join(lines)
+    return text

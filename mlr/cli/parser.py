@@ -8,6 +8,7 @@ import re
 import sys
 from argparse import SUPPRESS
 from collections.abc import Callable, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, NoReturn, get_args, get_origin, get_type_hints
 
@@ -18,6 +19,16 @@ from mlr._version import __version__
 from mlr.utils.console import shown
 from mlr.utils.flags import flag, spelled
 from mlr.utils.suggest import did_you_mean, nearest
+
+#: Headings of ``--help`` and the flags below them, in every command; other flags stand before them.
+FLAG_GROUPS = {
+    "data": (
+        "data", "root", "data_options", "depth_unit", "holes", "split", "splits", "options", "sample", "size",
+        "evaluation_root",
+    ),
+    "network": ("batch_size", "flip", "no_flip", "half", "device", "opset", "dynamic_batch"),
+    "output": ("out", "format", "intrinsics", "max_depth", "compression", "json", "quiet"),
+}  # fmt: skip
 
 
 class Help(DefaultHelpFormatter):
@@ -145,8 +156,17 @@ def function_parser(function: Callable[..., int], prog: str, positional: Sequenc
         if several and inspect.signature(function).parameters[name].default is not inspect.Parameter.empty:
             options = {"nargs": "*", "default": []}
         parser.add_argument(name, type=kind, help=texts.get(name), metavar=name.upper(), **options)
-    switches = [name for name, argument in inspect.signature(function).parameters.items() if argument.default is False]
-    parser.add_function_arguments(function, skip={*positional, *switches}, as_group=False)
-    for name in switches:
-        parser.add_argument(f"--{name}", action="store_true", help=texts.get(name))
+    flags = {name: flag for name, flag in inspect.signature(function).parameters.items() if name not in positional}
+    grouped = {title: [name for name in names if name in flags] for title, names in FLAG_GROUPS.items()}
+    others = [name for name in flags if name not in chain(*grouped.values())]
+    for title, names in {"": others, **grouped}.items():
+        group = parser.add_argument_group(title) if title and names else parser
+        for name in names:
+            default, text = flags[name].default, texts.get(name)
+            if default is False:
+                group.add_argument(f"--{name}", action="store_true", help=text)
+            elif default is inspect.Parameter.empty:
+                group.add_argument(f"--{name}", type=hints[name], required=True, help=text)
+            else:
+                group.add_argument(f"--{name}", type=hints[name], default=default, help=text)
     return parser

@@ -27,6 +27,7 @@ from mlr.data.depth_files import DataError, units_per_metre
 from mlr.data.fill import HOLES, fill_sample
 from mlr.data.sample import Sample
 from mlr.data.transforms import POLICIES, Crop, finish, resize_only
+from mlr.relative.pairs import WithPairs
 from mlr.utils import renamed
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ class Transformed(Dataset):
             place %= len(self.dataset)
             try:
                 sample = self.dataset[place]
-                known = bool((sample["depth"] > 0).any() and sample["valid"].any())
+                known = "points" in sample or bool((sample["depth"] > 0).any() and sample["valid"].any())
                 if not known and not masked and self.dataset.tolerant:
                     raise DataError(f"{sample['id']}: no pixel has a depth")
             except DataError as error:
@@ -153,7 +154,7 @@ def make_loader(
 ) -> DataLoader:
     """Batches of a data set whose keys come from a sampler."""
     if trainer is not None:  # workers load first batches before the trainer names the epoch
-        sampler.set_epoch(trainer.fit_loop.epoch_progress.current.processed)
+        sampler.set_epoch(trainer.fit_loop.epoch_progress.current.processed)  # type: ignore[attr-defined]
     return DataLoader(
         dataset,
         batch_size=batch_size,
@@ -166,6 +167,8 @@ def make_loader(
 
 class DepthData(L.LightningDataModule):
     """Training and validation batches of a data set.
+
+    With ``pairs`` it also holds "pairs" [B, P, 3] and relative depth, see :class:`mlr.relative.pairs.WithPairs`.
 
     A batch is a dictionary: "image" [B, 3, H, W] float32 in [0, 1] (the network normalises), "depth" [B, 1, H, W]
     float32 metres, "valid" [B, 1, H, W] bool (True where the depth was measured; False for pixels that a rotation
@@ -185,6 +188,8 @@ class DepthData(L.LightningDataModule):
         val_length: scenes to validate on of "rooms".
         options: of the reader, e.g. "kb_crop=true,list_file=mine.txt"; see docs/data.md.
         max_depth: deepest median depth of a frame that is believed, metres; None = the reader's 100.
+        pairs: pairs of points that are drawn in every image, for relative depth; 0 = depth in metres, without pairs.
+        pair_tolerance: pairs whose depths differ by at most this share are equal.
         crop: (height, width) to cut out of frames before they are resized: in training anywhere, in validation from
             the middle; None = nothing is cut off.
 
@@ -207,13 +212,15 @@ class DepthData(L.LightningDataModule):
         val_length: int = 100,
         options: str = "",
         max_depth: float | None = None,
+        pairs: int = 0,
+        pair_tolerance: float = 0.03,
         crop: tuple[int, int] | None = None,
     ) -> None:
         super().__init__()
         self.data, self.root, self.size, self.batch_size, self.seed = data, root, size, batch_size, seed
         self.augment = renamed.AUGMENTATIONS.get(augment, augment)
         self.holes, self.depth_unit, self.options, self.max_depth = holes, depth_unit, options, max_depth
-        self.crop = crop
+        self.pairs, self.pair_tolerance, self.crop = pairs, pair_tolerance, crop
         self.lengths = {"train": train_length, "val": val_length}
         self.workers = min(max((os.cpu_count() or 2) - 1, 1), 8) if workers < 0 else workers
         self.datasets: dict[str, DepthDataset] = {}
@@ -222,9 +229,10 @@ class DepthData(L.LightningDataModule):
     @classmethod
     def from_config(cls, config: TrainingSettings) -> DepthData:
         """The data that the settings of a run name."""
-        same = set(inspect.signature(cls).parameters) - {"size", "options"}
+        same = set(inspect.signature(cls).parameters) - {"size", "options", "pairs"}
         given = {name: getattr(config, name) for name in same if hasattr(config, name)}
-        return cls(size=config.height_width, options=config.data_options, **given)
+        pairs = config.pairs if config.task == "relative" else 0
+        return cls(size=config.height_width, options=config.data_options, pairs=pairs, **given)
 
     def setup(self, stage: str) -> None:
         """Open the data set and look at its first frames, so that what is wrong with it shows before training."""
@@ -281,7 +289,7 @@ class DepthData(L.LightningDataModule):
     def teardown(self, stage: str) -> None:
         """Say at the end what was left out."""
         if stage == "fit" and self.left_out():
-            warnings.warn(self.left_out(), stacklevel=2)
+            warnings.warn(self.left_out(), stacklevel=1)  # not Lightning's, whose warnings are not shown
 
     def require_devices(self, devices: int) -> None:
         """Refuse more devices than frames, of which each must have one.
@@ -316,9 +324,11 @@ class DepthData(L.LightningDataModule):
     def serve(self, split: str) -> Transformed:
         """The frames of a split as batches hold them: augmented for training, otherwise resized only."""
         training = split == "train"
-        transform = POLICIES[self.augment](self.size) if training else resize_only(self.size)
+        transform: Any = POLICIES[self.augment](self.size) if training else resize_only(self.size)
         if self.crop is not None:
             transform = v2.Compose([Crop(self.crop, anywhere=training), transform])
+        if self.pairs:  # the same ones in every validation
+            transform = WithPairs(transform, self.pairs, self.pair_tolerance, None if training else 0)
         served = Transformed(self.datasets[split], transform, self.seed, self.holes, stand_in=training)
         self.served[split] = served
         return served

@@ -197,6 +197,11 @@ def _part(entry: NamedSet, config: TrainingSettings) -> DepthData:
     )
 
 
+def is_sparse(part: DepthData) -> bool:
+    """Whether a mask leaves so little depth that filters of 4 x 4 pixels find next to none."""
+    return part.masked and part.known_share() < 0.5
+
+
 def training_data(config: TrainingSettings) -> DepthData | MixedData:
     """The data that the settings of a run name: one set, or several."""
     sets = config.sets

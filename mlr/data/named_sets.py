@@ -15,7 +15,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
-from mlr.data.datasets.registry import DATASETS, check_dataset, check_options, check_root, parse_options
+from mlr.data.datasets.registry import (
+    DATASETS,
+    check_dataset,
+    check_metric,
+    check_options,
+    check_root,
+    parse_options,
+)
 from mlr.data.depth_files import units_per_metre
 from mlr.data.fill import HOLES
 from mlr.losses.space import LossSpace
@@ -63,6 +70,7 @@ class NamedSet:
         """
         try:
             check_root(check_dataset(self.data), self.root)
+            check_metric(self.data)
             if self.root is None and self.data != "rooms":
                 raise ValueError(f"its path is missing: write {self.data}:PATH")
             check_options(self.data, parse_options(self.data_options))
@@ -73,8 +81,8 @@ class NamedSet:
             for what, value in (("weight", self.weight), ("loss_weight", self.loss_weight)):
                 if value is not None and not 0 < value < math.inf:
                     raise ValueError(f"{what} must be a positive number, got {value}")
-            if not re.fullmatch(r"[\w.-]+", self.name):
-                raise ValueError("name must be made of letters, digits, dots, dashes and underscores")
+            if not re.fullmatch(r"[\w-]+", self.name):
+                raise ValueError("name must be made of letters, digits, dashes and underscores")
             self.crop_size()
             self.loss_factors(space)
         except ValueError as error:

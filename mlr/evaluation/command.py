@@ -102,7 +102,7 @@ def evaluate(
     chosen.validate()
     if network and depth_unit is not None and not chosen.takes_unit:
         raise ValueError(f"--depth-unit is not for --data {chosen.name}, whose unit is known")
-    protocols, left_out = choose_protocols(protocol, chosen.name)
+    protocols, left_out = choose_protocols(protocol, chosen.name, not (network and network.relative))
     frames = _open(protocols, chosen, split, from_files)
 
     predictor: Predictor

@@ -16,7 +16,8 @@ from rich.text import Text
 
 from mlr.evaluation.frames import Evaluation
 from mlr.evaluation.metrics import METRICS
-from mlr.utils.files import atomic_write
+from mlr.evaluation.order import ORDER_METRICS
+from mlr.utils.files import atomic_write, is_free
 
 #: The file that holds everything but the single frames' scores.
 SUMMARY = "scores.json"
@@ -32,7 +33,7 @@ def require_new_folder(path: Path) -> None:
         FileExistsError: there is something of that name already; an empty folder will do.
         OSError: its place cannot be written.
     """
-    if path.is_file() or (path.is_dir() and any(path.iterdir())):
+    if not is_free(path):
         raise FileExistsError(f"{path} is there already and is not overwritten: choose another --out, or remove it")
     parent = next(folder for folder in path.absolute().parents if folder.exists())
     if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
@@ -69,13 +70,19 @@ def _without_nan(value: Any) -> Any:
 
 def show(record: dict[str, Any], console: Console) -> None:
     """Print a protocol a row with its means, and below them, dim, the ends of their intervals; then the same of edges
-    and normals."""
-    for key, metrics, heading in (("metrics", METRICS, ""), ("structure", STRUCTURE_SHOWN, "edges and normals, ")):
-        table = Table(box=box.SIMPLE_HEAD, padding=0, show_edge=False, caption=CAPTION if key == "structure" else None)
+    and normals, and of the order of depth."""
+    tables = (
+        ("metrics", METRICS, ""), ("structure", STRUCTURE_SHOWN, "edges and normals, "), ("order", ORDER_METRICS, ""),
+    )  # fmt: skip
+    for key, metrics, heading in tables:
+        protocols = {name: scores for name, scores in record["protocols"].items() if key in scores}
+        if not protocols:
+            continue
+        table = Table(box=box.SIMPLE_HEAD, padding=0, show_edge=False, caption=None if key == "metrics" else CAPTION)
         table.add_column("protocol" if key == "metrics" else "", no_wrap=True)
         for metric in metrics:
             table.add_column(metric, justify="right", no_wrap=True)
-        for name, scores in record["protocols"].items():
+        for name, scores in protocols.items():
             cells = (scores[key][metric] for metric in metrics)
             rows = [f"{_number(c['mean'])}\n[dim]{_number(c['low'])}\n{_number(c['high'])}[/dim]" for c in cells]
             table.add_row(f"{heading}{name}\n[dim]{scores['images']} images[/dim]", *rows)

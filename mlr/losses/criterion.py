@@ -84,7 +84,7 @@ def _operands(
     """Bring the maps to one type, and the weights to [B, n] of a total that is the mean over the images."""
     pred, target = _maps(pred, target)
     dtype = operator.terms_dtype(pred.dtype)
-    batch, count = pred.shape[:1].numel(), len(space)  # of a scalar 1: the engine refuses it
+    batch, count = pred.shape[:1].numel(), len(space)  # of a scalar 1: the operator refuses it
     if weights is None:
         weights = torch.full((count,), 1 / count, dtype=dtype, device=pred.device)
     elif not isinstance(weights, Tensor):

@@ -6,7 +6,7 @@
 One evaluation gives the losses of every image and the gradient of ``sum_bi weights[b, i] terms[b, i]`` by ``pred``.
 ``weights`` is [B, n], or None when no gradient is wanted (``grad`` is then empty). ``mask`` is bool, True where the
 depth is known, or None if it is everywhere (``counts``, the number of valid positions of a loss, is then empty). Which
-engine evaluates it is decided in :mod:`mlr.losses.backends`.
+backend evaluates it is decided in :mod:`mlr.losses.backends`.
 """
 
 from __future__ import annotations

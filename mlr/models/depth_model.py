@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -146,12 +147,16 @@ class DepthModel(nn.Module):
             padded = -(-height // step) * step, -(-width // step) * step
             if padded != (height, width):
                 x = F.pad(x, (0, padded[1] - width, 0, padded[0] - height), mode="replicate")
-        depth = encode(self.encoder, self.layout, x)
-        for layer in layers:
-            depth = layer(depth)
+        depth = self._decode(encode(self.encoder, self.layout, x))
         if depth.shape[-2:] != padded:  # the encoder's stride is not a power of 2, or it takes one size only
             depth = F.interpolate(depth, size=padded, mode="bilinear", align_corners=True)
         return depth[..., :height, :width]
+
+    def _decode(self, features: Any) -> Tensor:
+        """Depth of the encoder's maps."""
+        for layer in self._decoder():
+            features = layer(features)
+        return features
 
     @torch.no_grad()
     def infer(self, images: Any, size: tuple[int, int] | None = None, flip: bool = False) -> Any:
@@ -211,6 +216,7 @@ class DepthModel(nn.Module):
     def _restored(cls, checkpoint: Checkpoint, path: str | Path) -> DepthModel:
         config = checkpoint.config.get("model")
         config = dict(config) if isinstance(config, dict) else {}
+        network = network_class(config.pop("network", "depth"), path)
         if "backbone" not in config:
             raise CheckpointError(f"{path} does not say which network it holds: its config has no model.backbone")
         if unknown := config.keys() - {"backbone", "decoder_channels", "image_size", "decoder"}:
@@ -218,13 +224,29 @@ class DepthModel(nn.Module):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the user of a trained network chose its size when training it
             try:
-                model = cls(**config, pretrained=False)
+                model = network(**config, pretrained=False)
             except (ValueError, TypeError, RuntimeError, AssertionError) as error:
                 raise CheckpointError(f"{path} describes a network that cannot be built: {error}") from error
         load_exactly(model, checkpoint.model, path)
         model.weights_source = f"checkpoint: {path}"
         model.trained_size = checkpoint.size
         return model.eval()
+
+
+#: Networks by the name in a checkpoint, "module:class".
+NETWORKS = {"depth": f"{__name__}:DepthModel", "ordinary-relative": "mlr.relative.network:OrdinaryRelativeModel"}
+
+
+def network_class(name: str, path: str | Path | None = None) -> type[DepthModel]:
+    """A kind of network by name.
+
+    Raises:
+        CheckpointError: there is none of that name; ``path`` is the file that asks for it.
+    """
+    if name not in NETWORKS:
+        raise CheckpointError(f"{path or 'this'} asks for the network {name!r}; there are {', '.join(NETWORKS)}")
+    module, _, attribute = NETWORKS[name].partition(":")
+    return getattr(import_module(module), attribute)
 
 
 class TrainedModel(NamedTuple):
@@ -241,6 +263,11 @@ class TrainedModel(NamedTuple):
     path: Path
     checkpoint: Checkpoint
     device: torch.device
+
+    @property
+    def relative(self) -> bool:
+        """Whether its depth has no unit: it was trained for the order of points alone."""
+        return self.checkpoint.config.get("task") == "relative"
 
     def infer(self, images: Any, size: tuple[int, int] | None = None, flip: bool = False) -> Any:
         """Depth of images at their own size, see :meth:`DepthModel.infer`."""

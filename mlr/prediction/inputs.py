@@ -59,10 +59,12 @@ class Picture:
     Attributes:
         name: what its outputs are called, without suffix.
         image: [H, W, 3] uint8, upright.
+        video: the video that the picture is a frame of.
     """
 
     name: str
     image: np.ndarray
+    video: Input | None = None
 
 
 def find_inputs(words: Iterable[str], out: Path, left_out: list[str] | None = None) -> tuple[list[Input], int]:
@@ -172,6 +174,6 @@ def read_pictures(file: Input) -> Iterator[Picture]:
         yield Picture(file.name, file.dataset.read(file.index)[0])
     elif file.is_video:
         for number, image in enumerate(read_video(file.path)):
-            yield Picture(f"{file.name}/{number:06d}", image)
+            yield Picture(f"{file.name}/{number:06d}", image, file)
     else:
         yield Picture(file.name, read_image(file.path))

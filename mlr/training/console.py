@@ -3,17 +3,16 @@
 
 from __future__ import annotations
 
-import logging
 import warnings
 
 from rich.console import Console
 from rich.table import Table
 
 from mlr.data import DepthData
-from mlr.data.mixture import MixedData
+from mlr.data.mixture import MixedData, is_sparse
 from mlr.losses import LossSpace, backend_report
 from mlr.training.settings import TrainingSettings
-from mlr.utils.console import plain
+from mlr.utils.console import plain, quiet_third_parties
 
 
 def say(console: Console, what: str, text: str) -> None:
@@ -30,11 +29,21 @@ def introduce(console: Console, config: TrainingSettings, data: DepthData | Mixe
         say(console, "", f"({why})")
     for name, part in data.parts.items():
         say(console, "holes", (f"{name}: " if name else "") + _holes(part))
-    say(console, "losses", f"{len(config.space)} of {len(LossSpace())} ({config.losses}), {config.balancer}")
+    if config.task == "metric":
+        count = f"{len(config.space)} of {len(LossSpace())}"
+    else:
+        count = f"{config.task} depth, {len(config.loss_names)}"
+    say(console, "losses", f"{count} ({config.losses}), {config.balancer}")
     for entry in config.sets:
         own = sum(factor > 0 for factor in entry.loss_factors(config.space))
         factor = f", times {entry.loss_weight:g}" if entry.loss_weight != 1 else ""
         say(console, "losses", f"{entry.name}: {own} ({entry.losses or config.losses}){factor}")
+        if config.downsample == "bicubic" and is_sparse(data.parts[entry.name]):
+            warnings.warn(
+                f"most losses find no position with known depth in data set {entry.name}: --downsample area keeps "
+                "sparse depth, as of a LiDAR",
+                stacklevel=2,
+            )
     for line in backend_report().splitlines():
         say(console, "backend", line)
 
@@ -43,6 +52,8 @@ def _holes(data: DepthData) -> str:
     """How depth with holes is treated, and how much of it there is."""
     if data.datasets["train"].dense:
         return "none: the depth of every pixel is known"
+    if data.datasets["train"].truth == "pairs":
+        return "there is no depth, but a labelled pair of points an image"
     ways = {
         "mask": "the losses leave the others out",
         "colorize": "the others are filled along the image",
@@ -53,10 +64,9 @@ def _holes(data: DepthData) -> str:
     return f"{known}; {ways[data.holes]} (--holes {data.holes})"
 
 
-def score_line(console: Console, what: str, scores: dict[str, float]) -> None:
-    """Print three of the scores on a line."""
-    text = f"{what:<16} delta1 {scores['delta1']:.3f}  rmse {scores['rmse']:.3f} m  abs_rel {scores['abs_rel']:.3f}"
-    plain(console, text)
+def score_line(console: Console, what: str, scores: str) -> None:
+    """Print a few scores on a line."""
+    plain(console, f"{what:<16} {scores}")
 
 
 def summary(*columns: dict[str, float]) -> Table:
@@ -69,8 +79,8 @@ def summary(*columns: dict[str, float]) -> Table:
 
 def quiet() -> None:
     """Keep Lightning's advertisements and notes on settings chosen on purpose out of the output."""
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+    quiet_third_parties()
+    # Lightning attributes these to whatever called it
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated.*")  # within Lightning
     warnings.filterwarnings("ignore", message=".*Experiment logs directory .* exists and is not empty.*")

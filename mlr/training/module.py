@@ -8,14 +8,18 @@ from typing import Any, NoReturn
 
 import lightning.pytorch as L
 import torch
+from rich.console import Console
 from torch import Tensor, nn
 from torchmetrics import SumMetric
 
 from mlr.balancing import LossBalancer
+from mlr.data import DepthData
+from mlr.data.mixture import MixedData
 from mlr.evaluation import DepthMetrics
-from mlr.losses import MultiLoss
+from mlr.losses.criterion import MultiLossOutput
 from mlr.training.callbacks import RebalanceListener
-from mlr.training.sets import TrainedSets, score_names
+from mlr.training.constant import constant_prediction
+from mlr.training.scores import DEPTH_SCORES, ScoreNames
 from mlr.training.watch import AbsentLosses, ImageMean, NonFiniteLosses
 
 #: Predictions are clamped to this depth for scores, as in the authors' evaluation, metres.
@@ -30,7 +34,7 @@ class DepthTraining(L.LightningModule):
 
     Args:
         model: network from images [B, 3, H, W] in [0, 1] to depth [B, 1, H, W] in metres.
-        criterion: the losses.
+        criterion: the losses, a :class:`mlr.MultiLoss`.
         balancer: their weights.
         learning_rate: of Adam; the paper's is 1e-4.
         weight_decay: of Adam; the paper has none.
@@ -38,13 +42,17 @@ class DepthTraining(L.LightningModule):
         seed: of random layers, which draw from (seed, epoch, batch, rank).
         masked: whether "valid" of a batch is the losses' mask. Otherwise its depth has no holes.
         freeze_encoder: keep the weights and the normalisation statistics of ``model.encoder``.
-        sets: the data sets, if there are several; a batch then says of which each image is.
+
+    Attributes:
+        scores: what validation scores by.
     """
+
+    scores: ScoreNames = DEPTH_SCORES
 
     def __init__(
         self,
         model: nn.Module,
-        criterion: MultiLoss,
+        criterion: Any,
         balancer: LossBalancer,
         learning_rate: float = 1e-4,
         weight_decay: float = 0.0,
@@ -52,14 +60,13 @@ class DepthTraining(L.LightningModule):
         seed: int = 0,
         masked: bool = False,
         freeze_encoder: bool = False,
-        sets: TrainedSets | None = None,
     ) -> None:
         super().__init__()
         self.model, self.criterion, self.balancer = model, criterion, balancer
         self.learning_rate, self.weight_decay = learning_rate, weight_decay
         self.periods_per_epoch, self.seed, self.masked = periods_per_epoch, seed, masked
         self.started = False
-        self.metrics, self.sets = DepthMetrics(), sets
+        self.metrics = DepthMetrics()
         self.loss, self.equal_loss = ImageMean(), ImageMean()
         self.unknown = SumMetric(nan_strategy="disable")  # a look for NaN at every step would wait for the device
         self.nonfinite, self.absent = NonFiniteLosses(balancer.names), AbsentLosses()
@@ -93,30 +100,26 @@ class DepthTraining(L.LightningModule):
         """Depth of images."""
         return self.model(image)
 
+    def losses(self, batch: dict[str, Any]) -> MultiLossOutput:
+        """Losses of a batch, and their weighted sum, eq. (2)."""
+        mask = batch["valid"] if self.masked else None
+        return self.criterion(self.model(batch["image"]), batch["depth"], self.balancer.weights, mask)
+
     def training_step(self, batch: dict[str, Any], _: int) -> Tensor:
-        """Weighted sum of losses of a batch, eq. (2): the mean over the images that have a known depth."""
-        mask, weights = batch.get("mask", batch["valid"]) if self.masked else None, self.balancer.weights
-        if self.sets is not None:
-            weights = self.sets.weights(weights, batch["set"])
-        out = self.criterion(self.model(batch["image"]), batch["depth"], weights, mask)
-        counts = out.counts if self.sets is None else self.sets.present(out.terms, out.counts, batch["set"])
-        self.balancer.observe(out.terms, counts)
+        """Weighted sum of losses of a batch: the mean over the images that have a known depth."""
+        out = self.losses(batch)
+        self.balancer.observe(out.terms, out.counts)
         self.nonfinite.observe(out.terms, batch["id"], self.global_step)
         total, images = out.total, out.terms.new_full((), len(out.terms))
-        means = out.terms.mean(1)
-        if counts is not None:
+        if out.counts is not None:
             # an image without any known depth has a total of 0 and would count as perfect
-            images = (counts > 0).any(1).sum()
+            images = (out.counts > 0).any(1).sum()
             total = total * (len(out.terms) / images.clamp(min=1))
             self.unknown.update(len(out.terms) - images)
             self.log("train/images_without_depth", self.unknown, on_step=False, on_epoch=True)
-            if out.counts is not None:
-                self._warn_of_absent_losses(out.counts)
+            self._warn_of_absent_losses(out.counts)
         self.loss.update(total.detach(), images)
-        if self.sets is not None and counts is not None:  # of the losses that an image's set has
-            own = self.sets.factors[batch["set"]] > 0
-            means = (out.terms * own).sum(1) / own.sum(1)
-        self.equal_loss.update(means.sum() / images.clamp(min=1), images)
+        self.equal_loss.update(out.terms.mean(1).sum() / images.clamp(min=1), images)
         self.log("train/loss_step", total, prog_bar=True)
         self.log("train/loss_epoch", self.loss, on_step=False, on_epoch=True)
         self.log("train/equal_loss_epoch", self.equal_loss, on_step=False, on_epoch=True)
@@ -147,7 +150,7 @@ class DepthTraining(L.LightningModule):
                 warnings.warn(
                     f"{found}, the first of {record.dropped} images left out of period {record.period}: check its "
                     "depth and image (mlr check-data)",
-                    stacklevel=2,
+                    stacklevel=1,  # not Lightning's, whose warnings are not shown
                 )
             self.nonfinite.reset()
             for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
@@ -171,20 +174,16 @@ class DepthTraining(L.LightningModule):
             "with a lower --learning-rate, with --clip-gradient, or with --precision 32"
         )
 
+    def constant_scores(self, data: DepthData | MixedData, console: Console) -> dict[str, float]:
+        """Scores of the best thing one can do without looking."""
+        return constant_prediction(data, console)
+
     def validation_step(self, batch: dict[str, Any], _: int) -> None:
         """Scores at the working size, over measured pixels; a published protocol scores at the camera's size."""
-        depth = self.model(batch["image"]).float().clamp(min=MIN_DEPTH)
-        if self.sets is None:
-            self.metrics.update(depth, batch["depth"], batch["valid"])
-        else:
-            self.sets.score(depth, batch["depth"], batch["valid"], batch["set"])
+        self.metrics.update(self.model(batch["image"]).float().clamp(min=MIN_DEPTH), batch["depth"], batch["valid"])
 
     def on_validation_epoch_end(self) -> None:
-        """Mean over the images, over all ranks; with several sets those of each, and their mean."""
-        if self.sets is None:
-            scores = self.metrics.compute()
-            self.metrics.reset()
-        else:
-            scores = self.sets.scores()
-        names = score_names(self.sets.names if self.sets else ())
-        self.log_dict({f"val/{name}": scores[name].float() for name in names}, sync_dist=True)
+        """Mean over the images, over all ranks."""
+        scores = self.metrics.compute()
+        self.metrics.reset()
+        self.log_dict({f"val/{name}": scores[name].float() for name in self.scores.names}, sync_dist=True)

@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from mlr.balancing import LossBalancer, lambda_staircase, make_balancer
+from mlr.losses.criterion import MultiLoss
 from mlr.losses.space import LossSpace
+from mlr.relative.heads import HeadBalancers
 from mlr.utils import renamed
 from mlr.utils.flags import flag
 from mlr.utils.sizes import MIN_SIDE, parse_size
@@ -91,10 +93,16 @@ class ModelSettings:
 
 @dataclass(frozen=True)
 class LossSettings:
-    """Losses: which, and how they are balanced.
+    """Losses: what is learned, by which losses, and how they are balanced.
 
     Args:
-        losses: selection from the 78 losses, e.g. "all", "depth+gradient", "*/3-5", "D/0+r/0+c/0".
+        task: what the network learns: "metric" depth (the paper's); "relative" depth, the order of points alone, by
+            a ranking loss on pairs beside the losses on aligned maps; or "fusion", metric depth fused from six maps of
+            depth and six of its ratios to neighbours, each by its own balanced losses. docs/relative.md describes both.
+        pairs: of "relative": pairs of points that are drawn in an image, where the data set has none of its own.
+        pair_tolerance: of "relative": pairs whose depths differ by at most this share of the nearer one are equal.
+        losses: selection from the 78 losses, e.g. "all", "depth+gradient", "*/3-5", "D/0+r/0+c/0"; with --task
+            relative also "rank", the ranking loss alone.
         downsample: how depth is brought to coarser scales: "bicubic" (the authors' program) or "area" (2x2 means, for
             sparse depth such as a LiDAR's).
         balancer: "rebalancing" is the paper's algorithm, "equal" only its initialisation, "fixed" equal weights; its
@@ -106,6 +114,9 @@ class LossSettings:
         periods_per_epoch: rebalancings in an epoch.
     """
 
+    task: Literal["metric", "relative", "fusion"] = "metric"
+    pairs: int = _at_least(1, 1000)
+    pair_tolerance: float = 0.03
     losses: str = "all"
     downsample: Literal["bicubic", "area"] = "bicubic"
     balancer: str = "rebalancing"
@@ -197,9 +208,14 @@ class TrainingSettings(RunSettings, OptimizerSettings, LossSettings, ModelSettin
         return parse_sets(self.data) if is_mixture(self.data) else ()
 
     @property
+    def set_names(self) -> tuple[str, ...]:
+        """Names of the sets of :attr:`sets`."""
+        return tuple(entry.name for entry in self.sets)
+
+    @property
     def data_names(self) -> str:
         """Names of the data sets, without their paths."""
-        return "+".join(entry.name for entry in self.sets) or self.data
+        return "+".join(self.set_names) or self.data
 
     @property
     def space(self) -> LossSpace:
@@ -207,12 +223,37 @@ class TrainingSettings(RunSettings, OptimizerSettings, LossSettings, ModelSettin
         return LossSpace(self.losses)
 
     @property
+    def loss_names(self) -> tuple[str, ...]:
+        """Names of the losses that are balanced; the ranking loss of relative depth is the last."""
+        if self.task != "relative":
+            return self.space.names
+        return (*(() if self._ranking_alone else self.space.names), "rank")
+
+    @property
+    def _ranking_alone(self) -> bool:
+        """Whether pairs alone are learned: by choice, or because the data has nothing else."""
+        from mlr.data.datasets.registry import dataset_truth
+
+        return self.task == "relative" and (self.losses == "rank" or dataset_truth(self.data) == "pairs")
+
+    def make_criterion(self) -> MultiLoss | None:
+        """The losses on maps; None where pairs alone are learned."""
+        return None if self._ranking_alone else MultiLoss(self.space, self.downsample)
+
+    @property
     def pretrained_weights(self) -> bool | str:
         """The flag in the form that the model takes."""
         return {"true": True, "false": False}.get(self.pretrained.lower(), self.pretrained)
 
-    def make_balancer(self) -> LossBalancer:
-        """The balancer, without its period, which follows from the length of an epoch."""
+    def make_balancer(self) -> LossBalancer | HeadBalancers:
+        """The balancer, or one a head, without its period, which follows from the length of an epoch."""
+        if self.task == "fusion":
+            from mlr.relative.network import HEADS  # timm takes seconds, and --help needs it not
+
+            return HeadBalancers(HEADS, self._make_balancer)
+        return self._make_balancer()
+
+    def _make_balancer(self) -> LossBalancer:
         options: dict[str, Any] = {}
         if self.balancer == "rebalancing":
             options["lam"] = lambda_staircase(
@@ -222,7 +263,7 @@ class TrainingSettings(RunSettings, OptimizerSettings, LossSettings, ModelSettin
             options["seed"] = self.seed
         options |= _typed_options(self.balancer_options)
         try:
-            return make_balancer(self.balancer, self.space.names, **options)
+            return make_balancer(self.balancer, self.loss_names, **options)
         except TypeError as error:
             raise ValueError(f"--balancer-options {self.balancer_options}: {error}") from error
 
@@ -236,7 +277,6 @@ class TrainingSettings(RunSettings, OptimizerSettings, LossSettings, ModelSettin
             ValueError, FileNotFoundError: naming the flag, what it was given and what it takes.
         """
         # here, not above: timm and torchvision take seconds, and --help needs neither
-        from mlr.data.datasets.registry import check_options, parse_options
         from mlr.models.depth_model import check_backbone, check_decoder
 
         for setting in fields(self):
@@ -249,7 +289,7 @@ class TrainingSettings(RunSettings, OptimizerSettings, LossSettings, ModelSettin
                 raise ValueError(f"{flag(setting.name)} must be at most {bounds['most']}, got {value}")
         if self.threads > (os.cpu_count() or 1):
             raise ValueError(f"--threads must be at most {os.cpu_count()} here, got {self.threads}")
-        for name in ("learning_rate", "weight_decay", "clip_gradient"):
+        for name in ("learning_rate", "weight_decay", "clip_gradient", "pair_tolerance"):
             value = getattr(self, name)
             if not math.isfinite(value) or value < 0 or (value == 0 and name == "learning_rate"):
                 raise ValueError(f"{flag(name)} must be a positive number, got {value}")
@@ -261,13 +301,11 @@ class TrainingSettings(RunSettings, OptimizerSettings, LossSettings, ModelSettin
         if self.device == "gpu" and self.devices > max(torch.cuda.device_count(), 1):
             raise ValueError(f"--devices {self.devices}: there are {torch.cuda.device_count()} GPUs here")
         _ = self.height_width
-        self.make_balancer()
         if self.sets:
             self._validate_sets()
-        elif ":" in self.data:
-            raise ValueError(f"--data {self.data} says its path, and --root {self.root} too: leave one out")
         else:
-            check_options(self.data, parse_options(self.data_options))
+            self._validate_data()
+        self.make_balancer()
         check_backbone(self.backbone)
         check_decoder(self.decoder, self.backbone)
         weights = self.pretrained_weights
@@ -277,10 +315,24 @@ class TrainingSettings(RunSettings, OptimizerSettings, LossSettings, ModelSettin
             )
         return self
 
+    def _validate_data(self) -> None:
+        """Check the data set of a training on one."""
+        from mlr.data.datasets.registry import check_metric, check_options, dataset_truth, parse_options
+
+        if ":" in self.data:
+            raise ValueError(f"--data {self.data} says its path, and --root {self.root} too: leave one out")
+        check_options(self.data, parse_options(self.data_options))
+        if self.task != "relative":
+            check_metric(self.data)
+        elif dataset_truth(self.data) == "pairs" and self.holes != "mask":
+            raise ValueError(f"--holes {self.holes} fills depth, and {self.data} has none: leave it out")
+
     def _validate_sets(self) -> None:
         """Check the data sets of a training on several."""
         from mlr.data.named_sets import check_weights
 
+        if self.task != "metric":
+            raise ValueError(f"--task {self.task} trains on one data set, got {self.data_names}")
         for name in ("root", "data_options", "depth_unit"):
             if getattr(self, name):
                 raise ValueError(

@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,23 +18,31 @@ from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from rich.console import Console
-from torch import Tensor
 
 from mlr.data import DepthData
-from mlr.data.depth_files import DataError
 from mlr.data.mixture import MixedData, training_data
-from mlr.evaluation import DepthMetrics
-from mlr.losses import MultiLoss
 from mlr.models import DepthModel, load_checkpoint
-from mlr.training import figures
-from mlr.training.callbacks import BalancingLog, EpochReport, MetricsTable, ModelFiles, StateFiles, state_checkpoint
+from mlr.report.command import draw
+from mlr.report.page import write_run_page
+from mlr.report.samples import take_samples
+from mlr.training.callbacks import (
+    BalancingLog,
+    EpochReport,
+    MetricsTable,
+    ModelFiles,
+    ProgressLines,
+    StateFiles,
+    state_checkpoint,
+)
 from mlr.training.console import introduce, quiet, say, score_line, summary
 from mlr.training.module import DepthTraining
 from mlr.training.processes import TIMEOUT, check_start, processes
 from mlr.training.run import Run
-from mlr.training.sets import TrainedSets, score_names
+from mlr.training.scores import ScoreNames
+from mlr.training.sets import MixedTraining
 from mlr.training.settings import TrainingSettings
 from mlr.training.state import State, check_state, restoring
+from mlr.training.tasks import task_network, training_class
 from mlr.utils.console import plain
 from mlr.utils.renamed import current_metrics
 
@@ -53,37 +62,6 @@ class TrainingResult:
     constant: dict[str, float]
     before: dict[str, float]
     after: dict[str, float]
-
-
-def constant_prediction(data: DepthData | MixedData, images: int = 64) -> dict[str, float]:
-    """Scores of a prediction that is the median training depth everywhere: what any network has to beat.
-
-    Args:
-        data: the data, set up.
-        images: how many training images the median is taken of.
-
-    Raises:
-        DataError: no training image has a known depth.
-    """
-    medians: list[Tensor] = []
-    for batch in data.train_dataloader():
-        pairs = zip(batch["depth"], batch["valid"], strict=True)
-        medians += [depth[valid].median() for depth, valid in pairs if valid.any()]
-        if len(medians) >= images:
-            break
-    if not medians:
-        raise DataError(f"no training image has a known depth; mlr check-data {data.where} looks at all of them")
-    constant = torch.stack(medians).median()
-    names = tuple(name for name in data.parts if name)
-    metric, sets = DepthMetrics(), TrainedSets(names, [[1.0]] * len(names)) if names else None
-    for batch in data.val_dataloader():
-        pred = torch.full_like(batch["depth"], float(constant))
-        if sets is None:
-            metric.update(pred, batch["depth"], batch["valid"])
-        else:
-            sets.score(pred, batch["depth"], batch["valid"], batch["set"])
-    scores = metric.compute() if sets is None else sets.scores()
-    return {name: float(scores[name]) for name in score_names(names)}
 
 
 def train(config: TrainingSettings, resume: Path | None = None, console: Console | None = None) -> TrainingResult:
@@ -123,15 +101,18 @@ def train(config: TrainingSettings, resume: Path | None = None, console: Console
     data.require_devices(config.devices)
     introduce(console, config, data)
     if run is not None and state is not None and state.epochs >= config.epochs:
-        return _finish(run, state, data, console)
+        return _finish(run, config, state, data, console)
 
     weights = False if state else config.pretrained_weights
-    model = DepthModel(config.backbone, config.decoder_channels, weights, decoder=config.decoder)
+    model = task_network(config.task)(config.backbone, config.decoder_channels, weights, decoder=config.decoder)
     model = model.to(memory_format=torch.channels_last)  # convolutions on CPUs and tensor cores are faster by far
     size = sum(p.numel() * p.element_size() for p in model.parameters())
-    task = DepthTraining(
+    training: Callable[..., DepthTraining] = (
+        partial(MixedTraining, config.sets) if config.sets else training_class(config.task)
+    )
+    task = training(
         model,
-        MultiLoss(config.space, config.downsample),
+        config.make_criterion(),
         config.make_balancer(),
         config.learning_rate,
         config.weight_decay,
@@ -139,7 +120,6 @@ def train(config: TrainingSettings, resume: Path | None = None, console: Console
         config.seed,
         data.masked,
         config.freeze_encoder,
-        _trained_sets(config),
     )
     # Two models and a state: weights with Adam's two moments. A new file lies beside the older one for a while.
     if run is None:
@@ -156,31 +136,26 @@ def train(config: TrainingSettings, resume: Path | None = None, console: Console
     say(console, "network", f"{config.backbone}, {size / 4e6:.1f} M parameters, backbone from {source}")
     say(console, "run", str(run.path))
 
-    trainer = _trainer(config, run, console)
+    trainer = _trainer(config, run, console, task.scores)
     arguments = [*config.flags(), *([] if resume is None else ["--resume", str(resume)])]
     with _stopping(run, trainer), processes(config.devices, run, arguments):
         if state:
             constant, before = (run.recorded()[name] for name in ("constant", "before"))
         else:
-            constant, before = constant_prediction(data), _validate(trainer, task, data)
+            constant, before = task.constant_scores(data, console), _validate(trainer, task, data)
             run.record(constant=constant, before=before)
-        score_line(console, "constant depth", constant)
-        score_line(console, "before training", before)
+        score_line(console, "constant depth", task.scores.line(constant))
+        score_line(console, "before training", task.scores.line(before))
         with restoring(state, lambda: task.started):
             trainer.fit(task, datamodule=data, ckpt_path=state.file if state else None)
     after = {name.removeprefix("val/"): float(v) for name, v in trainer.callback_metrics.items() if name[:4] == "val/"}
     result = TrainingResult(run.path, constant, before, after)
     if trainer.is_global_zero:
-        _conclude(run, result, trainer.current_epoch, trainer.global_step, model, data, console)
+        _conclude(run, config, result, trainer.current_epoch, trainer.global_step, model, data, console)
     return result
 
 
-def _trained_sets(config: TrainingSettings) -> TrainedSets | None:
-    sets = config.sets
-    return TrainedSets([s.name for s in sets], [s.loss_factors(config.space) for s in sets]) if sets else None
-
-
-def _trainer(config: TrainingSettings, run: Run, console: Console) -> L.Trainer:
+def _trainer(config: TrainingSettings, run: Run, console: Console, scores: ScoreNames) -> L.Trainer:
     def begin(*_: Any) -> None:  # only now has a state been taken over, so that the run goes on
         run.write_config(config)
         run.record_environment()
@@ -199,11 +174,11 @@ def _trainer(config: TrainingSettings, run: Run, console: Console) -> L.Trainer:
         logger=TensorBoardLogger(run.path, name="", version="", sub_dir="tensorboard"),
         callbacks=[
             LambdaCallback(on_train_start=begin),
-            MetricsTable(run.path / "metrics.csv", score_names([entry.name for entry in config.sets])),
+            MetricsTable(run.path / "metrics.csv", scores.names),
             BalancingLog(run.path / "balancing.csv"),
-            EpochReport(console),
-            *([RichProgressBar(refresh_rate=1)] if console.is_terminal else []),
-            ModelFiles(run.path, config.as_dict()),
+            EpochReport(console, scores),
+            RichProgressBar(refresh_rate=1) if console.is_terminal else ProgressLines(console),
+            ModelFiles(run.path, config.as_dict(), scores.best),
             state_checkpoint(run.state_file),
         ],
         plugins=[StateFiles()],
@@ -218,19 +193,22 @@ def _validate(trainer: L.Trainer, task: DepthTraining, data: DepthData | MixedDa
     return {name.removeprefix("val/"): value for name, value in scores.items()}
 
 
-def _finish(run: Run, state: State, data: DepthData | MixedData, console: Console) -> TrainingResult:
+def _finish(
+    run: Run, config: TrainingSettings, state: State, data: DepthData | MixedData, console: Console
+) -> TrainingResult:
     """Scores and figures of a run that was stopped between its last state and them."""
     file = run.path / "last.pt"
     model, scores = DepthModel.from_checkpoint(file), current_metrics(load_checkpoint(file).metrics)
     record = run.recorded()
     result = TrainingResult(run.path, record["constant"], record["before"], scores)
     run.clean()
-    _conclude(run, result, state.epochs, state.steps, model, data, console)
+    _conclude(run, config, result, state.epochs, state.steps, model, data, console)
     return result
 
 
 def _conclude(
     run: Run,
+    config: TrainingSettings,
     result: TrainingResult,
     epochs: int,
     steps: int,
@@ -238,12 +216,12 @@ def _conclude(
     data: DepthData | MixedData,
     console: Console,
 ) -> None:
-    figures.curves(run.path)
-    figures.samples(run.path, model, data.val_dataloader(), sets=tuple(data.parts))
-    figures.contributions(run.path)
+    draw(run, config, take_samples(model, data.val_dataloader(), sets=config.set_names))
+    page = write_run_page(run, config)
     run.record(after=result.after, epochs=epochs, steps=steps)  # last: it says that the run is finished
     console.print(summary(result.constant, result.before, result.after))
     plain(console, f"figures, checkpoints and logs are in {run.path}")
+    plain(console, f"to look at in a browser: {page}")
 
 
 @contextmanager

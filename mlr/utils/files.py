@@ -20,12 +20,14 @@ UNFINISHED = ".part"
 
 
 @contextlib.contextmanager
-def atomic_replace(path: Path, folder: Path | None = None) -> Iterator[Path]:
+def atomic_replace(path: Path, folder: Path | None = None, durable: bool = True) -> Iterator[Path]:
     """Yield a temporary path; move it to ``path`` on success, delete it on error.
 
     Args:
         path: the file or folder to make; its folder exists.
         folder: where the temporary path lies, on the same disk; by default beside ``path``.
+        durable: wait until a file is on the disk before it takes its place, and its name after that. Without it a
+            power failure may leave an empty file under the name; a kill never does.
 
     Yields:
         The temporary path. Its name does not end like the other's, so that no reader takes it for one.
@@ -33,7 +35,13 @@ def atomic_replace(path: Path, folder: Path | None = None) -> Iterator[Path]:
     partial = (folder or path.parent) / f".{path.name}.{os.getpid()}{UNFINISHED}"
     try:
         yield partial
+        durable = durable and partial.is_file()
+        if durable:
+            _sync(partial)
         os.replace(partial, path)
+        if durable:
+            with contextlib.suppress(OSError):  # some systems cannot sync a folder
+                _sync(path.parent)
     finally:
         if partial.is_dir():
             shutil.rmtree(partial, ignore_errors=True)
@@ -41,19 +49,58 @@ def atomic_replace(path: Path, folder: Path | None = None) -> Iterator[Path]:
             partial.unlink(missing_ok=True)
 
 
+def _sync(path: Path) -> None:
+    """Wait until what was written to a file, or the names in a folder, are on the disk."""
+    place = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(place)
+    finally:
+        os.close(place)
+
+
 @contextlib.contextmanager
-def atomic_write(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path, durable: bool = True) -> Iterator[Path]:
     """:func:`atomic_replace` for code that does nothing but write, so that every error is one of writing.
 
     Raises:
         OSError: the file or folder cannot be written; the message names it.
     """
     try:
-        with atomic_replace(path) as partial:
+        with atomic_replace(path, durable=durable) as partial:
             yield partial
     except OSError as error:
         reason = error.strerror or str(error).rstrip(".")
         raise OSError(f"cannot write {path}: {reason}. Is the folder there, writable, not full?") from error
+
+
+def create(path: Path, text: str) -> None:
+    """Make a text file that must not be there yet; of two processes that try, one succeeds.
+
+    Raises:
+        FileExistsError: it is there.
+        OSError: it cannot be written.
+    """
+    partial = path.parent / f".{path.name}.{os.getpid()}{UNFINISHED}"
+    try:
+        partial.write_text(text)
+        _sync(partial)
+        try:
+            os.link(partial, path)
+        except FileExistsError:
+            raise
+        except OSError:  # a file system without hard links
+            path.touch(exist_ok=False)
+            os.replace(partial, path)
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+
+
+def is_free(folder: Path) -> bool:
+    """Whether a folder is missing or holds nothing but what killed processes did not finish."""
+    return not folder.exists() or (
+        folder.is_dir() and all(p.name.startswith(".") and p.name.endswith(UNFINISHED) for p in folder.iterdir())
+    )
 
 
 def atomic_save(content: Any, path: Path) -> None:

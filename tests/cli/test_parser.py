@@ -3,8 +3,12 @@
 
 from __future__ import annotations
 
+import inspect
+from importlib import import_module
+
 import pytest
 
+from mlr.cli import main
 from mlr.cli.commands import COMMANDS, training_parser
 from mlr.cli.parser import function_parser
 from mlr.utils.flags import spelled
@@ -46,3 +50,31 @@ def test_an_unknown_flag_is_refused_with_the_nearest(capsys):
 def test_switches_stay_switches():
     assert function_parser(check, "mlr check", ["dataset"]).parse_args(["x", "--quiet"]).quiet is True
     assert {"train", "report", "evaluate", "predict", "prepare", "check-data", "export"} <= set(COMMANDS)
+
+
+def test_help_has_headings(capsys):
+    assert main(["--help"]) == 0
+    usage = capsys.readouterr().out
+    listed = [line.split()[0] for line in usage.splitlines() if line.startswith("  ")]
+    assert sorted(listed) == sorted(COMMANDS)
+    assert all(f"\n{command.group}:\n" in usage for command in COMMANDS.values())
+    with pytest.raises(SystemExit, match="0"):
+        main(["predict", "--help"])
+    help_ = capsys.readouterr().out
+    assert help_.index("\ndata:\n") < help_.index("  --root") < help_.index("\nnetwork:\n") < help_.index("  --flip")
+    assert help_.index("\noutput:\n") < help_.index("  --format")
+
+
+@pytest.mark.parametrize(
+    "name", [name for name, command in COMMANDS.items() if "train_command" not in command.function]
+)
+def test_flags_are_the_arguments_of_the_function(name):
+    command = COMMANDS[name]
+    module, _, attribute = command.function.partition(":")
+    function = getattr(import_module(module), attribute)
+    parser = function_parser(function, name, command.positional)
+    found = {action.dest: action.default for action in parser._actions if action.dest not in ("help", "version")}
+    assert set(found) == set(inspect.signature(function).parameters)
+    for flag, argument in inspect.signature(function).parameters.items():
+        if argument.default is not inspect.Parameter.empty and flag not in command.positional:
+            assert found[flag] == argument.default

@@ -85,7 +85,7 @@ def test_sets_that_cannot_work_are_refused_before_anything_is_opened(text, messa
 
 
 def test_losses_outside_those_of_the_training():
-    with pytest.raises(ValueError, match=r"set rooms: losses mean are not all among --losses depth"):
+    with pytest.raises(ValueError, match=r"set rooms-2: losses mean are not all among --losses depth"):
         TrainingSettings(data='["rooms", {"data": "rooms", "losses": "mean"}]', losses="depth").validate()
 
 

@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -14,9 +15,12 @@ from rich.console import Console
 
 from mlr.balancing import Rebalancing
 from mlr.cli import main, train_command
+from mlr.data.named_sets import NamedSet
 from mlr.evaluation import METRICS
 from mlr.losses import LossSpace, MultiLoss
-from mlr.training.sets import TrainedSets, score_names
+from mlr.training.module import DepthTraining
+from mlr.training.scores import score_names
+from mlr.training.sets import MixedTraining, SetScores
 from mlr.training.settings import TrainingSettings
 from mlr.training.train import train
 
@@ -56,11 +60,13 @@ def test_scores_name_their_set(finished):
             assert float(row[f"val/{metric}"]) == pytest.approx(sum(parts) / 2, rel=1e-5)
     record = json.loads((finished / "run.json").read_text())
     for part in ("constant", "before", "after"):
-        assert list(record[part]) == score_names(["rooms", "lidar"])
+        assert list(record[part]) == list(score_names("metric", ["rooms", "lidar"]).names)
     printed = (finished.parent / "printed").read_text()
     for words in ("rooms: 6 frames an epoch", "lidar: 2 frames an epoch", "lidar: 30 (depth+mean)", "lidar: delta1"):
         assert words in printed
     assert {"curves.png", "samples.png", "contributions.png"} <= {p.name for p in finished.iterdir()}
+    names = np.load(finished / "samples.npz")["names"].tolist()
+    assert [name.partition(": ")[0] for name in names] == ["rooms", "rooms", "lidar"]
 
 
 def test_settings_of_a_run_start_another_like_it(finished, config):
@@ -96,56 +102,72 @@ def test_report_and_evaluate_know_the_sets(finished, capsys):
 SPACE = LossSpace("D/0+r/0+M/1")
 
 
-@pytest.fixture
-def sets() -> TrainedSets:
-    return TrainedSets(["dense", "lidar"], [[1, 1, 1], [0.5, 0, 0.5]])
+class Given(torch.nn.Module):
+    """A network whose prediction is given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pred = 2 * torch.rand(4, 1, 32, 48)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return self.pred
 
 
 def batch(seed: int = 0) -> dict:
     torch.manual_seed(seed)
+    known = torch.rand(4, 1, 32, 48) > 0.3
     return {
         "image": torch.rand(4, 3, 32, 48), "depth": 1 + torch.rand(4, 1, 32, 48), "set": torch.tensor([0, 1, 1, 0]),
-        "valid": torch.rand(4, 1, 32, 48) > 0.3, "id": list("abcd"),
+        "valid": known, "mask": known, "id": list("abcd"),
     }  # fmt: skip
 
 
+def mixed(masked: bool = True) -> MixedTraining:
+    sets = (NamedSet("rooms", name="dense"), NamedSet("kitti", name="lidar", losses="D/0+M/1", loss_weight=0.5))
+    balancer = Rebalancing(SPACE.names, period=1)
+    balancer.weights.copy_(torch.tensor([0.2, 0.5, 0.3]))
+    return MixedTraining(sets, Given(), MultiLoss(SPACE, "area"), balancer, masked=masked)
+
+
 @pytest.mark.parametrize("masked", [True, False])
-def test_the_total_is_that_of_each_image_under_its_own_losses(sets, masked):
-    data, criterion = batch(), MultiLoss(SPACE, "area")
-    pred, common = 2 * torch.rand(4, 1, 32, 48), torch.tensor([0.2, 0.5, 0.3], dtype=torch.float64)
-    mask = data["valid"] if masked else None
-    out = criterion(pred, data["depth"], sets.weights(common, data["set"]), mask)
-    counts = sets.present(out.terms, out.counts, data["set"])
+def test_the_total_is_that_of_each_image_under_its_own_losses(masked):
+    data, task = batch(), mixed(masked)
+    out = task.losses(data)
     total = 0.0
     for i, number in enumerate(data["set"].tolist()):
         own = ["D/0", "r/0", "M/1"] if number == 0 else ["D/0", "M/1"]
         factor = 1.0 if number == 0 else 0.5
-        rows = (pred[i : i + 1], data["depth"][i : i + 1])
-        terms = MultiLoss("+".join(own), "area")(*rows, mask=None if mask is None else mask[i : i + 1]).named()
-        weights = dict(zip(SPACE.names, common.tolist(), strict=True))
+        maps = (task.model.pred[i : i + 1], data["depth"][i : i + 1])
+        terms = MultiLoss("+".join(own), "area")(*maps, mask=data["mask"][i : i + 1] if masked else None).named()
+        weights = dict(zip(SPACE.names, task.balancer.weights.tolist(), strict=True))
         total += sum(factor * weights[name] * float(value) for name, value in terms.items()) / 4
-        assert [name for name, count in zip(SPACE.names, counts[i], strict=True) if count > 0] == own
+        assert [name for name, count in zip(SPACE.names, out.counts[i], strict=True) if count > 0] == own
     assert float(out.total) == pytest.approx(total, rel=1e-5)
 
 
-def test_the_balancer_means_a_loss_over_the_images_that_have_it(sets):
-    data, criterion = batch(), MultiLoss(SPACE, "area")
-    balancer = Rebalancing(SPACE.names, period=1)
-    weights = sets.weights(balancer.weights, data["set"])
-    out = criterion(2 * torch.rand(4, 1, 32, 48), data["depth"], weights, data["valid"])
-    balancer.observe(out.terms, sets.present(out.terms, out.counts, data["set"]))
-    means = dict(zip(SPACE.names, balancer.step().means, strict=True))
-    column = dict(zip(SPACE.names, out.terms.double().T, strict=True))
+def test_the_balancer_means_a_loss_over_the_images_that_have_it():
+    data, task = batch(), mixed()
+    out = task.losses(data)
+    task.balancer.observe(out.terms, out.counts)
+    means = dict(zip(SPACE.names, task.balancer.step().means, strict=True))
+    plain = DepthTraining(task.model, task.criterion, task.balancer, masked=True)
+    column = dict(zip(SPACE.names, plain.losses(data).terms.double().T, strict=True))
     assert means["D/0"] == pytest.approx(float(column["D/0"].mean()))
     assert means["r/0"] == pytest.approx(float(column["r/0"][[0, 3]].mean()))
 
 
-def test_scores_of_sets_and_their_mean(sets):
-    data = batch()
-    sets.score(1.1 * data["depth"], data["depth"], data["valid"], torch.tensor([0, 0, 0, 1]))
-    sets.score(1.3 * data["depth"], data["depth"], data["valid"], torch.tensor([1, 1, 1, 1]))
-    scores = sets.scores()
-    assert float(scores["dense/abs_rel"]) == pytest.approx(0.1, rel=1e-5)
-    assert float(scores["lidar/abs_rel"]) == pytest.approx((0.1 + 4 * 0.3) / 5, rel=1e-5)
-    assert float(scores["abs_rel"]) == pytest.approx((0.1 + 0.26) / 2, rel=1e-5)
-    assert not sets.state_dict()
+def test_scores_of_sets_and_their_mean():
+    data, scores = batch(), SetScores(["dense", "lidar"])
+    scores.update(1.1 * data["depth"], data | {"set": torch.tensor([0, 0, 0, 1])})
+    scores.update(1.3 * data["depth"], data | {"set": torch.tensor([1, 1, 1, 1])})
+    found = scores.compute()
+    assert float(found["dense/abs_rel"]) == pytest.approx(0.1, rel=1e-5)
+    assert float(found["lidar/abs_rel"]) == pytest.approx((0.1 + 4 * 0.3) / 5, rel=1e-5)
+    assert float(found["abs_rel"]) == pytest.approx((0.1 + 0.26) / 2, rel=1e-5)
+    assert not mixed().state_dict().keys() & {"factors"}
+
+
+def test_a_sparse_set_under_the_bicubic_pyramid_is_named(config, tmp_path):
+    bicubic = replace(config, downsample="bicubic", epochs=1, out=tmp_path / "run")
+    with pytest.warns(UserWarning, match="in data set lidar: --downsample area"):
+        train(bicubic, console=Console(quiet=True))

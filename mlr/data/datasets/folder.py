@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from mlr.data.datasets.base import DepthDataset
-from mlr.data.depth_files import DataError, decode_depth, orientation, read_image, refuse_irregular
+from mlr.data.depth_files import DataError, decode_depth, orientation, read_oriented, refuse_irregular
 from mlr.utils.files import list_files, natural_key
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
@@ -92,7 +92,7 @@ class Folder(DepthDataset):
     def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Image and depth of a pair."""
         rgb, path = self.pairs[index]
-        turn, image, depth = orientation(rgb), read_image(rgb), decode_depth(path, self.unit)
+        (image, turn), depth = read_oriented(rgb), decode_depth(path, self.unit)
         if turn == 1:
             return image, depth
         as_upright = image.shape[:2] == depth.shape

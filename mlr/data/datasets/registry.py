@@ -32,6 +32,8 @@ DATASETS: dict[str, tuple[str, str]] = {
     "make3d": ("mlr.data.datasets.make3d:Make3D", "Make3D with laser depth"),
     "sunrgbd": ("mlr.data.datasets.sunrgbd:SUNRGBD", "SUN RGB-D with allsplit.mat of its toolbox"),
     "matterport3d": ("mlr.data.datasets.matterport3d:Matterport3D", "Matterport3D, undistorted images, by scenes"),
+    "diw": ("mlr.relative.diw:DIW", "Depth in the Wild: one ordered pair of points an image; for --task relative"),
+    "redweb": ("mlr.relative.redweb:ReDWeb", "ReDWeb: relative depth up to scale and shift; for --task relative"),
     "folder": ("mlr.data.datasets.folder:Folder", "your own pairs of images and depth files"),
     "packed": ("mlr.data.datasets.packed:Packed", "the file that mlr prepare writes"),
 }
@@ -52,6 +54,28 @@ def dataset_class(name: str) -> Callable[..., DepthDataset]:
     """What opens a data set: called as ``(root, split, **options)``."""
     module, _, attribute = DATASETS[check_dataset(name)][0].partition(":")
     return getattr(import_module(module), attribute)
+
+
+def dataset_truth(name: str) -> str:
+    """What a data set knows of its frames: "metric" depth, "relative" depth or "pairs".
+
+    Raises:
+        ValueError: there is no data set of that name.
+    """
+    return getattr(dataset_class(name), "truth", DepthDataset.truth)
+
+
+def check_metric(name: str) -> None:
+    """Refuse a data set without metres.
+
+    Raises:
+        ValueError: saying what it is for.
+    """
+    if dataset_truth(name) != "metric":
+        raise ValueError(
+            f"{name} ({DATASETS[name][1]}) has no depth in metres: mlr train takes it with --task relative, "
+            "mlr evaluate with --protocol relative"
+        )
 
 
 #: Options that every data set has.

@@ -21,18 +21,30 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torchvision import tv_tensors
 
 from mlr.data.datasets.base import DepthDataset
 from mlr.data.datasets.packed import COMPRESSIONS, Frame, join, open_packed, write_frames
-from mlr.data.datasets.registry import DATASETS, check_dataset, check_root, dataset_options, open_dataset, parse_options
+from mlr.data.datasets.registry import (
+    DATASETS,
+    check_dataset,
+    check_metric,
+    check_root,
+    dataset_options,
+    open_dataset,
+    parse_options,
+)
 from mlr.data.depth_files import DataError
+from mlr.data.distance import Camera, depth_along_axis, parse_camera
 from mlr.data.fill import fill_sample
 from mlr.data.named_sets import NamedSet, parse_sets, split_name
+from mlr.data.sample import Sample
 from mlr.data.transforms import resize_sample
 from mlr.utils.console import plain
 from mlr.utils.files import UNFINISHED, atomic_replace
+from mlr.utils.progress import Progress
 from mlr.utils.sizes import parse_size
 
 #: Frames of a part: what is lost by a kill, per worker.
@@ -53,6 +65,7 @@ class Part:
     holes: str
     size: tuple[int, int] | None
     compression: str
+    camera: Camera | None
     path: Path
 
 
@@ -63,6 +76,7 @@ def prepare(
     splits: str = "train,val",
     holes: Literal["colorize", "nearest", "keep"] = "colorize",
     size: str | None = None,
+    distance_to_depth: str | None = None,
     options: str = "",
     compression: Literal["lzf", "gzip", "none"] = "lzf",
     workers: int = -1,
@@ -83,6 +97,9 @@ def prepare(
         holes: how pixels without depth are filled: "colorize" along the image (Levin et al.), "nearest" with the
             nearest depth, "keep" leaves them 0. They stay marked as not measured.
         size: HxW in pixels to resize every frame to; by default frames keep their own.
+        distance_to_depth: fx,fy,cx,cy of the camera in pixels of the depth as it is read, for data that stores the
+            distance to the camera, such as Hypersim's (886.81,886.81,511.5,383.5); it is turned into depth along the
+            axis.
         options: of the readers, e.g. kb_crop=true,list_file=mine.txt; each takes those it knows.
         compression: "lzf" is fast, "gzip" smaller, "none" fastest to read.
         workers: processes; -1 = one a core, 0 = this one.
@@ -111,7 +128,10 @@ def prepare(
     datasets = parse_datasets(datasets, None if root is None else str(root))
     folder = out.with_name(out.name + ".parts")
     _opened.cache_clear()  # files may have been mended since
-    settings = {"holes": holes, "size": None if size is None else parse_size(size), "compression": compression}
+    settings = {
+        "holes": holes, "size": None if size is None else parse_size(size), "compression": compression,
+        "camera": None if distance_to_depth is None else parse_camera(distance_to_depth),
+    }  # fmt: skip
     parts, missing = plan(datasets, parse_splits(splits), parse_options(options), folder, settings)
     for text in missing:
         plain(console, text, "yellow")
@@ -141,7 +161,7 @@ def prepare(
         )
     record = {
         "holes": holes, "size": size or "", "sources": ", ".join(datasets), "options": options,
-        "skipped": json.dumps(skipped), "missing": json.dumps(missing),
+        "skipped": json.dumps(skipped), "missing": json.dumps(missing), "distance_to_depth": distance_to_depth or "",
     }  # fmt: skip
     options_given = parse_options(options)
     if "max_depth" in options_given:  # or the file's own frames would be refused
@@ -170,6 +190,7 @@ def parse_dataset(text: str, root: str | None = None) -> tuple[str, str]:
         known = ", ".join(DATASETS)
         raise ValueError(f"a data set is given as NAME:PATH, e.g. nyu:/data/nyu, got {text!r}; the names are {known}")
     check_root(check_dataset(name), path)
+    check_metric(name)
     return name, path or ""
 
 
@@ -249,12 +270,10 @@ def _claim(folder: Path, parts: list[Part]) -> None:
 
 def _work(waiting: list[Part], frames: int, processes: int, strict: bool, console: Console) -> None:
     """Pack the parts, in this process or in others."""
-    columns = (TextColumn("packing"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     done = frames - sum(part.stop - part.start for part in waiting)
-    with Progress(*columns, console=console, transient=True) as progress:
-        bar = progress.add_task("", total=frames, completed=done)
+    with Progress(console, "packing", frames, done) as progress:
         for part in _in_order_of_completion(waiting, processes, strict):
-            progress.advance(bar, part.stop - part.start)
+            progress.advance(part.stop - part.start)
 
 
 def _in_order_of_completion(waiting: list[Part], processes: int, strict: bool) -> Iterator[Part]:
@@ -296,7 +315,7 @@ def pack(part: Part, strict: bool = False) -> Part:
     def frames() -> Iterator[Frame]:
         for index in range(part.start, part.stop):
             try:
-                sample = dataset[index]
+                sample = _along_the_axis(dataset[index], part.camera)
                 if part.holes != "keep":
                     sample = fill_sample(sample, part.holes)
             except DataError as error:
@@ -313,6 +332,14 @@ def pack(part: Part, strict: bool = False) -> Part:
 
     write_frames(part.path, frames(), part.compression, attributes)
     return part
+
+
+def _along_the_axis(sample: Sample, camera: Camera | None) -> Sample:
+    """A frame with depth in place of the distance to a camera; unchanged without one."""
+    if camera is not None:
+        depth = depth_along_axis(sample["depth"][0].numpy(), camera)
+        sample["depth"] = tv_tensors.Mask(torch.from_numpy(depth)[None])
+    return sample
 
 
 def _skipped(part: Part) -> list[str]:
