@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple
@@ -14,7 +15,7 @@ from rich.console import Console
 from mlr._version import __version__
 from mlr.cli.parser import Parser, function_parser
 from mlr.cli.settings_file import UnknownSettingError, read_settings
-from mlr.training.settings import GROUPS, TrainingSettings
+from mlr.training.settings import GROUPS, ModelSettings, TrainingSettings
 from mlr.utils.console import plain
 from mlr.utils.flags import flag
 from mlr.utils.suggest import suggest
@@ -27,6 +28,7 @@ EXAMPLES = """examples:
   python train.py --data nyu --root /data/nyu          NYU Depth v2, labelled set
   python train.py --data folder --root shots --losses depth+gradient
   python train.py --data kitti --root /data/kitti --downsample area
+  python train.py --init runs/mine --data folder --root shots --freeze encoder:2 --backbone-lr-factor 0.1
   python train.py --resume runs/pnasnet-nyu-20260101-120000
 """
 
@@ -82,9 +84,9 @@ def train_command(argv: Sequence[str] | None = None) -> int:
     values = dict(vars(TrainingSettings(**{name: args[name] for name in TrainingSettings.names()})))
     resume = args.resume
     try:
-        if resume is not None:
+        if resume is not None or args.init is not None:
             typed = set(vars(parser.parse_args(argv, defaults=False)))
-            values = _continued(values, typed, resume)
+            values = _initialised(values, typed) if resume is None else _continued(values, typed, resume)
         config = TrainingSettings(**values)
         # here, not above: timm, lightning and matplotlib take seconds, and --help needs none of them
         from mlr.training.train import train
@@ -113,6 +115,15 @@ def _continued(values: dict, typed: set[str], resume: Path) -> dict:
             )
         values[name] = saved[name]
     return values
+
+
+def _initialised(values: dict, typed: set[str]) -> dict:
+    """Settings with the network of the checkpoint to start from, where flags do not say otherwise."""
+    from mlr.models.checkpoints import checkpoint_file, load_checkpoint
+
+    network = load_checkpoint(checkpoint_file(values["init"])).config.get("model", {})
+    names = {setting.name for setting in fields(ModelSettings)} - typed
+    return values | {name: value for name, value in dict(network).items() if name in names}
 
 
 def _explain(error: Exception) -> int:

@@ -16,6 +16,7 @@ from docstring_parser import parse as parse_docstring
 from jsonargparse import ArgumentParser, DefaultHelpFormatter
 
 from mlr._version import __version__
+from mlr.utils import renamed
 from mlr.utils.console import shown
 from mlr.utils.flags import flag, spelled
 from mlr.utils.suggest import did_you_mean, nearest
@@ -88,16 +89,27 @@ class Parser(ArgumentParser):
         return name.upper() if positional else flag(name)
 
     def parse_args(self, args: Sequence[str] | None = None, *rest: Any, **kwargs: Any) -> Any:  # type: ignore[override]
-        """Take ``--batch-size`` for ``--batch_size``, and refuse an unknown flag with the nearest known one."""
+        """Take ``--batch-size`` for ``--batch_size``, and refuse an unknown flag with the nearest known one.
+
+        A flag of type bool without a value is true.
+        """
         known = {option for action in self._actions for option in action.option_strings}
-        argv = []
-        for word in self._with_settings(list(sys.argv[1:] if args is None else args)):
+        typed_bool = [action for action in self._actions if getattr(action, "_typehint", None) is bool]
+        switches = {option for action in typed_bool for option in action.option_strings}
+        argv, words = [], self._with_settings(list(sys.argv[1:] if args is None else args))
+        while words:
+            word = words.pop(0)
             if word.startswith("--") and len(word) > 2:
                 name, equals, value = word.partition("=")
                 name = "--" + spelled(name[2:].replace("-", "_"), {option.lstrip("-") for option in known})
+                if name not in known and name[2:] in renamed.SETTINGS:
+                    new, value = renamed.current_setting(name[2:], value if equals or not words else words.pop(0))
+                    name, equals = f"--{new}", "="
                 if name not in known:
                     hint = did_you_mean([flag(near[2:]) for near in nearest(name, known, 3)])
                     self.exit(2, f"error: unknown flag {word.partition('=')[0]}{hint} See --help.\n")
+                if name in switches and not equals and (not words or words[0].startswith("--")):
+                    equals, value = "=", "true"
                 word = name + equals + value
             argv.append(word)
         return super().parse_args(argv, *rest, **kwargs)

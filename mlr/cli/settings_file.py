@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 
 from mlr.training.settings import GROUPS, TrainingSettings
+from mlr.utils.renamed import current_setting
 from mlr.utils.suggest import suggest
 
 #: Settings are short; larger or deeper files are something else, or are made to fill the memory.
@@ -54,7 +55,7 @@ def read_settings(file: Path) -> dict[str, str]:
     for key, value in content.items():
         grouped = key in GROUPS and isinstance(value, Mapping)
         for written, entry in value.items() if grouped else [(key, value)]:
-            name = str(written).replace("-", "_")
+            name, entry = current_setting(str(written).replace("-", "_"), entry)
             if name not in TrainingSettings.names():
                 raise UnknownSettingError(
                     f"{file}: unknown setting {written!r}{suggest(name, TrainingSettings.names())}"

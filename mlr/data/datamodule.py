@@ -8,7 +8,6 @@ resumed run the same as an uninterrupted one.
 from __future__ import annotations
 
 import inspect
-import os
 import warnings
 from collections.abc import Iterator
 from itertools import cycle, islice
@@ -29,6 +28,7 @@ from mlr.data.sample import Sample
 from mlr.data.transforms import POLICIES, Crop, finish, resize_only
 from mlr.relative.pairs import WithPairs
 from mlr.utils import renamed
+from mlr.utils.cpus import available_cpus
 
 if TYPE_CHECKING:
     from mlr.training.settings import TrainingSettings
@@ -179,7 +179,7 @@ class DepthData(L.LightningDataModule):
         root: folder or file of the data set; "rooms" takes none.
         size: (height, width) of the batches.
         batch_size: images in a batch.
-        workers: processes that load; -1 = one less than the cores, at most 8.
+        workers: processes that load; -1 = one less than the CPUs that affinity and quota allow, at most 8.
         seed: of the order and the augmentation.
         augment: a key of :data:`mlr.data.transforms.POLICIES`.
         holes: one of :data:`mlr.data.fill.HOLES`.
@@ -222,7 +222,7 @@ class DepthData(L.LightningDataModule):
         self.holes, self.depth_unit, self.options, self.max_depth = holes, depth_unit, options, max_depth
         self.pairs, self.pair_tolerance, self.crop = pairs, pair_tolerance, crop
         self.lengths = {"train": train_length, "val": val_length}
-        self.workers = min(max((os.cpu_count() or 2) - 1, 1), 8) if workers < 0 else workers
+        self.workers = min(max(available_cpus() - 1, 1), 8) if workers < 0 else workers
         self.datasets: dict[str, DepthDataset] = {}
         self.served: dict[str, Transformed] = {}
 

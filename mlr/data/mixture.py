@@ -15,7 +15,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from mlr.data.datamodule import DepthData, EpochSampler, Transformed, make_loader
-from mlr.data.named_sets import NamedSet, check_weights
+from mlr.data.named_sets import NamedSet
 
 if TYPE_CHECKING:
     from mlr.training.settings import TrainingSettings
@@ -108,7 +108,6 @@ class MixedData(L.LightningDataModule):
 
     def __init__(self, sets: Sequence[NamedSet], config: TrainingSettings) -> None:
         super().__init__()
-        check_weights(sets)
         self.sets, self.seed, self.batch_size = sets, config.seed, config.batch_size
         self.parts = {entry.name: _part(entry, config) for entry in sets}
         self.workers = next(iter(self.parts.values())).workers

@@ -189,15 +189,25 @@ def _numbered(sets: Sequence[NamedSet]) -> tuple[NamedSet, ...]:
     return tuple(out)
 
 
-def check_weights(sets: Sequence[NamedSet]) -> None:
-    """Refuse weights of some sets only.
+def check_sets(sets: Sequence[NamedSet], space: LossSpace) -> None:
+    """Refuse sets that cannot train together, before anything is opened.
+
+    Args:
+        sets: the data sets.
+        space: losses of the training.
 
     Raises:
-        ValueError: naming the sets without one.
+        ValueError: naming the set, what was given and what it takes.
     """
     missing = [entry.name for entry in sets if entry.weight is None]
     if missing and len(missing) < len(sets):
         raise ValueError(f"--data: give weight for every set or for none; {', '.join(missing)} has none")
+    for entry in sets:
+        entry.validate(space)
+    factors = zip(*(entry.loss_factors(space) for entry in sets), strict=True)
+    if unused := [name for name, own in zip(space.names, factors, strict=True) if not any(own)]:
+        few = ", ".join(unused[:3])
+        raise ValueError(f"--losses {space.selection}: no data set has {few}: leave them out there")
 
 
 def as_settings(text: str) -> Any:

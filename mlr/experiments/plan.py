@@ -34,6 +34,7 @@ import yaml
 from mlr.evaluation.metrics import METRICS
 from mlr.evaluation.scoring import STRUCTURE
 from mlr.training.settings import TrainingSettings
+from mlr.utils.renamed import current_setting
 
 #: Raised by every change of the code that changes what a run's scores come to: losses, balancers, network, data,
 #: augmentation, metrics, default settings. Runs of another version are never mixed into a table.
@@ -104,6 +105,8 @@ class PlannedRun:
     def described(self) -> dict[str, Any]:
         """Everything that the scores depend on, defaults left out, as plain values."""
         settings = {k: v for k, v in self.config.as_dict().items() if k not in PLACES and v != _DEFAULTS[k]}
+        if settings.get("freeze") == "encoder":  # by its older name, as in the records that there are
+            settings["freeze_encoder"] = bool(settings.pop("freeze"))
         given = {f.name: getattr(self.evaluation, f.name) for f in fields(Evaluation) if f.name != "root"}
         evaluation = {k: v for k, v in given.items() if v}
         return {"results_version": RESULTS_VERSION, "settings": settings, "evaluation": evaluation}
@@ -264,6 +267,8 @@ def _check(plan: Plan) -> None:
 
 
 def _settings(value: Any, where: str) -> dict[str, Any]:
+    if isinstance(value, dict):
+        value = dict(current_setting(str(name), given) for name, given in value.items())
     settings = _mapping(value, where, set(TrainingSettings.names()) - {"seed", "out"})
     kinds = {f.name: f.type for f in fields(TrainingSettings)}
     for name, given in settings.items():

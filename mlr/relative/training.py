@@ -95,4 +95,4 @@ class RelativeTraining(DepthTraining):
 
     def validation_step(self, batch: dict[str, Any], _: int) -> None:
         """Scores at the working size."""
-        self.metrics.update(self.model(batch["image"]), batch["pairs"])
+        self.metrics.update(self.network(batch["image"]), batch["pairs"])

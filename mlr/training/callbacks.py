@@ -221,6 +221,8 @@ class ProgressLines(Callback):
 class ModelFiles(Callback):
     """The model as a file: best.pt by a score and last.pt, after every validation of an epoch.
 
+    Where the weights are averaged, the average is the model and the trained weights lie beside it.
+
     Args:
         folder: the run's.
         config: the run's settings, kept in the files.
@@ -247,7 +249,13 @@ class ModelFiles(Callback):
         better = scores[self.score] > self.best
         self.best = max(self.best, scores[self.score])
         for name in ("last.pt", "best.pt") if better else ("last.pt",):
-            save_checkpoint(self.folder / name, pl_module.model, config=self.config, metrics=scores)  # type: ignore[arg-type]
+            save_checkpoint(
+                self.folder / name,
+                pl_module.network,  # type: ignore[arg-type]
+                config=self.config,
+                metrics=scores,
+                unaveraged=pl_module.model if pl_module.average is not None else None,  # type: ignore[arg-type]
+            )
 
 
 def state_checkpoint(file: Path) -> ModelCheckpoint:

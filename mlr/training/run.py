@@ -2,7 +2,7 @@
 """The folder of a training run: never an earlier run's, with a record of what was run and what came out.
 
 config.yaml        the settings; `train.py --config` takes it back
-run.json           versions, loss backend, weights the network started from, data, scores
+run.json           versions, loss backend, what the network started from, scores
 metrics.csv        losses and scores of every epoch
 balancing.csv      mean, weight and contribution of every loss at every rebalancing
 best.pt, last.pt   the model by best delta_1 and after the last epoch (`DepthModel.from_checkpoint`)
@@ -33,7 +33,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from mlr._version import __version__
 from mlr.data.named_sets import as_settings
 from mlr.losses import backend_report
-from mlr.training.processes import RANK_ZERO_FOLDER
+from mlr.training.launch import RANK_ZERO_FOLDER
 from mlr.training.settings import TrainingSettings
 from mlr.training.state import State, read_state
 from mlr.utils.files import UNFINISHED, atomic_write, create, is_free
@@ -82,7 +82,7 @@ class Run:
             OSError: the folder cannot be made or written, or its disk has not that much space.
         """
         if getattr(rank_zero_only, "rank", 0):
-            return cls(Path(os.environ[RANK_ZERO_FOLDER]))
+            return cls(Path(os.environ.get(RANK_ZERO_FOLDER) or config.out or ""))
         run = cls(config.out or Path("runs"))
         run.require_space(space)
         cls.check_place(config)

@@ -93,7 +93,7 @@ class MixedTraining(DepthTraining):
 
     def validation_step(self, batch: dict[str, Any], _: int) -> None:
         """Scores at the working size, set by set."""
-        self.set_scores.update(self.model(batch["image"]).float().clamp(min=MIN_DEPTH), batch)
+        self.set_scores.update(self.network(batch["image"]).float().clamp(min=MIN_DEPTH), batch)
 
     def on_validation_epoch_end(self) -> None:
         """Means over the images of each set, over all ranks, and over the sets."""

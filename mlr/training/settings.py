@@ -19,6 +19,7 @@ import torch
 from mlr.balancing import LossBalancer, lambda_staircase, make_balancer
 from mlr.losses.criterion import MultiLoss
 from mlr.losses.space import LossSpace
+from mlr.models.checkpoints import checkpoint_file
 from mlr.relative.heads import HeadBalancers
 from mlr.utils import renamed
 from mlr.utils.flags import flag
@@ -30,7 +31,24 @@ if TYPE_CHECKING:  # readers of data sets take a second to import, and --help ne
 
 def _at_least(least: int, default: Any, most: int | None = None) -> Any:
     """A whole number within bounds that :meth:`TrainingSettings.validate` checks."""
-    return field(default=default, metadata={"least": least, "most": most})
+
+    def must(value: int) -> str | None:
+        if value < least:
+            return f"at least {least}"
+        return f"at most {most}" if most is not None and value > most else None
+
+    return field(default=default, metadata={"must": must})
+
+
+def _number(default: float, positive: bool = False, below: float = math.inf) -> Any:
+    """A finite number, positive or not negative, that :meth:`TrainingSettings.validate` checks."""
+
+    def must(value: float) -> str | None:
+        right = math.isfinite(value) and (value > 0 if positive else value >= 0) and value < below
+        limit = f" below {below:g}" if math.isfinite(below) else ""
+        return None if right else f"{'a positive number' if positive else 'a number from 0'}{limit}"
+
+    return field(default=default, metadata={"must": must})
 
 
 @dataclass(frozen=True)
@@ -81,14 +99,20 @@ class ModelSettings:
         decoder_channels: channels the decoder starts with; "dpt" takes a quarter of them throughout.
         pretrained: ImageNet weights of the backbone: "auto" uses them where they can be had and says so otherwise,
             "true" insists, "false" starts from random weights, anything else is a weights file.
-        freeze_encoder: train the decoder alone: the backbone keeps its weights and its normalisation statistics.
+        init: start from a trained network: a checkpoint, a run's folder (its best.pt) or the authors' file. Backbone
+            and decoder are its own where flags do not say otherwise.
+        init_partial: take from --init what fits; the rest starts as without it.
+        freeze: "encoder" trains the decoder alone: the backbone keeps its weights and its normalisation statistics;
+            "encoder:3" does so for three epochs; "none" trains both.
     """
 
     backbone: str = "pnasnet"
     decoder: str = "paper"
     decoder_channels: int = _at_least(32, 1024)
     pretrained: str = "auto"
-    freeze_encoder: bool = False
+    init: Path | None = None
+    init_partial: bool = False
+    freeze: str = "none"
 
 
 @dataclass(frozen=True)
@@ -116,7 +140,7 @@ class LossSettings:
 
     task: Literal["metric", "relative", "fusion"] = "metric"
     pairs: int = _at_least(1, 1000)
-    pair_tolerance: float = 0.03
+    pair_tolerance: float = _number(0.03)
     losses: str = "all"
     downsample: Literal["bicubic", "area"] = "bicubic"
     balancer: str = "rebalancing"
@@ -129,14 +153,21 @@ class LossSettings:
 
 @dataclass(frozen=True)
 class OptimizerSettings:
-    """Optimizer: Adam and its batches.
+    """Optimizer: Adam, its learning rate and its batches.
 
     Args:
-        batch_size: images in a batch.
+        batch_size: images in a batch of one process.
         epochs: passes over the training data.
         steps_per_epoch: cut an epoch after so many batches.
-        learning_rate: of Adam.
-        weight_decay: of Adam.
+        optimizer: "adam" adds the weight decay to the gradient, "adamw" takes it off the weights.
+        learning_rate: of the optimizer; with a schedule the largest.
+        backbone_lr_factor: the backbone's learning rate is the decoder's times this.
+        weight_decay: of the optimizer; biases and the parameters of normalisations have none.
+        schedule: of the learning rate after the warm-up: "constant", "cosine" and "poly" (power 0.9) fall to 0 at the
+            end of the run, "onecycle" rises and falls (its rise is the warm-up, or 0.3 of the run).
+        warmup: epochs in which the learning rate rises linearly, e.g. 0.5.
+        ema: decay of an exponential moving average of the weights, e.g. 0.999; it is validated, and evaluate and
+            predict take it. 0 makes none.
         precision: "32", or mixed precision "bf16" or "fp16".
         accumulate: batches whose gradients are added up for one optimizer step.
         clip_gradient: largest norm of the gradient; 0 does not clip.
@@ -145,11 +176,29 @@ class OptimizerSettings:
     batch_size: int = _at_least(1, 8)
     epochs: int = _at_least(1, 20)
     steps_per_epoch: int | None = _at_least(1, None)
-    learning_rate: float = 1e-4
-    weight_decay: float = 0.0
+    optimizer: Literal["adam", "adamw"] = "adam"
+    learning_rate: float = _number(1e-4, positive=True)
+    backbone_lr_factor: float = _number(1.0, positive=True)
+    weight_decay: float = _number(0.0)
+    schedule: Literal["constant", "cosine", "poly", "onecycle"] = "constant"
+    warmup: float = _number(0.0)
+    ema: float = _number(0.0, below=1.0)
     precision: Literal["32", "bf16", "fp16"] = "32"
     accumulate: int = _at_least(1, 1)
-    clip_gradient: float = 0.0
+    clip_gradient: float = _number(0.0)
+
+    def steps(self, batches: int) -> int:
+        """Optimizer steps of the whole run.
+
+        Args:
+            batches: batches of a process in an uncut epoch.
+        """
+        return -(-min(batches, self.steps_per_epoch or batches) // self.accumulate) * self.epochs
+
+    @property
+    def rate_is_constant(self) -> bool:
+        """Whether the learning rate never changes."""
+        return self.schedule == "constant" and not self.warmup
 
 
 @dataclass(frozen=True)
@@ -159,14 +208,16 @@ class RunSettings:
     Args:
         seed: of the network's weights, the order of the data, the augmentation and balancers that draw.
         device: "auto", "cpu" or "gpu".
-        devices: how many of them.
-        threads: CPU threads; 0 leaves PyTorch's choice.
+        devices: how many of them on a machine, each with a process.
+        nodes: machines; torchrun or srun starts the command on each, see docs/scaling.md.
+        threads: CPU threads of a process; 0 takes its share of the CPUs that affinity and quota allow.
         out: folder of the run; by default runs/<backbone>-<data>-<date>. An earlier run is never overwritten.
     """
 
     seed: int = _at_least(0, 0, most=2**32 - 1)
     device: Literal["auto", "cpu", "gpu"] = "auto"
     devices: int = _at_least(1, 1)
+    nodes: int = _at_least(1, 1)
     threads: int = _at_least(0, 0)
     out: Path | None = None
 
@@ -245,6 +296,22 @@ class TrainingSettings(RunSettings, OptimizerSettings, LossSettings, ModelSettin
         """The flag in the form that the model takes."""
         return {"true": True, "false": False}.get(self.pretrained.lower(), self.pretrained)
 
+    @property
+    def frozen_epochs(self) -> float:
+        """Epochs in which the encoder is frozen; infinite for all.
+
+        Raises:
+            ValueError: ``freeze`` is of another form.
+        """
+        what, colon, epochs = self.freeze.partition(":")
+        if self.freeze == "none":
+            return 0
+        if what == "encoder" and not colon:
+            return math.inf
+        if what == "encoder" and epochs.isdecimal() and int(epochs) > 0:
+            return int(epochs)
+        raise ValueError(f"--freeze must be none, encoder or encoder:N with N epochs, got {self.freeze!r}")
+
     def make_balancer(self) -> LossBalancer | HeadBalancers:
         """The balancer, or one a head, without its period, which follows from the length of an epoch."""
         if self.task == "fusion":
@@ -280,19 +347,14 @@ class TrainingSettings(RunSettings, OptimizerSettings, LossSettings, ModelSettin
         from mlr.models.depth_model import check_backbone, check_decoder
 
         for setting in fields(self):
-            value, bounds = getattr(self, setting.name), setting.metadata
-            if value is None or not bounds:
-                continue
-            if value < bounds["least"]:
-                raise ValueError(f"{flag(setting.name)} must be at least {bounds['least']}, got {value}")
-            if bounds["most"] is not None and value > bounds["most"]:
-                raise ValueError(f"{flag(setting.name)} must be at most {bounds['most']}, got {value}")
+            value, must = getattr(self, setting.name), setting.metadata.get("must")
+            if value is not None and must is not None and (bound := must(value)):
+                raise ValueError(f"{flag(setting.name)} must be {bound}, got {value}")
         if self.threads > (os.cpu_count() or 1):
             raise ValueError(f"--threads must be at most {os.cpu_count()} here, got {self.threads}")
-        for name in ("learning_rate", "weight_decay", "clip_gradient", "pair_tolerance"):
-            value = getattr(self, name)
-            if not math.isfinite(value) or value < 0 or (value == 0 and name == "learning_rate"):
-                raise ValueError(f"{flag(name)} must be a positive number, got {value}")
+        _ = self.frozen_epochs
+        if self.warmup >= self.epochs:
+            raise ValueError(f"--warmup must be shorter than the run of {self.epochs} epochs, got {self.warmup:g}")
         has_gpu = torch.cuda.is_available() or torch.backends.mps.is_available()
         if self.precision == "fp16" and (self.device == "cpu" or not has_gpu):
             raise ValueError("--precision fp16 is for GPUs; choose bf16, or 32")
@@ -308,12 +370,26 @@ class TrainingSettings(RunSettings, OptimizerSettings, LossSettings, ModelSettin
         self.make_balancer()
         check_backbone(self.backbone)
         check_decoder(self.decoder, self.backbone)
+        if not resuming:
+            self._check_start()
+        return self
+
+    def _check_start(self) -> None:
+        """Check the settings that name what the network starts from."""
         weights = self.pretrained_weights
-        if isinstance(weights, str) and weights != "auto" and not resuming and not Path(weights).is_file():
+        if self.init_partial and self.init is None:
+            raise ValueError("--init-partial says what to do with --init CHECKPOINT, which is not given")
+        if self.init is not None:
+            checkpoint_file(self.init)
+            if weights not in ("auto", False) and not self.init_partial:
+                raise ValueError(
+                    f"--pretrained {self.pretrained} has no effect: --init takes the whole network from "
+                    f"{self.init}; leave one of them out"
+                )
+        if isinstance(weights, str) and weights != "auto" and not Path(weights).is_file():
             raise FileNotFoundError(
                 f"--pretrained {weights}: there is no such file; give a weights file, auto, true or false"
             )
-        return self
 
     def _validate_data(self) -> None:
         """Check the data set of a training on one."""
@@ -329,7 +405,7 @@ class TrainingSettings(RunSettings, OptimizerSettings, LossSettings, ModelSettin
 
     def _validate_sets(self) -> None:
         """Check the data sets of a training on several."""
-        from mlr.data.named_sets import check_weights
+        from mlr.data.named_sets import check_sets
 
         if self.task != "metric":
             raise ValueError(f"--task {self.task} trains on one data set, got {self.data_names}")
@@ -339,13 +415,7 @@ class TrainingSettings(RunSettings, OptimizerSettings, LossSettings, ModelSettin
                     f"{flag(name)} is for a training on one data set; with several write it to its set: "
                     f"a path as NAME:PATH, other settings in a list, see docs/data.md"
                 )
-        space, sets = self.space, self.sets
-        check_weights(sets)
-        for entry in sets:
-            entry.validate(space)
-        factors = zip(*(entry.loss_factors(space) for entry in sets), strict=True)
-        if unused := [name for name, own in zip(space.names, factors, strict=True) if not any(own)]:
-            raise ValueError(f"--losses {self.losses}: no data set has {', '.join(unused[:3])}: leave them out there")
+        check_sets(self.sets, self.space)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for YAML and for checkpoints."""

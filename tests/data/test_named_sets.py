@@ -10,7 +10,7 @@ from evaluating import refusal
 from mlr.cli import main
 from mlr.data.chosen import ChosenData
 from mlr.data.depth_files import DataError
-from mlr.data.named_sets import NamedSet, as_settings, check_weights, is_mixture, parse_sets
+from mlr.data.named_sets import NamedSet, as_settings, is_mixture, parse_sets
 from mlr.losses import LossSpace
 from mlr.training.settings import TrainingSettings
 
@@ -93,7 +93,6 @@ def test_settings_of_one_set_beside_several():
     for name in ("root", "data_options", "depth_unit"):
         with pytest.raises(ValueError, match=f"--{name.replace('_', '-')} is for a training on one data set"):
             TrainingSettings(data="rooms+nyu:/a", **{name: "x"}).validate()
-    check_weights(parse_sets("rooms+nyu:/a"))
 
 
 def test_name_and_path_of_one_set():

@@ -179,10 +179,13 @@ def test_other_balancers_and_few_losses(balancer, tmp_path):
 
 
 @given(
-    seed=st.integers(0, 99), rate=st.floats(1e-6, 1), freeze=st.booleans(), options=st.text("a='\"$ `\\é", max_size=9)
+    seed=st.integers(0, 99),
+    rate=st.floats(1e-6, 1),
+    freeze=st.sampled_from(["none", "encoder", "encoder:3"]),
+    options=st.text("a='\"$ `\\é", max_size=9),
 )
 def test_the_command_repeats_the_settings(seed, rate, freeze, options):
-    config = TrainingSettings(seed=seed, learning_rate=rate, freeze_encoder=freeze, data_options=options)
+    config = TrainingSettings(seed=seed, learning_rate=rate, freeze=freeze, data_options=options)
     words = shlex.split(command(config))
     assert words[:2] == ["mlr", "train"]
     parsed = training_parser().parse_args(words[2:])
