@@ -64,7 +64,7 @@ def curves(run: Path) -> Path:
                 axis.plot(*zip(*series[name], strict=True), marker="o", markersize=3, label=label, color=f"C{number}")
         label, name = next(iter(lines.items()))
         for style, part in zip(cycle(SET_STYLES), parts, strict=False):
-            if own := series[name.replace("val/", f"val/{part}/")]:
+            if name.startswith("val/") and (own := series[name.replace("val/", f"val/{part}/")]):
                 axis.plot(*zip(*own, strict=True), style, color="C0", label=f"{label}, {part}")
         axis.set(title=title, xlabel="epoch")
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))

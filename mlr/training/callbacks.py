@@ -174,11 +174,6 @@ class EpochReport(RebalanceListener):
             f"epoch {done:>2}/{total}  mean of the losses {float(m['train/equal_loss_epoch']):.4f}  "
             f"{self.scores.line({name: float(m[f'val/{name}']) for name in self.scores.names})}{eta}",
         )
-        for name in sorted(m):
-            if name.endswith("/delta1") and name.count("/") == 2:
-                scores = {metric: float(m[name.replace("delta1", metric)]) for metric in ("delta1", "rmse", "abs_rel")}
-                line = "  ".join(f"{metric} {value:.3f}" for metric, value in scores.items())
-                self._print(trainer, f"  {name.split('/')[1]}: {line}", "dim")
         if unknown := int(m.get("train/images_without_depth", 0)):
             self._print(trainer, f"  {unknown} images without a known depth were left out")
 
