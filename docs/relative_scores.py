@@ -11,12 +11,12 @@ import json
 import shutil
 import statistics
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from rich.console import Console
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from mlr.data import open_dataset
 from mlr.evaluation import Scores
@@ -64,7 +64,7 @@ def score(path: Path, output: str, metric: bool) -> dict[str, float]:
         model.output = output  # type: ignore[assignment]
     frames = open_dataset("rooms", split="val", length=150, seed=0, height=SIZE[0], width=SIZE[1])
     order, depth = OrderScores(), Scores("full")
-    for samples in DataLoader(frames, batch_size=10, collate_fn=list):
+    for samples in DataLoader(cast("Dataset[Any]", frames), batch_size=10, collate_fn=list):
         image, target = (torch.stack([s[name].as_subclass(Tensor) for s in samples]) for name in ("image", "depth"))
         names, pred = [s["id"] for s in samples], model.infer(image)
         order.add(names, pred, target)
