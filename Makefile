@@ -17,8 +17,8 @@ DEMO := --backbone tf_efficientnet_lite0 --pretrained true --decoder-channels 25
         --train-length 480 --val-length 48 --epochs 5 --learning-rate 5e-4
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo figures test test-long test-lowest lint format wheel sdist bench bench-report evidence-report \
-        bench-compare sanitize sanitize-gpu clean
+.PHONY: help setup demo figures docs test test-long test-lowest lint format wheel sdist bench bench-report evidence-report \
+        bench-compare sanitize sanitize-gpu torture clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,12 +45,17 @@ $(READY): pyproject.toml setup.py tools/packaging/mlr_build.py $(CSRC)
 	@$(BIN)/python -W ignore -c 'import mlr; print(f"mlr {mlr.__version__} is ready in $(VENV)"); print(mlr.backend_report())'
 	@touch $@
 
-demo: $(READY) ## train on built-in scenes for a few minutes; figures in runs/demo-DATE
+demo: $(READY) ## train on built-in scenes for a few minutes; figures and report.html in runs/demo-DATE
 	$(BIN)/python train.py $(DEMO) --out runs/demo-$$(date +%Y%m%d-%H%M%S)
 
-figures: $(READY) ## draw docs/images again: the data, and a demo run or RUN=folder
+figures: $(READY) ## draw docs/images again: the data, and a demo run and its page, or RUN=folder
 	@test -n "$(RUN)" || $(BIN)/python train.py $(DEMO) --out runs/figures
 	$(BIN)/python docs/make_figures.py $(or $(RUN),runs/figures)
+
+# a warning is an error; nothing is loaded from a network
+docs: $(READY) ## build the documentation as a site: site/index.html
+	@$(BIN)/python -c "import mkdocs, material, mkdocstrings, latex2mathml" 2>/dev/null || $(PIP) "mlr-depth[docs]"
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
 
 test: $(READY) ## the fast tests (under 15 minutes on 2 cores, set-up included)
 	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
@@ -96,8 +101,9 @@ bench: $(READY) ## measure the losses on this machine (half an hour): runs/bench
 bench-report: $(READY) ## write docs/performance.md and the README's table from bench/results
 	$(BIN)/python bench/report.py
 
-evidence-report: $(READY) ## write docs/evidence.md from docs/results and recipes
+evidence-report: $(READY) ## write docs/evidence.md and docs/reliability.md from docs/results and recipes
 	$(BIN)/python -W ignore -m mlr.experiments.page
+	PYTHONPATH=tests $(BIN)/python -W ignore -m torture.page
 
 bench-compare: $(READY) ## time the working tree against BASE=<commit>
 	$(BIN)/python bench/compare.py --base $(BASE)
@@ -110,6 +116,10 @@ sanitize-gpu: $(READY) ## the Triton kernels under compute-sanitizer (an NVIDIA 
 	@mkdir -p runs
 	for tool in memcheck initcheck racecheck synccheck; do PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --tool $$tool \
 		--error-exitcode 1 $(BIN)/python bench/gpu_check.py --parity --out runs/gpu_check.json || exit 1; done
+
+# kills, full disks, damaged files, fuzzed engines, poisoned balancers; TORTURE="--minutes 60 --seed 7" for others
+torture: $(READY) ## break everything for 20 minutes; the figures go to docs/results/torture.json
+	PYTHONPATH=tests $(BIN)/python -W ignore -m torture $(or $(TORTURE),--out docs/results/torture.json)
 
 clean: ## remove what was built, not .venv and not runs/
 	rm -rf build dist *.egg-info mlr/*.so

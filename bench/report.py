@@ -11,11 +11,13 @@ Nothing here measures, and no number on those pages is typed by hand.
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import data_speed
 import machine
 import store
 import sweeps
@@ -158,6 +160,7 @@ def page(results: dict[str, dict[str, Any]]) -> str:
     parts = [INTRODUCTION]
     for stem, data in results.items():
         parts += _machine_section(stem, data)
+    parts += _data_section()
     return "\n".join(parts).rstrip() + "\n"
 
 
@@ -198,6 +201,23 @@ def _machine_section(stem: str, data: dict[str, Any]) -> Iterator[str]:
         yield f"Instructions were not counted: {reason}.\n"
     yield "### Where we are not the fastest\n"
     yield "\n".join(_slower(data)) + "\n"
+
+
+def _data_section() -> Iterator[str]:
+    """How fast data sets are read."""
+    if not data_speed.RESULTS.exists():
+        return
+    data = json.loads(data_speed.RESULTS.read_text())
+    meta, rows = data["meta"], data_speed.table(data["rows"])
+    yield f"## Data: {rows.title[0].lower()}{rows.title[1:]}\n"
+    yield (
+        "Reading, augmentation as in the paper, and checks, beside a plain torchvision loader of the same files "
+        "(resize, flip, rotation, jitter, no checks). `packed` is compared with the JPEG and PNG files it was made "
+        "from. A rate is images by CPU seconds of one thread, the best of some rounds. A row whose loaders give "
+        f"different frames without augmentation is refused. {meta['cpu']}, PyTorch {meta['torch']}, commit "
+        f"{meta['commit']}, {meta['date']}, `python bench/data_speed.py`.\n"
+    )
+    yield rows.markdown() + "\n"
 
 
 def _fixed(case: dict[str, Any], sweep: str) -> str:

@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """The pictures of the documentation: ``python docs/make_figures.py [RUN]``, or ``make figures``.
 
-rooms.png, fill.png and masks.png show the data; curves.png, samples.png and contributions.png are those of a training
-run.
+rooms.png, fill.png and masks.png show the data and losses-*.png what each loss sees of a real frame; curves.png,
+samples.png and contributions.png are those of a training run, report-desktop.png and report-phone.png its page in a
+browser.
 """
 
 from __future__ import annotations
 
 import shutil
 import sys
+from functools import partial
 from pathlib import Path
 
 import matplotlib
@@ -18,10 +20,11 @@ import torch
 from mlr.data.colorize import colorize
 from mlr.data.depth_files import read_depth, read_image
 from mlr.data.synthetic.rooms import render
+from mlr.losses.kinds import KIND_TABLE, ScaleMaps, box_mean, valid_positions
 from mlr.losses.masks import known_depth
 from mlr.losses.reference import DOWNSAMPLE, resample, resample_mask
-from mlr.losses.space import SCALES
-from mlr.training.report import FIGURES, report
+from mlr.losses.space import FAMILIES, SCALES
+from mlr.report.command import FIGURES, report
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -87,16 +90,104 @@ def mask_scales(path: Path, depth_file: Path, unit: str = "mm") -> None:
     plt.close(figure)
 
 
+def stand_in(image: np.ndarray, depth: np.ndarray, window: int = 33, factor: float = 1.05) -> np.ndarray:
+    """Depth as an unfinished network predicts it: without edges and 5 % too far."""
+    filled = torch.from_numpy(colorize(image, depth))[None, None]
+    return (factor * box_mean(filled, window))[0, 0].numpy()
+
+
+def loss_frame(path: Path, image: np.ndarray, depth: np.ndarray, predicted: np.ndarray) -> None:
+    """Draw the frame, its measured depth, the stand-in and their difference."""
+    colours = matplotlib.colormaps["jet"].with_extremes(bad="black")
+    known = np.ma.masked_equal(depth, 0)
+    panels = {
+        "image": (image, None), "true depth": (known, colours), "prediction": (predicted, colours),
+        "prediction - truth": (np.ma.masked_array(predicted - depth, known.mask), "seismic"),
+    }  # fmt: skip
+    figure, axes = plt.subplots(1, len(panels), figsize=(13, 2.6), layout="constrained")
+    for axis, (title, (values, cmap)) in zip(axes, panels.items(), strict=True):
+        low, high = (-0.3, 0.3) if cmap == "seismic" else (known.min(), predicted.max())
+        shown = axis.imshow(values, cmap=cmap, vmin=low, vmax=high)
+        axis.set_title(title)
+        axis.set_axis_off()
+        if cmap is not None:
+            figure.colorbar(shown, ax=axis, shrink=0.8, label="m")
+    figure.savefig(path, dpi=70)
+    plt.close(figure)
+
+
+def loss_maps(folder: Path, depth: np.ndarray, predicted: np.ndarray) -> None:
+    """Draw what the losses are means of: a picture a family, a row a kind, a column a scale."""
+    target, pred = torch.from_numpy(depth)[None, None], torch.from_numpy(predicted)[None, None]
+    mask = known_depth(target)
+    error, truth = torch.where(mask, pred - target, 0), torch.where(mask, target, 0)
+    scales = []
+    for scale in range(SCALES):
+        valid = resample_mask(mask, scale)
+        get_target = partial(resample, truth, scale, mask=mask)
+        scales.append((valid, ScaleMaps(resample(error, scale, mask=mask), get_target, valid)))
+    colours = matplotlib.colormaps["viridis"].with_extremes(bad="black")
+    for family in FAMILIES:
+        kinds = [kind for kind in KIND_TABLE if kind.family == family]
+        size = (2.2 * SCALES, 1.95 * len(kinds))
+        figure, axes = plt.subplots(len(kinds), SCALES, figsize=size, layout="constrained", squeeze=False)
+        for line, kind in zip(axes, kinds, strict=True):
+            for scale, (axis, (valid, maps)) in enumerate(zip(line, scales, strict=True)):
+                counted = valid_positions(valid, kind.reads)[0, 0]
+                values = np.ma.masked_where(~counted, kind.values(maps)[0, 0])
+                brightest = np.percentile(values.compressed(), 98)
+                axis.imshow(values, cmap=colours, vmin=0, vmax=brightest, interpolation="nearest")
+                axis.set_title(f"{kind.name}/{scale}: {kind.loss(maps)[0].item():.2g}", fontsize=9)
+                axis.set_axis_off()
+        figure.savefig(folder / f"losses-{family}.png", dpi=70)
+        plt.close(figure)
+
+
+def screenshots(folder: Path, page: Path) -> None:
+    """Photograph the page of a run: the rebalancing in a wide window, the samples on a phone."""
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError:
+        print("the page is not photographed: that needs playwright")
+        return
+    program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if program is None:
+        print("the page is not photographed: that needs Chromium")
+        return
+    with sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=program, args=["--headless", "--no-sandbox", "--disable-gpu"])
+        for name, section, size, dark in (
+            ("desktop", "Rebalancing", (1100, 1120), False),
+            ("phone", "Samples", (390, 900), True),
+        ):
+            window = browser.new_page(
+                viewport={"width": size[0], "height": size[1]}, color_scheme="dark" if dark else "light"
+            )
+            window.goto(page.resolve().as_uri())
+            window.wait_for_selector(".stage[data-sample]")
+            window.get_by_label("period", exact=True).fill("13")
+            window.locator(f"section[aria-label='{section}']").evaluate("e => e.scrollIntoView()")
+            window.evaluate("document.activeElement.blur()")
+            window.locator({"Rebalancing": "[data-loss='M17/3']", "Samples": ".stage"}[section]).hover()
+            window.screenshot(path=folder / f"report-{name}.png")
+        browser.close()
+
+
 def main(folder: Path, run: Path | None = None) -> None:
     """Make the pictures of the data, and draw those of a training run."""
     folder.mkdir(parents=True, exist_ok=True)
     rooms(folder / "rooms.png")
     fill(folder / "fill.png", FRAME / "rgb.png", FRAME / "depth_mm.png")
     mask_scales(folder / "masks.png", FRAME / "depth_mm.png")
+    image, depth = read_image(FRAME / "rgb.png"), read_depth(FRAME / "depth_mm.png", "mm")
+    predicted = stand_in(image, depth)
+    loss_frame(folder / "losses-frame.png", image, depth, predicted)
+    loss_maps(folder, depth, predicted)
     if run is not None:
-        report(run)
+        report([run])
         for name in FIGURES:
             shutil.copy(run / f"{name}.png", folder / f"{name}.png")
+        screenshots(folder, run / "report.html")
 
 
 if __name__ == "__main__":

@@ -176,6 +176,33 @@ def write_matterport3d(root: Path, layout: str = "v1/scans/{scene}/{scene}/{kind
         write(root / "tasks/benchmark" / f"scenes_{name}.txt", "\n".join(scenes) + "\n")
 
 
+DIW_PAIRS = {"train_val": (">", "<", ">"), "test": (">", "<")}
+
+
+def write_diw(root: Path, listed: tuple[int, int] = SIZE) -> None:
+    """Images of 48 x 64 pixels with a pair each; the list may have the size before they were reduced."""
+    for split, signs in DIW_PAIRS.items():
+        lines = []
+        for number, sign in enumerate(signs):
+            write(root / f"DIW_{split}" / f"{number}.thumb", encoded(frame(number)[0], "JPEG"))
+            lines += [f"./DIW_{split}/{number}.thumb", f"11,21,31,41,{sign},{listed[1]},{listed[0]}"]
+        write(root / "DIW_Annotations" / f"DIW_{split}.csv", "\n".join(lines) + "\n")
+
+
+def redweb_values(number: int) -> np.ndarray:
+    """Eight bits that grow with depth; 255 is unknown."""
+    depth = frame(number)[1]
+    values = (254 * (depth - depth.min()) / np.ptp(depth)).astype(np.uint8)
+    values[:6] = 255
+    return values
+
+
+def write_redweb(root: Path, count: int = 4) -> None:
+    for number in range(count):
+        write(root / "Imgs" / f"{number}.jpg", encoded(frame(number)[0], "JPEG"))
+        write(root / "RDs" / f"{number}.png", encoded(redweb_values(number)))
+
+
 # --- looking at what was read
 
 

@@ -44,8 +44,11 @@ def _run(name: str, argv: Sequence[str] | None) -> int:
     try:
         with missing_explained("this command"):
             from mlr.cli import commands
+            from mlr.utils.console import quiet_third_parties, warnings_as_lines
 
-            return getattr(commands, name)(argv)
+            quiet_third_parties()
+            with warnings_as_lines():
+                return getattr(commands, name)(argv)
     except ImportError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple
@@ -14,7 +15,7 @@ from rich.console import Console
 from mlr._version import __version__
 from mlr.cli.parser import Parser, function_parser
 from mlr.cli.settings_file import UnknownSettingError, read_settings
-from mlr.training.settings import GROUPS, TrainingSettings
+from mlr.training.settings import GROUPS, ModelSettings, TrainingSettings
 from mlr.utils.console import plain
 from mlr.utils.flags import flag
 from mlr.utils.suggest import suggest
@@ -27,6 +28,7 @@ EXAMPLES = """examples:
   python train.py --data nyu --root /data/nyu          NYU Depth v2, labelled set
   python train.py --data folder --root shots --losses depth+gradient
   python train.py --data kitti --root /data/kitti --downsample area
+  python train.py --init runs/mine --data folder --root shots --freeze encoder:2 --backbone-lr-factor 0.1
   python train.py --resume runs/pnasnet-nyu-20260101-120000
 """
 
@@ -82,9 +84,9 @@ def train_command(argv: Sequence[str] | None = None) -> int:
     values = dict(vars(TrainingSettings(**{name: args[name] for name in TrainingSettings.names()})))
     resume = args.resume
     try:
-        if resume is not None:
+        if resume is not None or args.init is not None:
             typed = set(vars(parser.parse_args(argv, defaults=False)))
-            values = _continued(values, typed, resume)
+            values = _initialised(values, typed) if resume is None else _continued(values, typed, resume)
         config = TrainingSettings(**values)
         # here, not above: timm, lightning and matplotlib take seconds, and --help needs none of them
         from mlr.training.train import train
@@ -115,6 +117,15 @@ def _continued(values: dict, typed: set[str], resume: Path) -> dict:
     return values
 
 
+def _initialised(values: dict, typed: set[str]) -> dict:
+    """Settings with the network of the checkpoint to start from, where flags do not say otherwise."""
+    from mlr.models.checkpoints import checkpoint_file, load_checkpoint
+
+    network = load_checkpoint(checkpoint_file(values["init"])).config.get("model", {})
+    names = {setting.name for setting in fields(ModelSettings)} - typed
+    return values | {name: value for name, value in dict(network).items() if name in names}
+
+
 def _explain(error: Exception) -> int:
     plain(Console(stderr=True), str(error), label=("error:", "bold red"))
     return 1
@@ -127,30 +138,45 @@ class Command(NamedTuple):
         function: "module:function"; imported when the command is called. It returns the exit code.
         summary: its line in ``mlr --help``.
         positional: arguments that are given without a flag.
+        group: its heading in ``mlr --help``.
     """
 
     function: str
     summary: str
     positional: tuple[str, ...] = ()
+    group: str = "networks"
 
 
 #: The commands by name. Their flags are their functions' arguments.
 COMMANDS: dict[str, Command] = {
     "train": Command(
-        "mlr.cli.commands:train_command", "train a depth network with the 78 losses and their rebalancing"
+        "mlr.cli.commands:train_command",
+        "train a depth network with the 78 losses and their rebalancing",
+        group="training",
     ),
-    "prepare": Command("mlr.data.tools.prepare:prepare", "pack data sets into one file, holes filled", ("datasets",)),
-    "check-data": Command("mlr.data.tools.check:check_data", "look for what is wrong with a data set", ("dataset",)),
+    "prepare": Command(
+        "mlr.data.tools.prepare:prepare", "pack data sets into one file, holes filled", ("datasets",), "data"
+    ),
+    "check-data": Command(
+        "mlr.data.tools.check:check_data", "look for what is wrong with a data set", ("dataset",), "data"
+    ),
     "evaluate": Command(
         "mlr.evaluation.command:evaluate",
         "score a network or predictions of another",
         ("predictions_or_checkpoint",),
     ),
-    "report": Command("mlr.training.report:report", "draw a run's figures again and sum it up on a page", ("run",)),
-    "ablate": Command("mlr.experiments.command:ablate", "make the training runs of a plan and its tables", ("plan",)),
-    "figures": Command("mlr.experiments.command:figures", "the paper's figures from the runs of a plan", ("plan",)),
+    "report": Command(
+        "mlr.report.command:report", "a page about a run, or one that compares several", ("runs",), "training"
+    ),
+    "ablate": Command(
+        "mlr.experiments.command:ablate", "make the training runs of a plan and its tables", ("plan",), "training"
+    ),
+    "figures": Command(
+        "mlr.experiments.command:figures", "the paper's figures from the runs of a plan", ("plan",), "training"
+    ),
     "predict": Command("mlr.prediction.command:predict", "depth files of images and videos", ("checkpoint", "inputs")),
     "export": Command("mlr.prediction.export:export", "a network as ONNX or torch.export file", ("checkpoint",)),
+    "demo": Command("mlr.demo.command:demo", "depth of photos in a page of the browser", ("checkpoint",)),
 }
 
 
@@ -204,5 +230,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _usage() -> str:
     width = max(map(len, COMMANDS))
-    lines = (f"  {name:<{width}}  {command.summary}" for name, command in COMMANDS.items())
-    return "usage: mlr COMMAND ...; mlr COMMAND --help lists its flags\n\n" + "\n".join(lines)
+    text = "usage: mlr COMMAND ...; mlr COMMAND --help lists its flags"
+    for group in dict.fromkeys(command.group for command in COMMANDS.values()):
+        lines = (f"  {name:<{width}}  {c.summary}" for name, c in COMMANDS.items() if c.group == group)
+        text += f"\n\n{group}:\n" + "\n".join(lines)
+    return text

@@ -8,6 +8,7 @@ import re
 import sys
 from argparse import SUPPRESS
 from collections.abc import Callable, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, NoReturn, get_args, get_origin, get_type_hints
 
@@ -15,9 +16,20 @@ from docstring_parser import parse as parse_docstring
 from jsonargparse import ArgumentParser, DefaultHelpFormatter
 
 from mlr._version import __version__
+from mlr.utils import renamed
 from mlr.utils.console import shown
 from mlr.utils.flags import flag, spelled
 from mlr.utils.suggest import did_you_mean, nearest
+
+#: Headings of ``--help`` and the flags below them, in every command; other flags stand before them.
+FLAG_GROUPS = {
+    "data": (
+        "data", "root", "data_options", "depth_unit", "holes", "split", "splits", "options", "sample", "size",
+        "evaluation_root",
+    ),
+    "network": ("batch_size", "flip", "no_flip", "half", "device", "opset", "dynamic_batch"),
+    "output": ("out", "format", "intrinsics", "max_depth", "compression", "json", "quiet"),
+}  # fmt: skip
 
 
 class Help(DefaultHelpFormatter):
@@ -77,17 +89,32 @@ class Parser(ArgumentParser):
         return name.upper() if positional else flag(name)
 
     def parse_args(self, args: Sequence[str] | None = None, *rest: Any, **kwargs: Any) -> Any:  # type: ignore[override]
-        """Take ``--batch-size`` for ``--batch_size``, and refuse an unknown flag with the nearest known one."""
+        """Take ``--batch-size`` for ``--batch_size``, and refuse an unknown flag with the nearest known one.
+
+        A flag of type bool without a value is true.
+        """
         known = {option for action in self._actions for option in action.option_strings}
-        argv = []
-        for word in self._with_settings(list(sys.argv[1:] if args is None else args)):
+        typed_bool = [action for action in self._actions if getattr(action, "_typehint", None) is bool]
+        switches = {option for action in typed_bool for option in action.option_strings}
+        argv, words = [], self._with_settings(list(sys.argv[1:] if args is None else args))
+        old: dict[str, str] = {}
+        while words:
+            word = words.pop(0)
             if word.startswith("--") and len(word) > 2:
                 name, equals, value = word.partition("=")
                 name = "--" + spelled(name[2:].replace("-", "_"), {option.lstrip("-") for option in known})
+                if name not in known and name[2:] in renamed.SETTINGS:
+                    new, value = renamed.current_setting(name[2:], value if equals or not words else words.pop(0))
+                    name, equals = f"--{new}", "="
                 if name not in known:
                     hint = did_you_mean([flag(near[2:]) for near in nearest(name, known, 3)])
                     self.exit(2, f"error: unknown flag {word.partition('=')[0]}{hint} See --help.\n")
-                word = name + equals + value
+                if name in switches and not equals and (not words or words[0].startswith("--")):
+                    equals, value = "=", "true"
+                old = renamed.VALUES.get(name[2:], {})
+                word = name + equals + old.get(value, value)
+            else:
+                word, old = old.get(word, word), {}
             argv.append(word)
         return super().parse_args(argv, *rest, **kwargs)
 
@@ -145,8 +172,17 @@ def function_parser(function: Callable[..., int], prog: str, positional: Sequenc
         if several and inspect.signature(function).parameters[name].default is not inspect.Parameter.empty:
             options = {"nargs": "*", "default": []}
         parser.add_argument(name, type=kind, help=texts.get(name), metavar=name.upper(), **options)
-    switches = [name for name, argument in inspect.signature(function).parameters.items() if argument.default is False]
-    parser.add_function_arguments(function, skip={*positional, *switches}, as_group=False)
-    for name in switches:
-        parser.add_argument(f"--{name}", action="store_true", help=texts.get(name))
+    flags = {name: flag for name, flag in inspect.signature(function).parameters.items() if name not in positional}
+    grouped = {title: [name for name in names if name in flags] for title, names in FLAG_GROUPS.items()}
+    others = [name for name in flags if name not in chain(*grouped.values())]
+    for title, names in {"": others, **grouped}.items():
+        group = parser.add_argument_group(title) if title and names else parser
+        for name in names:
+            default, text = flags[name].default, texts.get(name)
+            if default is False:
+                group.add_argument(f"--{name}", action="store_true", help=text)
+            elif default is inspect.Parameter.empty:
+                group.add_argument(f"--{name}", type=hints[name], required=True, help=text)
+            else:
+                group.add_argument(f"--{name}", type=hints[name], default=default, help=text)
     return parser

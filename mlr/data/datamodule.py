@@ -8,7 +8,6 @@ resumed run the same as an uninterrupted one.
 from __future__ import annotations
 
 import inspect
-import os
 import warnings
 from collections.abc import Iterator
 from itertools import cycle, islice
@@ -19,14 +18,18 @@ import lightning.pytorch as L
 import torch
 from torch import distributed
 from torch.utils.data import DataLoader, Dataset, Sampler
+from torchvision.transforms import v2
 
 from mlr.data.datasets.base import DepthDataset
 from mlr.data.datasets.registry import check_dataset, check_root, dataset_options, open_dataset, parse_options
 from mlr.data.depth_files import DataError, units_per_metre
 from mlr.data.fill import HOLES, fill_sample
 from mlr.data.sample import Sample
-from mlr.data.transforms import POLICIES, finish, resize_only
+from mlr.data.transforms import POLICIES, Crop, finish, resize_only
+from mlr.relative.pairs import WithPairs
 from mlr.utils import renamed
+from mlr.utils.counted import counted
+from mlr.utils.cpus import available_cpus
 
 if TYPE_CHECKING:
     from mlr.training.settings import TrainingSettings
@@ -68,7 +71,7 @@ class Transformed(Dataset):
             place %= len(self.dataset)
             try:
                 sample = self.dataset[place]
-                known = bool((sample["depth"] > 0).any() and sample["valid"].any())
+                known = "points" in sample or bool((sample["depth"] > 0).any() and sample["valid"].any())
                 if not known and not masked and self.dataset.tolerant:
                     raise DataError(f"{sample['id']}: no pixel has a depth")
             except DataError as error:
@@ -125,14 +128,20 @@ class EpochSampler(Sampler[tuple[int, int]]):
             return -(-self.length // ranks)  # every rank takes the same number of steps
         return len(range(rank, self.length, ranks))
 
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        rank, ranks = _rank()
+    def keys(self) -> list[tuple[int, int]]:
+        """The epoch's keys, of all ranks."""
         order = list(range(self.length))
         if self.shuffle:
             generator = torch.Generator().manual_seed(hash((self.seed, self.epoch)) & 0xFFFF_FFFF)
             order = torch.randperm(self.length, generator=generator).tolist()
-            order = list(islice(cycle(order), len(self) * ranks))
-        return iter([(self.epoch, index) for index in order[rank::ranks]])
+        return [(self.epoch, index) for index in order]
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        rank, ranks = _rank()
+        keys = self.keys()
+        if self.shuffle:
+            keys = list(islice(cycle(keys), len(self) * ranks))
+        return iter(keys[rank::ranks])
 
 
 def _rank() -> tuple[int, int]:
@@ -141,8 +150,26 @@ def _rank() -> tuple[int, int]:
     return 0, 1
 
 
+def make_loader(
+    dataset: Dataset, sampler: EpochSampler, batch_size: int, workers: int, trainer: L.Trainer | None
+) -> DataLoader:
+    """Batches of a data set whose keys come from a sampler."""
+    if trainer is not None:  # workers load first batches before the trainer names the epoch
+        sampler.set_epoch(trainer.fit_loop.epoch_progress.current.processed)  # type: ignore[attr-defined]
+    return DataLoader(
+        dataset,
+        batch_size=batch_size,
+        sampler=sampler,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        pin_memory=torch.cuda.is_available(),
+    )
+
+
 class DepthData(L.LightningDataModule):
     """Training and validation batches of a data set.
+
+    With ``pairs`` it also holds "pairs" [B, P, 3] and relative depth, see :class:`mlr.relative.pairs.WithPairs`.
 
     A batch is a dictionary: "image" [B, 3, H, W] float32 in [0, 1] (the network normalises), "depth" [B, 1, H, W]
     float32 metres, "valid" [B, 1, H, W] bool (True where the depth was measured; False for pixels that a rotation
@@ -153,7 +180,7 @@ class DepthData(L.LightningDataModule):
         root: folder or file of the data set; "rooms" takes none.
         size: (height, width) of the batches.
         batch_size: images in a batch.
-        workers: processes that load; -1 = one less than the cores, at most 8.
+        workers: processes that load; -1 = one less than the CPUs that affinity and quota allow, at most 8.
         seed: of the order and the augmentation.
         augment: a key of :data:`mlr.data.transforms.POLICIES`.
         holes: one of :data:`mlr.data.fill.HOLES`.
@@ -162,6 +189,10 @@ class DepthData(L.LightningDataModule):
         val_length: scenes to validate on of "rooms".
         options: of the reader, e.g. "kb_crop=true,list_file=mine.txt"; see docs/data.md.
         max_depth: deepest median depth of a frame that is believed, metres; None = the reader's 100.
+        pairs: pairs of points that are drawn in every image, for relative depth; 0 = depth in metres, without pairs.
+        pair_tolerance: pairs whose depths differ by at most this share are equal.
+        crop: (height, width) to cut out of frames before they are resized: in training anywhere, in validation from
+            the middle; None = nothing is cut off.
 
     Raises:
         ValueError, DataError: from :meth:`setup`, naming the flag or the file.
@@ -182,22 +213,27 @@ class DepthData(L.LightningDataModule):
         val_length: int = 100,
         options: str = "",
         max_depth: float | None = None,
+        pairs: int = 0,
+        pair_tolerance: float = 0.03,
+        crop: tuple[int, int] | None = None,
     ) -> None:
         super().__init__()
         self.data, self.root, self.size, self.batch_size, self.seed = data, root, size, batch_size, seed
         self.augment = renamed.AUGMENTATIONS.get(augment, augment)
         self.holes, self.depth_unit, self.options, self.max_depth = holes, depth_unit, options, max_depth
+        self.pairs, self.pair_tolerance, self.crop = pairs, pair_tolerance, crop
         self.lengths = {"train": train_length, "val": val_length}
-        self.workers = min(max((os.cpu_count() or 2) - 1, 1), 8) if workers < 0 else workers
+        self.workers = min(max(available_cpus() - 1, 1), 8) if workers < 0 else workers
         self.datasets: dict[str, DepthDataset] = {}
         self.served: dict[str, Transformed] = {}
 
     @classmethod
     def from_config(cls, config: TrainingSettings) -> DepthData:
         """The data that the settings of a run name."""
-        same = set(inspect.signature(cls).parameters) - {"size", "options"}
+        same = set(inspect.signature(cls).parameters) - {"size", "options", "pairs"}
         given = {name: getattr(config, name) for name in same if hasattr(config, name)}
-        return cls(size=config.height_width, options=config.data_options, **given)
+        pairs = config.pairs if config.task == "relative" else 0
+        return cls(size=config.height_width, options=config.data_options, pairs=pairs, **given)
 
     def setup(self, stage: str) -> None:
         """Open the data set and look at its first frames, so that what is wrong with it shows before training."""
@@ -210,14 +246,35 @@ class DepthData(L.LightningDataModule):
             units_per_metre(self.depth_unit)
         datasets = {split: self.open(split) for split in ("train", "val")}
         for dataset in datasets.values():
-            Transformed(dataset, None, self.seed, self.holes).filled(0)
+            first = Transformed(dataset, None, self.seed, self.holes).filled(0)
+            if self.crop is not None:
+                Crop(self.crop)(first)
             if dataset.note():
                 warnings.warn(f"{dataset!r}: {dataset.note()}", stacklevel=2)
+        train, val = datasets["train"], datasets["val"]
+        if len(train) == len(val) == 1 and self.data != "rooms" and train.name(0) == val.name(0):
+            warnings.warn(
+                f"{train!r}: a single frame is for training and for validation, so the scores say nothing about others",
+                stacklevel=2,
+            )
         self.datasets = datasets
 
     @property
+    def parts(self) -> dict[str, DepthData]:
+        """The data sets of the training by name: this one, without a name."""
+        return {"": self}
+
+    @property
+    def where(self) -> str:
+        """The data set as it is named to other commands."""
+        return self.data if self.root is None else f"{self.data}:{self.root}"
+
+    @property
     def masked(self) -> bool:
-        """Whether the losses take "valid" as their mask: not where every pixel is known by construction."""
+        """Whether the losses take "valid" as their mask: not where every pixel is known by construction.
+
+        What a rotation uncovers of such frames is filled and counts in the losses.
+        """
         return self.holes == "mask" and not self.datasets["train"].dense
 
     def known_share(self, frames: int = 8) -> float:
@@ -236,13 +293,13 @@ class DepthData(L.LightningDataModule):
             indices = served.without_depth.nonzero().flatten().tolist()
             if indices:
                 few = ", ".join(served.dataset.name(i) for i in indices[:3]) + (", ..." if len(indices) > 3 else "")
-                parts.append(f"{len(indices)} of {len(served)} frames in {split} ({few})")
+                parts.append(f"{len(indices)} of {counted(len(served), 'frame')} in {split} ({few})")
         return f"no pixel has a known depth, left out: {'; '.join(parts)}" if parts else ""
 
     def teardown(self, stage: str) -> None:
         """Say at the end what was left out."""
         if stage == "fit" and self.left_out():
-            warnings.warn(self.left_out(), stacklevel=2)
+            warnings.warn(self.left_out(), stacklevel=1)  # not Lightning's, whose warnings are not shown
 
     def require_devices(self, devices: int) -> None:
         """Refuse more devices than frames, of which each must have one.
@@ -252,7 +309,7 @@ class DepthData(L.LightningDataModule):
         """
         for split, dataset in self.datasets.items():
             if len(dataset) < devices:
-                raise ValueError(f"--devices {devices}: there are only {len(dataset)} frames in {split}")
+                raise ValueError(f"--devices {devices}: {split} has only {counted(len(dataset), 'frame')}")
 
     def open(self, split: str) -> DepthDataset:
         """The frames of a split, at their own size and without transforms."""
@@ -274,22 +331,21 @@ class DepthData(L.LightningDataModule):
         train, val, (height, width) = self.datasets["train"], self.datasets["val"], self.size
         return f"{train!r}; {len(val)} to validate; {height} x {width}, {self.augment}"
 
-    def _loader(self, split: str) -> DataLoader:
+    def serve(self, split: str) -> Transformed:
+        """The frames of a split as batches hold them: augmented for training, otherwise resized only."""
         training = split == "train"
-        transform = POLICIES[self.augment](self.size) if training else resize_only(self.size)
-        dataset = self.datasets[split]
-        sampler = EpochSampler(len(dataset), training, self.seed)
-        if self.trainer is not None:  # workers load first batches before the trainer names the epoch
-            sampler.set_epoch(self.trainer.fit_loop.epoch_progress.current.processed)  # type: ignore[attr-defined]
-        self.served[split] = Transformed(dataset, transform, self.seed, self.holes, stand_in=training)
-        return DataLoader(
-            self.served[split],
-            batch_size=self.batch_size,
-            sampler=sampler,
-            num_workers=self.workers,
-            persistent_workers=self.workers > 0,
-            pin_memory=torch.cuda.is_available(),
-        )
+        transform: Any = POLICIES[self.augment](self.size) if training else resize_only(self.size)
+        if self.crop is not None:
+            transform = v2.Compose([Crop(self.crop, anywhere=training), transform])
+        if self.pairs:  # the same ones in every validation
+            transform = WithPairs(transform, self.pairs, self.pair_tolerance, None if training else 0)
+        served = Transformed(self.datasets[split], transform, self.seed, self.holes, stand_in=training)
+        self.served[split] = served
+        return served
+
+    def _loader(self, split: str) -> DataLoader:
+        sampler = EpochSampler(len(self.datasets[split]), split == "train", self.seed)
+        return make_loader(self.serve(split), sampler, self.batch_size, self.workers, self.trainer)
 
     def train_dataloader(self) -> DataLoader:
         """Augmented batches in random order."""

@@ -51,9 +51,17 @@ class Sample(_Maps, total=False):
         valid: [1, H, W], uint8: 1 where the depth was measured.
         id: the frame's name in its data set.
         region: what image and depth cover of the camera's frame; absent where they cover all of it.
+        points: [P, 2, 2] labelled pairs of points A and B, (column, row) from 0; only of sets of pairs.
+        relation: [P] int64: 1 = A is farther, -1 = B is, 0 = equally far; with ``points``.
+        metric: False where depth is relative: it grows with depth and is known up to scale and shift alone.
+        pairs: [P, 3] int64: pairs in the depth's final grid, see :mod:`mlr.relative.pairs`; only in training.
     """
 
     region: Region
+    points: tv_tensors.KeyPoints
+    relation: torch.Tensor
+    metric: bool
+    pairs: torch.Tensor
 
 
 def make_sample(

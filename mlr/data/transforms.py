@@ -15,6 +15,7 @@ by up to 5 grey levels at edges). Depth stays at the size of the image, which th
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -23,7 +24,7 @@ from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from mlr.data.fill import nearest_known
+from mlr.data.depth_files import DataError
 from mlr.data.sample import Sample
 
 #: Principal components of ImageNet's colours: standard deviations and directions (rows: R, G, B).
@@ -87,38 +88,54 @@ class UnclampedJitter(v2.Transform):
         return tv_tensors.wrap(image, like=inpt)
 
 
-class FillUncovered(torch.nn.Module):
-    """Move a sample, then fill what that uncovered from the nearest pixel that was there; filled pixels are not valid.
+class RandomRotation(torch.nn.Module):
+    """Turn a sample about its centre, counter-clockwise by an angle of U(-degrees, degrees).
 
-    Interpolation blends the outermost pixels of a turned image with the black beyond it. Coverage, an image of ones,
-    goes through the same geometry and tells them apart; they are filled too, or black would spread over the corners.
-    A pixel that was there keeps its image even if it has no depth.
+    The image is interpolated bilinearly; depth and validity take the nearest pixel. Where a pixel comes from beyond the
+    picture, the nearest point of the picture's border stands in for it (a rotation keeps distances, so that point is
+    the nearest in the turned picture as well), and the pixel is not valid. torchvision's own rotation blends the border
+    with black, and moves each map by itself: it takes seven times as long.
 
     Args:
-        geometry: transforms that move pixels.
+        degrees: largest angle.
     """
 
-    def __init__(self, *geometry: v2.Transform) -> None:
+    def __init__(self, degrees: float) -> None:
         super().__init__()
-        self.geometry = v2.Compose(geometry)
+        self.degrees = degrees
 
     def forward(self, sample: Sample) -> Sample:
-        """Move and fill a sample."""
-        whole = tv_tensors.Image(torch.ones_like(sample["image"][:1], dtype=torch.float32))
-        moved, coverage, there = self.geometry(sample, whole, tv_tensors.Mask(torch.ones_like(sample["depth"])))
-        known = (there[0] > 0) & (coverage[0] > 0.999)
-        if known.all():
-            return moved
-        rows, columns = (torch.from_numpy(i) for i in nearest_known(known.numpy()))
-        fill: dict[str, Any] = {
-            name: tv_tensors.wrap(moved[name][:, rows, columns], like=moved[name]) for name in ("image", "depth")
+        """Turn a sample whose image [3, H, W] holds floats."""
+        image, depth, valid = (sample[name].as_subclass(Tensor) for name in ("image", "depth", "valid"))
+        height, width = image.shape[-2:]
+        angle = math.radians(float(torch.empty(1).uniform_(-self.degrees, self.degrees)))
+        cos, sin = math.cos(angle), math.sin(angle)
+        # coordinates run from -1 to 1 along both sides, which differ in length; F.affine_grid takes four times as long
+        across, down = ((2 * torch.arange(length) + 1) / length - 1 for length in (width, height))
+        grid = torch.empty(1, height, width, 2)
+        torch.add(cos * across, -sin * height / width * down[:, None], out=grid[0, ..., 0])
+        torch.add(sin * width / height * across, cos * down[:, None], out=grid[0, ..., 1])
+
+        def sampled(maps: Tensor, mode: str) -> Tensor:
+            return F.grid_sample(maps[None], grid, mode, padding_mode="border", align_corners=False)[0]
+
+        turned, moved = sampled(image, "bilinear"), sampled(torch.cat([depth, valid.float()]), "nearest")
+        there = (grid[0, ..., 0].abs() <= 1) & (grid[0, ..., 1].abs() <= 1)
+        out: Sample = {
+            **sample,
+            "image": tv_tensors.wrap(turned, like=sample["image"]),
+            "depth": tv_tensors.wrap(moved[:1], like=sample["depth"]),
+            "valid": tv_tensors.wrap((moved[1:] * there).to(valid), like=sample["valid"]),
         }
-        valid = tv_tensors.wrap(moved["valid"] * known, like=moved["valid"])
-        return {"image": fill["image"], "depth": fill["depth"], "valid": valid, "id": moved["id"]}
+        if "points" in sample:  # the grid leads from a turned pixel to its place before; points go the other way
+            middle = torch.tensor([width - 1, height - 1]) / 2
+            turn = torch.tensor([[cos, -sin], [sin, cos]])
+            out["points"] = tv_tensors.wrap((sample["points"] - middle) @ turn + middle, like=sample["points"])
+        return out
 
 
 class Resize(v2.Transform):
-    """Bring images to a size antialiased bilinear, and masks by the pixel whose centre lies nearest.
+    """Bring images to a size antialiased bilinear, masks by the pixel whose centre lies nearest, and points with them.
 
     torchvision's own takes pixel floor(i s) for a mask, where s is the ratio of the sizes, and not floor((i + 1/2) s).
     That shifts depth against the image by up to half a pixel of the new size.
@@ -127,7 +144,7 @@ class Resize(v2.Transform):
         size: (height, width).
     """
 
-    _transformed_types = (tv_tensors.Image, tv_tensors.Mask)
+    _transformed_types = (tv_tensors.Image, tv_tensors.Mask, tv_tensors.KeyPoints)
 
     def __init__(self, size: tuple[int, int]) -> None:
         super().__init__()
@@ -137,8 +154,46 @@ class Resize(v2.Transform):
         """Resize one."""
         if isinstance(inpt, tv_tensors.Image):
             return v2.functional.resize(inpt, list(self.size), antialias=True)
+        if isinstance(inpt, tv_tensors.KeyPoints):
+            height, width = inpt.canvas_size
+            scale = inpt.new_tensor([self.size[1] / width, self.size[0] / height])
+            return tv_tensors.wrap((inpt + 0.5) * scale - 0.5, like=inpt, canvas_size=self.size)
         mask = inpt.as_subclass(Tensor)[None]
         return tv_tensors.wrap(F.interpolate(mask, self.size, mode="nearest-exact")[0], like=inpt)
+
+
+class Crop(torch.nn.Module):
+    """Cut a part out of a sample.
+
+    Args:
+        size: (height, width) in pixels of the frame.
+        anywhere: whether its place is drawn; otherwise it is the middle.
+    """
+
+    def __init__(self, size: tuple[int, int], anywhere: bool = False) -> None:
+        super().__init__()
+        self.size, self.anywhere = size, anywhere
+
+    def forward(self, sample: Sample) -> Sample:
+        """Cut image, depth and validity at the same place.
+
+        Raises:
+            DataError: the frame is smaller, or its depth has another size than its image.
+        """
+        whole = sample["image"].shape[-2:]
+        if sample["depth"].shape[-2:] != whole:
+            raise DataError(f"{sample['id']}: depth has another size than the image, so no crop can be cut out of both")
+        room = [have - want for have, want in zip(whole, self.size, strict=True)]
+        if min(room) < 0:
+            have, want = (f"{height} x {width}" for height, width in (whole, self.size))
+            raise DataError(f"{sample['id']} has {have} pixels, fewer than the crop of {want}")
+        top, left = (int(torch.randint(n + 1, ())) if self.anywhere else n // 2 for n in room)
+        rows, columns = slice(top, top + self.size[0]), slice(left, left + self.size[1])
+        cut: dict[str, Any] = {
+            name: tv_tensors.wrap(sample[name][:, rows, columns], like=sample[name])
+            for name in ("image", "depth", "valid")
+        }
+        return {"image": cut["image"], "depth": cut["depth"], "valid": cut["valid"], "id": sample["id"]}
 
 
 def _to_size(size: tuple[int, int]) -> list[torch.nn.Module]:
@@ -152,7 +207,7 @@ def paper(size: tuple[int, int]) -> v2.Transform:
         [
             *_to_size(size),
             v2.RandomHorizontalFlip(0.5),
-            FillUncovered(v2.RandomRotation(5, interpolation=v2.InterpolationMode.BILINEAR, fill=0)),
+            RandomRotation(5),
             Lighting(0.1),
             v2.ColorJitter(brightness=0.4, contrast=0.4, saturation=0.4),
         ]
@@ -166,9 +221,8 @@ def hu2019(size: tuple[int, int]) -> v2.Transform:
         [
             *_to_size(larger),
             v2.RandomHorizontalFlip(0.5),
-            FillUncovered(
-                v2.RandomRotation(5, interpolation=v2.InterpolationMode.BILINEAR, fill=0), v2.CenterCrop(size)
-            ),
+            RandomRotation(5),
+            v2.CenterCrop(size),
             Lighting(0.1, clamp=False),
             UnclampedJitter(0.4),
         ]
@@ -197,7 +251,8 @@ def finish(sample: Sample, masked: bool = False) -> dict[str, Tensor | str]:
         masked: whether depth is set to 0 wherever it is not valid.
     """
     depth, valid = sample["depth"].as_subclass(Tensor), sample["valid"].as_subclass(Tensor).bool()
-    return {
+    pairs: dict[str, Tensor | str] = {"pairs": sample["pairs"]} if "pairs" in sample else {}
+    return pairs | {
         "image": sample["image"].as_subclass(Tensor),
         "depth": torch.where(valid, depth, 0) if masked else depth,
         "valid": valid,

@@ -3,17 +3,9 @@
 
 from mlr.evaluation.metrics import METRICS, DepthMetrics, depth_metrics
 from mlr.evaluation.protocols import PROTOCOLS, Protocol, get_protocol
-from mlr.evaluation.relative import (
-    OrdinalPairs,
-    OrdinalScores,
-    pair_correlations,
-    read_diw,
-    sample_pairs,
-    whdr,
-    wkdr,
-    wkdr_threshold,
-)
+from mlr.evaluation.relative import OrdinalScores, pair_correlations, whdr, wkdr, wkdr_threshold
 from mlr.evaluation.scoring import Scores, predict
+from mlr.relative.ordinal import OrdinalPairs, read_diw, sample_pairs
 
 __all__ = [
     "METRICS",

@@ -10,25 +10,29 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import track
 from torch import Tensor
 
 from mlr.data.chosen import ChosenData
 from mlr.data.datasets.base import DepthDataset
 from mlr.data.datasets.registry import (
-    check_dataset,
     check_options,
     check_root,
     dataset_class,
     dataset_options,
+    dataset_truth,
     open_dataset,
 )
 from mlr.data.depth_files import DataError, UndeclaredUnitError
 from mlr.data.fill import fill_sample
 from mlr.data.sample import Sample
+from mlr.evaluation.order import OrderScores
 from mlr.evaluation.predictor import Prediction, Predictor
 from mlr.evaluation.protocols import PROTOCOLS, Protocol, get_protocol
-from mlr.evaluation.scoring import Scores
+from mlr.evaluation.scoring import FrameScores, Scores
+from mlr.relative.ordinal import OrdinalPairs
+from mlr.utils.counted import counted
+from mlr.utils.overlap import ahead
+from mlr.utils.progress import Progress
 
 #: Data sets that may hold frames of any other. What they are, and so which protocols are meant, only the user knows.
 ANY_FRAMES = ("folder", "packed", "rooms")
@@ -81,18 +85,19 @@ class Evaluation:
     """
 
     frames: int
-    scores: dict[str, Scores] = field(default_factory=dict)
+    scores: dict[str, FrameScores] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
     broken: list[str] = field(default_factory=list)
     sizes: Counter[str] = field(default_factory=Counter)
 
 
-def choose_protocols(text: str, data: str) -> tuple[list[Protocol], dict[str, str]]:
+def choose_protocols(text: str, data: str, metres: bool = True) -> tuple[list[Protocol], dict[str, str]]:
     """Protocols by name, or all that are defined on a data set.
 
     Args:
         text: a name, several separated by commas, or "all".
         data: the data set's name.
+        metres: whether the predictions are in metres.
 
     Returns:
         The protocols, and for those that "all" does not mean here, why.
@@ -100,23 +105,29 @@ def choose_protocols(text: str, data: str) -> tuple[list[Protocol], dict[str, st
     Raises:
         ValueError: a name is unknown, or the protocol is defined on another data set.
     """
-    check_dataset(data)
+    metric = metres and dataset_truth(data) == "metric"
     if text != "all":
         chosen = [get_protocol(name.strip()) for name in text.split(",")]
         for protocol in chosen:
+            if not (metric or protocol.relative):
+                what = data if metres else "the network"
+                raise ValueError(f"protocol {protocol.name!r} scores metres, and {what} has none: --protocol relative")
             if protocol.data and data not in (*protocol.data, *ANY_FRAMES):
                 raise ValueError(
                     f"protocol {protocol.name!r} is {_elsewhere(protocol)}, not on {data}: its numbers would not be "
                     "comparable"
                 )
         return list(dict.fromkeys(chosen)), {}
-    chosen = [p for p in PROTOCOLS.values() if not p.data or data in p.data]
+    chosen = [p for p in PROTOCOLS.values() if p.relative != metric and (not p.data or data in p.data)]
     advice = f"; name it if {data} holds such frames" if data in ANY_FRAMES else ""
-    return chosen, {p.name: _elsewhere(p) + advice for p in PROTOCOLS.values() if p not in chosen}
+    left_out = [p for p in PROTOCOLS.values() if p not in chosen]
+    return chosen, {p.name: _elsewhere(p) + advice * bool(p.data) for p in left_out}
 
 
 def _elsewhere(protocol: Protocol) -> str:
-    return f"defined on {', '.join(protocol.data)}"
+    if protocol.relative:
+        return "for the order of depth alone; name it"
+    return f"defined on {', '.join(protocol.data)}" if protocol.data else "for depth in metres"
 
 
 def open_frames(
@@ -212,15 +223,23 @@ def score_frames(frames: Frames, predictor: Predictor, console: Console) -> Eval
         DataError: a frame or a prediction is broken, in a set where none is known to be; or nothing can be scored.
     """
     shown = frames.shown
-    result = Evaluation(len(shown), {name: Scores(name) for name in frames.truths}, dict(frames.refused))
-    for index in track(range(len(shown)), "scoring", console=console, transient=True):
+    empty = {name: new_scores(get_protocol(name)) for name in frames.truths}
+    result = Evaluation(len(shown), empty, dict(frames.refused))
+    progress = Progress(console, "scoring", len(shown))
+
+    def read(index: int) -> dict[DepthDataset, Sample] | DataError:
+        used = dict.fromkeys((shown, *(frames.truths[name] for name in list(result.scores))))
         try:
-            used = dict.fromkeys((shown, *(frames.truths[name] for name in result.scores)))
-            samples = {dataset: frames.read(dataset, index) for dataset in used}
+            return {dataset: frames.read(dataset, index) for dataset in used}
         except DataError as error:
             if not shown.tolerant:
                 raise
-            result.broken.append(f"{shown.name(index)}: {error}")
+            return error
+
+    samples_ahead = ahead(map(read, range(len(shown))))
+    for index, samples in enumerate(progress.over(samples_ahead)):
+        if isinstance(samples, DataError):
+            result.broken.append(f"{shown.name(index)}: {samples}")
             continue
         result.sizes.update({_sizes(sample) for sample in samples.values()})
         predictions: dict[tuple, Prediction] = {}
@@ -239,18 +258,23 @@ def score_frames(frames: Frames, predictor: Predictor, console: Console) -> Eval
         if not result.scores:
             break
     if len(result.broken) == len(shown):
-        raise DataError(f"all {len(shown)} frames are broken; the first: {result.broken[0]}")
+        raise DataError(f"all {counted(len(shown), 'frame', 'are')} broken; the first: {result.broken[0]}")
     for name, scores in list(result.scores.items()):
         if not (scores.pixels > 0).any():
-            result.refused[name] = f"none of the {len(shown)} frames has a pixel to score"
+            result.refused[name] = f"none of {counted(len(shown), 'frame')} has a pixel to score"
             del result.scores[name]
     if not result.scores:
         raise DataError("nothing can be scored. " + "; ".join(f"{k}: {v}" for k, v in result.refused.items()))
     return result
 
 
+def new_scores(protocol: Protocol) -> FrameScores:
+    """Empty scores under a protocol."""
+    return OrderScores(protocol) if protocol.relative else Scores(protocol)
+
+
 def _score(
-    index: int, shown: Sample, truth: Sample, scores: Scores, predictor: Predictor, prediction: Prediction
+    index: int, shown: Sample, truth: Sample, scores: FrameScores, predictor: Predictor, prediction: Prediction
 ) -> None:
     """Score a prediction of the frame ``shown``."""
     protocol, target, whole = scores.protocol, truth["depth"].as_subclass(Tensor)[None], truth.get("region")
@@ -260,7 +284,19 @@ def _score(
     region = None if prediction.region == whole else prediction.region
     # a protocol of filled depth scores what was filled too; others take what was measured alone
     mask = None if protocol.needs_full else truth["valid"].as_subclass(Tensor)[None]
-    scores.add([shown["id"]], prediction.depth, target, mask, region)
+    if isinstance(scores, OrderScores):
+        scores.add([shown["id"]], prediction.depth, target, mask, region, _pairs(truth), truth.get("metric", True))
+    else:
+        scores.add([shown["id"]], prediction.depth, target, mask, region)
+
+
+def _pairs(sample: Sample) -> OrdinalPairs | None:
+    """The labelled pairs of a frame; None if it has none."""
+    if "points" not in sample:
+        return None
+    first, second = sample["points"].as_subclass(Tensor).flip(-1).round().long().unbind(1)
+    height, width = sample["depth"].shape[-2:]
+    return OrdinalPairs(sample["id"], (height, width), first, second, sample["relation"])
 
 
 def _sizes(sample: Sample) -> str:

@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 
 from mlr.data.datasets.base import DepthDataset
-from mlr.data.depth_files import DataError, check_depth, decode_depth
+from mlr.data.depth_files import DataError, UndeclaredUnitError, check_depth, decode_depth
 from mlr.data.sample import Sample
 from mlr.evaluation.matching import match_files, some
 from mlr.evaluation.predictor import Prediction, Predictor
 from mlr.evaluation.protocols import Protocol
+from mlr.utils.counted import counted
 from mlr.utils.files import list_files
 
 SUFFIXES = (".png", ".npy")
@@ -56,23 +57,28 @@ class PredictionFiles(Predictor):
             raise DataError(f"{folder} holds no predictions: expected .png or .npy files, one a frame")
         self.frames, self.unit = frames, unit
         names = [frames.name(index) for index in range(len(frames))]
-        unread = f"{folder}: {len(listing.left_out)} files are not read: {some(listing.left_out)}" * bool(
+        unread = f"{folder}: {counted(len(listing.left_out), 'file', 'are')} not read: {some(listing.left_out)}" * bool(
             listing.left_out
         )
         try:
             self.paths, outside = match_files(folder, listing.files, names, match, everything)
         except DataError as error:
             raise DataError(f"{error}. {unread}" if unread else str(error)) from error
-        aside = f"{folder}: {len(outside)} files belong to frames outside the split: {some(outside)}" * bool(outside)
+        aside = (
+            f"{folder}: {counted(len(outside), 'file', 'belong')} to frames outside the split: {some(outside)}"
+            * bool(outside)
+        )
         self.notes = [note for note in (aside, unread) if note]
 
     def key(self, protocol: Protocol) -> tuple[Any, ...]:
-        """A file is the same for every protocol."""
-        return ()
+        """A file is read alike for every protocol of metres."""
+        return (protocol.relative,)
 
     def predict(self, index: int, sample: Sample, protocol: Protocol) -> Prediction:
         """Read the frame's file."""
-        depth = torch.from_numpy(read_prediction(self.paths[index], self.unit, self.frames.max_depth))[None, None]
+        path = self.paths[index]
+        read = read_relative(path) if protocol.relative else read_prediction(path, self.unit, self.frames.max_depth)
+        depth = torch.from_numpy(read)[None, None]
         size, shown = (depth.shape[-2], depth.shape[-1]), (sample["image"].shape[-2], sample["image"].shape[-1])
         if "region" not in sample:
             return Prediction(depth, self.frames.region_of(size, shown))
@@ -101,6 +107,21 @@ class PredictionFiles(Predictor):
 def _same_aspect(one: tuple[int, ...], other: tuple[int, ...]) -> bool:
     ratio = (one[0] * other[1]) / (one[1] * other[0])
     return max(ratio, 1 / ratio) <= 1 + ASPECT_TOLERANCE
+
+
+def read_relative(path: Path) -> np.ndarray:
+    """Predicted relative depth [h, w] of a file, float32: any finite numbers that grow with depth.
+
+    Raises:
+        DataError: the file is no map, empty, or holds NaN or infinite values.
+    """
+    try:
+        depth = decode_depth(path, None)
+    except UndeclaredUnitError:  # which has no meaning here
+        depth = decode_depth(path, "m")
+    if depth.size == 0 or not np.isfinite(depth).all():
+        raise DataError(f"{path}, {list(depth.shape)}, must hold finite numbers everywhere, larger for farther points")
+    return depth
 
 
 def read_prediction(path: Path, unit: str | None = None, max_depth: float = 100.0) -> np.ndarray:

@@ -8,6 +8,7 @@ order, and gives the record that is stored with every number.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
@@ -87,6 +88,8 @@ class Protocol:
         align: "median" multiplies the prediction by median(target) / median(prediction) per image.
         aggregation: "images" = mean of per-image scores, "pixels" = every pixel counts once.
         inclusive: delta compares by <= instead of <.
+        relative: the order of depth alone is scored, see :mod:`mlr.evaluation.order`; predictions may be any numbers
+            that grow with depth.
         input: what a network is shown; the target is cropped to the same part where ``input.rows`` are given.
         data: data sets that hold this ground truth, by the names of ``--data``, each with the reader's options that
             choose it; empty = any.
@@ -111,6 +114,7 @@ class Protocol:
     align: Literal["none", "median"] = "none"
     aggregation: Literal["images", "pixels"] = "images"
     inclusive: bool = False
+    relative: bool = False
     input: Input = Input()
     data: Mapping[str, Mapping[str, str]] = field(default_factory=dict, hash=False)
 
@@ -359,6 +363,16 @@ PROTOCOLS: dict[str, Protocol] = {
             clamp_max=70.0,
             resize="nearest",
             align="median",
+        ),
+        Protocol(
+            "relative",
+            1,
+            "the order of depth: labelled pairs of points where the data set has them, otherwise 5,000 drawn pairs of "
+            "known pixels a frame, equal where their depths differ by at most 3 %",
+            "any; 0 or not finite = unknown",
+            clamp_min=-math.inf,
+            resize="bilinear",
+            relative=True,
         ),
     )
 }

@@ -1,39 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Relative depth: ordinal pairs (DIW, WHDR, WKDR) and rank correlations on sampled pixels.
+"""Relative depth: disagreement rates on ordinal pairs (WHDR, WKDR) and rank correlations on sampled pixels.
 
 Depth grows away from the camera everywhere here; a network that predicts disparity must be negated first.
 """
 
 from __future__ import annotations
 
-import csv
 import math
-from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
-from typing import Literal, NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from mlr.relative.ordinal import OrdinalPairs, label_pairs
+
 #: Half-widths of the "equal" band that are tried, in the unit of the depth map.
 WKDR_THRESHOLDS = tuple(step / 100 for step in range(11, 151))
-
-
-class OrdinalPairs(NamedTuple):
-    """Pairs of points of one image and which of them is farther.
-
-    Attributes:
-        image: path of the image as the list names it.
-        size: (height, width) in pixels that the points refer to.
-        first, second: points A and B, int64 [n, 2], (row, column) from 0.
-        relation: int64 [n]: 1 = A is farther, -1 = B is farther, 0 = equally far.
-    """
-
-    image: str
-    size: tuple[int, int]
-    first: Tensor
-    second: Tensor
-    relation: Tensor
 
 
 class OrdinalScores(NamedTuple):
@@ -42,57 +25,6 @@ class OrdinalScores(NamedTuple):
     all: float
     equal: float
     unequal: float
-
-
-def read_diw(
-    path: str | Path, order: Literal["yx", "xy"] = "yx", first_pixel: Literal[0, 1] = 1
-) -> Iterator[OrdinalPairs]:
-    """Read a list of "Depth in the Wild": a line with the image's path, then a line with its pair.
-
-    The pair's line is ``y_A,x_A,y_B,x_B,relation,width,height`` with ">" for A farther. Programs in circulation
-    disagree on the order of the coordinates, so every point is checked to lie in its image.
-
-    Args:
-        path: csv file.
-        order: "yx" row first (the data set's own loader) or "xy".
-        first_pixel: number of the first row and column.
-
-    Yields:
-        One :class:`OrdinalPairs` per image, in the file's order.
-
-    Raises:
-        ValueError: a line cannot be read, or a point lies outside its image; the message names the line.
-    """
-    image, number = None, 0
-    with open(path, newline="") as file:
-        for number, row in enumerate(csv.reader(file), 1):
-            if not row:
-                continue
-            if image is None:
-                if len(row) != 1:
-                    raise ValueError(f"{path}, line {number}: expected the path of an image, got {','.join(row)!r}")
-                image = row[0].strip()
-                continue
-            try:
-                *coordinates, sign, width, height = (field.strip() for field in row)
-                a1, a2, b1, b2 = (int(float(c)) - first_pixel for c in coordinates)
-                relation = {">": 1, "<": -1, "=": 0}[sign]
-                size = int(float(height)), int(float(width))
-            except (ValueError, KeyError) as error:
-                raise ValueError(
-                    f"{path}, line {number}: expected y_A,x_A,y_B,x_B,relation,width,height, got {','.join(row)!r}"
-                ) from error
-            points = torch.tensor([[a1, a2], [b1, b2]])
-            points = points if order == "yx" else points.flip(1)
-            if (points < 0).any() or (points >= torch.tensor(size)).any():
-                raise ValueError(
-                    f"{path}, line {number}: a point lies outside the image of {size[1]} x {size[0]} pixels, read as "
-                    f"order={order!r}, first_pixel={first_pixel}: try the other order"
-                )
-            yield OrdinalPairs(image, size, points[:1], points[1:], torch.tensor([relation]))
-            image = None
-    if image is not None:
-        raise ValueError(f"{path}, line {number}: the list ends after the path of {image}, without its pair")
 
 
 def whdr(depth: Tensor, pairs: OrdinalPairs, weights: Tensor | None = None) -> float:
@@ -114,7 +46,7 @@ def whdr(depth: Tensor, pairs: OrdinalPairs, weights: Tensor | None = None) -> f
         0.0
     """
     ordered = pairs.relation != 0
-    difference = _at(depth, pairs.first, pairs.size) - _at(depth, pairs.second, pairs.size)
+    difference = values_at(depth, pairs.first, pairs.size) - values_at(depth, pairs.second, pairs.size)
     wrong = (difference.sign() != pairs.relation.to(difference))[ordered]
     share = torch.ones_like(wrong, dtype=torch.float64) if weights is None else weights[ordered].double()
     return float((wrong * share).sum() / share.sum())
@@ -131,7 +63,7 @@ def wkdr(depth: Tensor, pairs: OrdinalPairs, threshold: float) -> OrdinalScores:
     Returns:
         Rates over all pairs, over the equal ones and over the others.
     """
-    difference = _at(depth, pairs.first, pairs.size) - _at(depth, pairs.second, pairs.size)
+    difference = values_at(depth, pairs.first, pairs.size) - values_at(depth, pairs.second, pairs.size)
     predicted = (difference > threshold).long() - (difference < -threshold).long()
     wrong = (predicted != pairs.relation.to(predicted)).double()
     equal = (pairs.relation == 0).to(wrong.device)
@@ -165,27 +97,6 @@ def wkdr_threshold(
     return best
 
 
-def sample_pairs(mask: Tensor, pairs: int, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Draw pairs of two different valid pixels.
-
-    Args:
-        mask: [H, W], True where a pixel may be drawn.
-        pairs: how many, with replacement.
-        seed: the draw is the same for a seed on every machine.
-
-    Returns:
-        Flat indices of the first and the second pixel, int64 [pairs] each (empty with fewer than two valid pixels).
-    """
-    valid = mask.flatten().nonzero()[:, 0].cpu()
-    if len(valid) < 2:
-        return valid[:0], valid[:0]
-    generator = torch.Generator().manual_seed(seed)
-    first = torch.randint(len(valid), (pairs,), generator=generator)
-    # a step of 1 to n - 1 round the list never returns to its start
-    step = torch.randint(1, len(valid), (pairs,), generator=generator)
-    return valid[first], valid[(first + step) % len(valid)]
-
-
 def pair_correlations(
     pred: Tensor,
     target: Tensor,
@@ -197,9 +108,8 @@ def pair_correlations(
 ) -> dict[str, float]:
     """Rank agreement of two depth maps on sampled pairs of pixels; invariant to any increasing change of depth.
 
-    ``kendall`` is the mean of ``sign(p_A - p_B) sign(g_A - g_B)`` (concordant minus discordant share: tau-a on the
-    sample), ``disagreement`` the share of pairs in the wrong order (the l_ij rate of Table 2; ties in the prediction
-    count as wrong), ``spearman`` the correlation of the sampled pixels' ranks.
+    ``kendall`` and ``disagreement`` are those of :func:`pair_agreement`, ``spearman`` is the correlation of the sampled
+    pixels' ranks.
 
     Args:
         pred: predicted depth, [H, W].
@@ -214,27 +124,51 @@ def pair_correlations(
     """
     if pred.shape != target.shape or pred.ndim != 2:
         raise ValueError(f"pred and target must be [H, W] alike, got {list(pred.shape)} and {list(target.shape)}")
+    valid = (target > 0) & target.isfinite()
+    order = torch.where(valid, target, 1).double().log()
+    valid = valid if mask is None else valid & (mask != 0)
+    drawn = label_pairs(order, valid, pairs, math.log1p(tolerance), seed)
+    return {**pair_agreement(pred, drawn), "spearman": spearman(pred, order, drawn)}
+
+
+def pair_agreement(depth: Tensor, pairs: OrdinalPairs) -> dict[str, float]:
+    """How far a depth map keeps the order of labelled pairs; equal pairs are left out.
+
+    ``kendall`` is the mean of ``sign(z_A - z_B) l``, l = 1 or -1 (concordant minus discordant share: tau-a on the
+    pairs), ``disagreement`` the share of pairs in the wrong order (the l_ij of the paper's Table 2; pairs predicted as
+    equal count as wrong).
+
+    Args:
+        depth: [H, W], larger = farther.
+        pairs: labelled pairs.
+
+    Returns:
+        Both rates; NaN without an ordered pair.
+    """
+    ordered = pairs.relation != 0
+    difference = values_at(depth, pairs.first, pairs.size) - values_at(depth, pairs.second, pairs.size)
+    agreement = (difference.sign().cpu() * pairs.relation)[ordered].double()
+    return {"kendall": float(agreement.mean()), "disagreement": float((agreement != 1).double().mean())}
+
+
+def spearman(depth: Tensor, truth: Tensor, pairs: OrdinalPairs) -> float:
+    """Spearman's correlation of a depth map with the truth over the pixels of the ordered pairs.
+
+    Returns:
+        The correlation; NaN where one of the maps is constant there, or without an ordered pair.
+    """
     from scipy.stats import spearmanr
 
-    valid = (target > 0) & target.isfinite()
-    valid = valid if mask is None else valid & (mask != 0)
-    a, b = sample_pairs(valid, pairs, seed)
-    p, g = pred.detach().flatten().double().cpu(), target.detach().flatten().double().cpu()
-    ordered = (g[a] - g[b]).abs() > tolerance * torch.minimum(g[a], g[b])
-    a, b = a[ordered], b[ordered]
-    if not len(a):
-        return dict.fromkeys(("kendall", "disagreement", "spearman"), math.nan)
-    agreement = (p[a] - p[b]).sign() * (g[a] - g[b]).sign()
-    pixels = torch.cat([a, b])
-    constant = bool((p[pixels] == p[pixels[0]]).all())
-    return {
-        "kendall": float(agreement.mean()),
-        "disagreement": float((agreement != 1).double().mean()),
-        "spearman": math.nan if constant else float(spearmanr(p[pixels], g[pixels]).statistic),
-    }
+    ordered = pairs.relation != 0
+    points = torch.cat([pairs.first[ordered], pairs.second[ordered]])
+    ranked, true = (values_at(x.detach(), points, pairs.size).double().cpu() for x in (depth, truth))
+    if not len(points) or (ranked == ranked[0]).all() or (true == true[0]).all():
+        return math.nan
+    return float(spearmanr(ranked, true).statistic)
 
 
-def _at(depth: Tensor, points: Tensor, size: tuple[int, int]) -> Tensor:
+def values_at(depth: Tensor, points: Tensor, size: tuple[int, int]) -> Tensor:
+    """Values [n] of a map [H, W] at points [n, 2] of an image of that size, (row, column)."""
     if depth.ndim != 2:
         raise ValueError(f"depth must be [H, W], got {list(depth.shape)}")
     scale = torch.tensor([depth.shape[0] / size[0], depth.shape[1] / size[1]])

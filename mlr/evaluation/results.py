@@ -16,6 +16,8 @@ from rich.text import Text
 
 from mlr.evaluation.frames import Evaluation
 from mlr.evaluation.metrics import METRICS
+from mlr.evaluation.order import ORDER_METRICS
+from mlr.utils.counted import counted
 from mlr.utils.files import atomic_write
 
 #: The file that holds everything but the single frames' scores.
@@ -69,23 +71,31 @@ def _without_nan(value: Any) -> Any:
 
 def show(record: dict[str, Any], console: Console) -> None:
     """Print a protocol a row with its means, and below them, dim, the ends of their intervals; then the same of edges
-    and normals."""
-    for key, metrics, heading in (("metrics", METRICS, ""), ("structure", STRUCTURE_SHOWN, "edges and normals, ")):
-        table = Table(box=box.SIMPLE_HEAD, padding=0, show_edge=False, caption=CAPTION if key == "structure" else None)
+    and normals, and of the order of depth."""
+    tables = (
+        ("metrics", METRICS, ""), ("structure", STRUCTURE_SHOWN, "edges and normals, "), ("order", ORDER_METRICS, ""),
+    )  # fmt: skip
+    for key, metrics, heading in tables:
+        protocols = {name: scores for name, scores in record["protocols"].items() if key in scores}
+        if not protocols:
+            continue
+        table = Table(box=box.SIMPLE_HEAD, padding=0, show_edge=False, caption=None if key == "metrics" else CAPTION)
         table.add_column("protocol" if key == "metrics" else "", no_wrap=True)
         for metric in metrics:
             table.add_column(metric, justify="right", no_wrap=True)
-        for name, scores in record["protocols"].items():
+        for name, scores in protocols.items():
             cells = (scores[key][metric] for metric in metrics)
             rows = [f"{_number(c['mean'])}\n[dim]{_number(c['low'])}\n{_number(c['high'])}[/dim]" for c in cells]
-            table.add_row(f"{heading}{name}\n[dim]{scores['images']} images[/dim]", *rows)
+            table.add_row(f"{heading}{name}\n[dim]{counted(scores['images'], 'image')}[/dim]", *rows)
         console.print(table)
     data = record["data"]
     for name, scores in record["protocols"].items():
         if excluded := scores["excluded"]:
-            console.print(Text(f"{name}: {len(excluded)} frames without a pixel to score left out", "yellow"))
+            console.print(
+                Text(f"{name}: {counted(len(excluded), 'frame')} without a pixel to score left out", "yellow")
+            )
     if broken := data["broken"]:
-        console.print(Text(f"{len(broken)} of {data['frames']} frames are broken and left out:", "yellow"))
+        console.print(Text(f"{len(broken)} of {counted(data['frames'], 'frame')} left out as broken:", "yellow"))
         for line in broken[:20]:
             console.print(Text(f"  {line}", "yellow"), soft_wrap=True)
     for name, reason in record["refused"].items():

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import csv
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -75,7 +76,48 @@ def predict(
     return infer(model, image, size, given.flip_average if flip is None else flip, device)
 
 
-class Scores:
+class FrameScores(ABC):
+    """Scores of frames under one protocol, collected one batch after the other.
+
+    Attributes:
+        protocol: what is done to each prediction before it is scored.
+        ids: name of every frame, in the order they were added.
+    """
+
+    protocol: Protocol
+    ids: list[str]
+
+    @abstractmethod
+    def add(
+        self,
+        ids: list[str],
+        pred: Tensor,
+        target: Tensor,
+        mask: Tensor | None = None,
+        region: Region | None = None,
+    ) -> None:
+        """Score a batch."""
+
+    @property
+    @abstractmethod
+    def pixels(self) -> Tensor:
+        """How many pixels or pairs were scored in every frame, [n]."""
+
+    @property
+    def excluded(self) -> list[str]:
+        """Frames without any, which no mean contains."""
+        return [name for name, pixels in zip(self.ids, self.pixels.tolist(), strict=True) if not pixels]
+
+    @abstractmethod
+    def record(self, level: float = 0.95) -> dict[str, Any]:
+        """Everything a number needs to be compared; plain values for JSON."""
+
+    @abstractmethod
+    def save_csv(self, path: str | Path) -> None:
+        """Write one row per frame."""
+
+
+class Scores(FrameScores):
     """Scores under one protocol, collected image by image.
 
     Args:
@@ -148,11 +190,6 @@ class Scores:
         """Pixels scored in every image, [n]."""
         return torch.cat(self._pixels) if self._pixels else torch.zeros(0, dtype=torch.int64)
 
-    @property
-    def excluded(self) -> list[str]:
-        """Images without a valid pixel, which no mean contains."""
-        return [name for name, pixels in zip(self.ids, self.pixels.tolist(), strict=True) if not pixels]
-
     def means(self) -> dict[str, float]:
         """Metric -> mean over the images scored (over their pixels where the protocol pools); NaN without any."""
         scored = self.pixels > 0
@@ -178,7 +215,7 @@ class Scores:
         """
         scored = self.pixels > 0
         table, pixels = self.table[scored], self.pixels[scored]
-        ends = _bootstrap(
+        ends = bootstrap(
             lambda drawn: aggregate(table[drawn], pixels[drawn], self.protocol.aggregation),
             len(table), level, resamples, seed,
         )  # fmt: skip
@@ -189,7 +226,7 @@ class Scores:
     ) -> dict[str, tuple[float, float]]:
         """The same of :meth:`structure_means`; images that are drawn without such a score are left out."""
         table = self.structure[self.pixels > 0]
-        ends = _bootstrap(lambda drawn: table[drawn].nanmean(0), len(table), level, resamples, seed)
+        ends = bootstrap(lambda drawn: table[drawn].nanmean(0), len(table), level, resamples, seed)
         return dict(zip(STRUCTURE, ends or [(math.nan, math.nan)] * len(STRUCTURE), strict=True))
 
     def record(self, level: float = 0.95) -> dict[str, Any]:
@@ -213,20 +250,21 @@ class Scores:
     def save_csv(self, path: str | Path) -> None:
         """Write one row per image: id, pixels scored, metrics (empty where the image has no such score).
 
-        Spreadsheets run cells as formulas that begin with =, +, -, @, a tab or a line break. An id that begins so, or
-        with an apostrophe, is written with an apostrophe before it.
+        Spreadsheets run cells as formulas that begin with =, +, -, @, their wide forms, a tab or a line break. An id
+        that begins so, or with an apostrophe, is written with an apostrophe before it. Texts are quoted, since in some
+        countries a semicolon begins a new cell.
         """
         with open(path, "w", newline="", encoding="utf-8", errors="backslashreplace") as file:
-            writer = csv.writer(file)
+            writer = csv.writer(file, quoting=csv.QUOTE_NONNUMERIC)
             writer.writerow(["id", "pixels", *METRICS, *STRUCTURE])
             scores = torch.cat([self.table, self.structure], 1).tolist()
             for name, pixels, row in zip(self.ids, self.pixels.tolist(), scores, strict=True):
                 nine, rest = row[: len(METRICS)], row[len(METRICS) :]
-                cells = [repr(x) if pixels else "" for x in nine] + ["" if math.isnan(x) else repr(x) for x in rest]
-                writer.writerow([_cell(name), pixels, *cells])
+                cells = [x if pixels else None for x in nine] + [None if math.isnan(x) else x for x in rest]
+                writer.writerow([cell(name), pixels, *cells])
 
 
-def _bootstrap(
+def bootstrap(
     mean: Callable[[Tensor], Tensor], count: int, level: float, resamples: int, seed: int
 ) -> list[tuple[float, float]]:
     """Ends of the percentile intervals of a mean of drawn images; none without an image."""
@@ -241,6 +279,6 @@ def _bootstrap(
     return list(zip(low, high, strict=True))
 
 
-def _cell(text: str) -> str:
+def cell(text: str) -> str:
     """A text that no spreadsheet takes for a formula."""
-    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r", "\n", "'")) else text
+    return f"'{text}" if text.startswith(tuple("=+-@＝＋－＠\t\r\n'")) else text

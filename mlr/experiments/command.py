@@ -10,9 +10,10 @@ from rich.console import Console
 
 from mlr.experiments.frames import open_evaluation
 from mlr.experiments.plan import load_plan
-from mlr.experiments.runner import RECORD, Experiment, duration
+from mlr.experiments.runner import RECORD, Experiment
 from mlr.experiments.tables import plan_tables
 from mlr.utils.files import atomic_write
+from mlr.utils.progress import duration
 
 #: File names of the figures.
 FIGURES = {"losses": "evidence-fig2-losses", "contributions": "evidence-fig3-contributions",

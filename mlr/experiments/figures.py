@@ -20,7 +20,7 @@ from mlr.data.datasets.base import DepthDataset
 from mlr.experiments.statistics import Difference
 from mlr.losses.space import FAMILIES, KINDS, SCALES
 from mlr.models.depth_model import open_model
-from mlr.training.figures import DEPTH_COLOURS, DOWN, SAME, UP, bubbles
+from mlr.report.figures import DEPTH_COLOURS, DOWN, NAMES, SAME, UP, bubbles
 from mlr.training.tables import read_balancing
 
 #: Width of a page of text, inches: text of 8 points is legible on it.
@@ -104,6 +104,8 @@ def epoch_contributions(run: Path) -> list[dict[str, float]]:
     last: dict[int, int] = {}
     shares: dict[int, dict[str, float]] = {}
     for row in read_balancing(run / "balancing.csv"):
+        if row["term"] not in NAMES:
+            continue
         period = int(row["period"])
         last[int(row["epoch"])] = period
         shares.setdefault(period, {})[row["term"]] = float(row["contribution"])

@@ -113,7 +113,7 @@ def _method(plan: Plan, records: dict) -> Iterator[str]:
     settings, evaluation = plan.settings, plan.evaluation
     done = sum(run.digest in records for run in plan.runs())
     versions = sorted({record["versions"]["torch"] for record in records.values()})
-    frozen = ", frozen," if settings.get("freeze_encoder") else ","
+    frozen = ", frozen," if settings.get("freeze") == "encoder" else ","
     yield (
         f"What was run: {settings['backbone']} with ImageNet weights{frozen} and a decoder of "
         f"{settings['decoder_channels']} channels, {settings['size']} pixels, "

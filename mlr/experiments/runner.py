@@ -26,6 +26,7 @@ from mlr.experiments.plan import Plan, PlannedRun
 from mlr.experiments.records import add_results, claimed, read_results
 from mlr.training.run import Run
 from mlr.utils.files import atomic_write
+from mlr.utils.progress import duration
 from mlr.utils.sizes import parse_size
 
 #: Record of a finished run in its folder.
@@ -100,6 +101,7 @@ class Experiment:
                     if not mine or (self.folder(run) / RECORD).is_file() or self._failure(run).is_file():
                         continue
                     progress = True
+                    self._announce(run)
                     self._attempt(run)
                 made += 1
                 self._report(run, (time.monotonic() - begun) / made)
@@ -111,6 +113,12 @@ class Experiment:
 
     def _failure(self, run: PlannedRun) -> Path:
         return self.out / f"{run.name}.failed"
+
+    def _announce(self, run: PlannedRun) -> None:
+        """A run takes minutes or hours and prints nothing itself."""
+        seconds = self.seconds()
+        takes = "" if seconds is None else f", about {duration(seconds)}"
+        self.console.print(f"[{time.strftime('%H:%M:%S')}] {run.name} begins{takes}", style="dim", soft_wrap=True)
 
     def _report(self, run: PlannedRun, seconds: float) -> None:
         records, total = self.collect(), len(self.plan.runs())
@@ -197,10 +205,3 @@ def score(checkpoint: Path, frames: Any, run: PlannedRun, batch: int = 8) -> dic
         scores.add([sample["id"] for sample in samples], depth, target, None if protocol.needs_full else valid)
     means = scores.means() | scores.structure_means()
     return {name: None if math.isnan(value) else value for name, value in means.items()}
-
-
-def duration(seconds: float) -> str:
-    """Seconds in the unit that people would choose."""
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

@@ -5,6 +5,9 @@ A checkpoint is ``torch.save`` of plain values and tensors, loadable with ``weig
 
     {"format": "mlr-checkpoint", "version": 1, "model": state dict,
      "config": {...}, "versions": {...}, "metrics": {...}}
+
+A run that averages its weights (``--ema``) stores the average as "model", which every reader takes, and the weights
+that the optimizer moved as "unaveraged".
 """
 
 from __future__ import annotations
@@ -52,6 +55,7 @@ class Checkpoint:
         versions: programs that wrote the file.
         metrics: scores of the model when it was saved.
         origin: "mlr" or "authors".
+        unaveraged: where ``model`` is an average of weights, the weights that the optimizer moved; else empty.
     """
 
     model: dict[str, Tensor]
@@ -59,6 +63,7 @@ class Checkpoint:
     versions: dict[str, str] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
     origin: str = "mlr"
+    unaveraged: dict[str, Tensor] = field(default_factory=dict)
 
     @property
     def size(self) -> tuple[int, int] | None:
@@ -76,6 +81,7 @@ def save_checkpoint(
     *,
     config: Mapping[str, Any] | None = None,
     metrics: Mapping[str, Any] | None = None,
+    unaveraged: nn.Module | None = None,
 ) -> Path:
     """Write a model so that it is either complete on disk or not there at all.
 
@@ -87,6 +93,7 @@ def save_checkpoint(
         model: a :class:`mlr.DepthModel` (its ``config`` is stored under "model").
         config: further settings of the run: numbers, texts, lists and dictionaries.
         metrics: scores of this model, by name.
+        unaveraged: where ``model`` is an average of weights, the model with the weights that the optimizer moved.
 
     Returns:
         The path written.
@@ -101,7 +108,7 @@ def save_checkpoint(
     content = {
         "format": FORMAT,
         "version": FORMAT_VERSION,
-        "model": {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()},
+        "model": _on_cpu(model),
         "config": {
             **_plain(dict(config or {}), "config"),
             "model": _plain(getattr(model, "config", {}), "config.model"),
@@ -109,6 +116,8 @@ def save_checkpoint(
         "versions": _versions(),
         "metrics": _plain(dict(metrics or {}), "metrics"),
     }
+    if unaveraged is not None:
+        content["unaveraged"] = _on_cpu(unaveraged)
     atomic_save(content, path)
     return path
 
@@ -141,6 +150,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
             dict(content["config"]),
             dict(content.get("versions", {})),
             dict(content.get("metrics", {})),
+            unaveraged=dict(content.get("unaveraged", {})),
         )
     if isinstance(content, Mapping) and "pytorch-lightning_version" in content:
         raise CheckpointError(
@@ -158,28 +168,44 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
 
 def _why_damaged(content: Mapping[str, Any]) -> str | None:
     """What of a checkpoint of ours has a type or size that none has; None if nothing."""
-    kinds: dict[str, type | tuple[type, ...]] = {"model": Tensor, "versions": str, "metrics": (int, float)}
-    for part in ("model", "config", "versions", "metrics"):
+    kinds: dict[str, type | tuple[type, ...]] = {
+        "model": Tensor, "unaveraged": Tensor, "versions": str, "metrics": (int, float),
+    }  # fmt: skip
+    for part in ("model", "config", "unaveraged", "versions", "metrics"):
         values = content.get(part, None if part in ("model", "config") else {})
         if not isinstance(values, Mapping):
             return f"it lacks {part}"
         for name, value in values.items():
             if not isinstance(name, str) or (part in kinds and not isinstance(value, kinds[part])):
                 return f"{part} holds {name!r}: {type(value).__name__}"
-    if why := _why_absurd(content["model"]):
+    if why := _why_absurd(content["model"]) or _why_absurd(content.get("unaveraged", {})):
         return why
     config = content["config"]
     network = config.get("model")
     if not isinstance(network, Mapping):
         return None  # DepthModel says what is missing
-    first = content["model"].get("conv_d32.weight")
-    channels = network.get("decoder_channels")
-    if channels is not None and (type(channels) is not int or first is None or first.shape[:1] != (channels,)):
-        held = "no such layer" if first is None else f"{first.shape[0] if first.ndim else 0}"
-        return f"decoder_channels is {channels!r}, and its decoder starts with {held}"
+    if why := _why_unlike_decoder(content["model"], network):
+        return why
     for name, size in (("config.model.image_size", network.get("image_size")), ("config.size", config.get("size"))):
         if size is not None and not _is_size(size):
             return f"{name} is {size!r}, not a height and a width in pixels"
+    return None
+
+
+def _why_unlike_decoder(state: Mapping[str, Tensor], network: Mapping[str, Any]) -> str | None:
+    """Whether the decoder's channels are those of its layers: a number in a damaged file may ask for any memory."""
+    channels = network.get("decoder_channels")
+    if channels is None:
+        return None
+    if network.get("decoder", "paper") == "paper":
+        first = state.get("conv_d32.weight")
+        if type(channels) is int and first is not None and first.shape[:1] == (channels,):
+            return None
+        held = "no such layer" if first is None else f"{first.shape[0] if first.ndim else 0}"
+        return f"decoder_channels is {channels!r}, and its decoder starts with {held}"
+    widest = max((x.shape[0] for name, x in state.items() if x.ndim and not name.startswith("encoder.")), default=0)
+    if type(channels) is not int or channels > 4 * widest:
+        return f"decoder_channels is {channels!r}, and the widest layer of its decoder has {widest}"
     return None
 
 
@@ -230,26 +256,56 @@ def checkpoint_file(source: str | Path) -> Path:
     return path
 
 
-def load_exactly(model: nn.Module, state: Mapping[str, Tensor], path: str | Path) -> None:
-    """Load a state dict whose names, shapes and kinds of numbers must agree; what differs is listed in the error."""
+@dataclass(frozen=True)
+class Fit:
+    """How the tensors of a state dict fit a network.
+
+    Attributes:
+        matched: names of the tensors that fit.
+        differences: what does not fit, in words.
+    """
+
+    matched: tuple[str, ...]
+    differences: tuple[str, ...]
+
+
+def compare(model: nn.Module, state: Mapping[str, Tensor]) -> Fit:
+    """Compare names, shapes and kinds of numbers of a state dict with those of a network."""
     own = model.state_dict()
-    differences = [f"missing: {_first(own.keys() - state.keys())}"] * bool(own.keys() - state.keys())
-    differences += [f"not in the network: {_first(state.keys() - own.keys())}"] * bool(state.keys() - own.keys())
-    shapes = [
-        f"{key} {tuple(state[key].shape)} instead of {tuple(own[key].shape)}"
-        for key in sorted(own.keys() & state.keys())
-        if own[key].shape != state[key].shape
-    ]
-    differences += [f"other shape: {_first(shapes)}"] * bool(shapes)
-    types = [
-        f"{key} {state[key].dtype} instead of {own[key].dtype}"
-        for key in sorted(own.keys() & state.keys())
-        if own[key].is_floating_point() != state[key].is_floating_point()
-    ]
-    differences += [f"other type: {_first(types)}"] * bool(types)
-    if differences:
+    both = sorted(own.keys() & state.keys())
+    shapes = [name for name in both if own[name].shape != state[name].shape]
+    types = [name for name in both if own[name].is_floating_point() != state[name].is_floating_point()]
+    listed = {
+        "missing": own.keys() - state.keys(),
+        "not in the network": state.keys() - own.keys(),
+        "other shape": [f"{key} {tuple(state[key].shape)} instead of {tuple(own[key].shape)}" for key in shapes],
+        "other type": [f"{key} {state[key].dtype} instead of {own[key].dtype}" for key in types],
+    }
+    differences = tuple(f"{what}: {_first(names)}" for what, names in listed.items() if names)
+    return Fit(tuple(name for name in both if name not in {*shapes, *types}), differences)
+
+
+def require_fit(model: nn.Module, state: Mapping[str, Tensor], path: str | Path) -> None:
+    """Refuse a state dict unless names, shapes and kinds of numbers agree with a network, also one on the meta device.
+
+    Raises:
+        CheckpointError: listing what differs.
+    """
+    if differences := compare(model, state).differences:
         raise CheckpointError(f"{path} does not fit the network; " + "; ".join(differences))
-    model.load_state_dict(dict(state), strict=True)
+
+
+def load_matching(model: nn.Module, state: Mapping[str, Tensor], path: str | Path) -> Fit:
+    """Load the tensors of a state dict that fit the network; the others of the network stay as they are.
+
+    Raises:
+        CheckpointError: not one tensor fits.
+    """
+    fit = compare(model, state)
+    if not fit.matched:
+        raise CheckpointError(f"{path} has nothing in common with the network; " + "; ".join(fit.differences))
+    model.load_state_dict({name: state[name] for name in fit.matched}, strict=False)
+    return fit
 
 
 def read_state_dict(path: str | Path) -> dict[str, Tensor]:
@@ -304,6 +360,10 @@ def _first(names: Iterable[str], limit: int = 8) -> str:
 
 
 # --- writing ----------------------------------------------------------------------------------------------------------
+
+
+def _on_cpu(model: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
 
 
 def _plain(value: Any, place: str) -> Any:

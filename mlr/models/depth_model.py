@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The depth network of section 4.1: any timm encoder, five up-sampling blocks, no skip connections."""
+"""The depth network: any timm encoder, the decoder of the paper's section 4.1 or another one."""
 
 from __future__ import annotations
 
 import math
 import warnings
+from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,8 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mlr.models.checkpoints import Checkpoint, CheckpointError, checkpoint_file, load_checkpoint, load_exactly
-from mlr.models.encoder import build_encoder, check_backbone, encode, pretrained_config
+from mlr.models.checkpoints import Checkpoint, CheckpointError, checkpoint_file, load_checkpoint, require_fit
+from mlr.models.decoders import Decoder, find_decoder
+from mlr.models.encoder import build_encoder, check_backbone, encode, find_layout, pretrained_config
 from mlr.models.inference import infer
 from mlr.models.pretrained import PretrainedWeights, WeightsNotFoundError, file_weights, find_pretrained_weights
 from mlr.utils.sizes import MIN_SIDE
@@ -22,27 +24,14 @@ from mlr.utils.sizes import MIN_SIDE
 INITIAL_DEPTH = 2.84
 
 
-class UpBlock(nn.Module):
-    """Doubles a map's height and width (bilinear, corners aligned), then 3 x 3 convolution + ReLU twice."""
-
-    def __init__(self, in_channels: int, out_channels: int) -> None:
-        super().__init__()
-        self.convA = nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=1)
-        self.convB = nn.Conv2d(out_channels, out_channels, kernel_size=3, padding=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map [B, C_in, h, w] to [B, C_out, 2h, 2w]."""
-        x = F.interpolate(x, size=(2 * x.shape[-2], 2 * x.shape[-1]), mode="bilinear", align_corners=True)
-        return F.relu(self.convB(F.relu(self.convA(x))))
-
-
 class DepthModel(nn.Module):
     """Depth in metres from one image: the encoder-decoder of the paper's section 4.1 around any timm backbone.
 
-    The decoder is a 1 x 1 convolution, then one :class:`UpBlock` per factor of 2 that the encoder takes away (five for
-    1/32; channels 1024, 512, 256, 128, 64, 32), then a 3 x 3 convolution to one channel. There are no skip connections,
-    no normalisation and no activation at the output: an untrained or confused network may predict a depth below 0,
-    which the losses see as it is. The evaluation protocols clamp; so should you before taking logarithms.
+    The paper's decoder is a 1 x 1 convolution, then one :class:`mlr.models.decoders.paper.UpBlock` per factor of 2 that
+    the encoder takes away (five for 1/32; channels 1024, 512, 256, 128, 64, 32), then a 3 x 3 convolution to one
+    channel. There are no skip connections, no normalisation and no activation at the output: an untrained or confused
+    network may predict a depth below 0, which the losses see as it is. The evaluation protocols clamp; so should you
+    before taking logarithms.
 
     Args:
         backbone: "pnasnet" (the authors' variant of PNASNet-5-Large), "densenet161", "vgg16", "resnet50", "senet154",
@@ -53,6 +42,8 @@ class DepthModel(nn.Module):
             of the backbone.
         image_size: (height, width) the encoder is built for, for the few backbones that accept one size only. Images of
             another size are resized to it and the depth back. Ignored by all others, which accept any size.
+        decoder: "paper"; "unet" adds skip connections, for backbones with maps at several strides; "dpt" fuses four
+            levels of any transformer or CNN. See :data:`mlr.models.decoders.DECODERS`.
 
     Attributes:
         config: keyword arguments that build this network again (without its weights).
@@ -61,7 +52,8 @@ class DepthModel(nn.Module):
         trained_size: (height, width) that a checkpoint was trained at, where :meth:`infer` works; None if it is new.
 
     Raises:
-        ValueError: unknown backbone (the nearest names are listed), or channels that cannot be halved often enough.
+        ValueError: unknown backbone or decoder (the nearest names are listed), a backbone without the maps that the
+            decoder reads, or channels that cannot be halved often enough.
         WeightsNotFoundError: ``pretrained=True`` and no ImageNet weights could be had.
 
     Example:
@@ -79,14 +71,16 @@ class DepthModel(nn.Module):
         decoder_channels: int = 1024,
         pretrained: bool | str | Path = "auto",
         image_size: tuple[int, int] | None = None,
+        decoder: str = "paper",
     ) -> None:
         super().__init__()
         name = check_backbone(backbone)
         if decoder_channels < 32 or decoder_channels % 32:
             raise ValueError(f"decoder_channels must be a positive multiple of 32, got {decoder_channels}")
-        weights, self.weights_source = _choose_weights(name, backbone, pretrained)
         size = None if image_size is None else (int(image_size[0]), int(image_size[1]))
-        self.encoder, self.layout = build_encoder(backbone, size, weights and weights.state_dict)
+        make_layers, reads, _ = check_decoder(decoder, backbone, size)
+        weights, self.weights_source = _choose_weights(name, backbone, pretrained)
+        self.encoder, self.layout = build_encoder(backbone, size, weights and weights.state_dict, reads)
         if self.layout.fixed_size and self.layout.fixed_size != size:
             height, width = self.layout.fixed_size
             warnings.warn(
@@ -99,19 +93,17 @@ class DepthModel(nn.Module):
         self.config: dict[str, Any] = {"backbone": backbone, "decoder_channels": decoder_channels}
         if size:
             self.config["image_size"] = list(size)
+        if decoder != "paper":  # files of the paper's decoder are those of earlier versions
+            self.config["decoder"] = decoder
         statistics = pretrained_config(name)
         self.register_buffer("pixel_mean", torch.tensor(statistics.mean).view(3, 1, 1))
         self.register_buffer("pixel_std", torch.tensor(statistics.std).view(3, 1, 1))
 
-        # The module names are those of the authors' checkpoint. Five blocks undo a stride of 32; what the rare larger
-        # strides leave is done by the final resize.
-        self.blocks = min(5, max(1, round(math.log2(self.layout.stride))))
-        self.conv_d32 = nn.Conv2d(self.layout.channels, decoder_channels, kernel_size=1)
-        channels = decoder_channels
-        for block in range(1, self.blocks + 1):
-            setattr(self, f"up{block}", UpBlock(channels, channels // 2))
-            channels //= 2
-        self.conv3 = nn.Conv2d(channels, 1, kernel_size=3, padding=1)
+        # Layers are the network's own, beside its encoder: the paper's have the names of the authors' checkpoint.
+        layers = make_layers(self.layout, decoder_channels)
+        for layer_name, layer in layers.items():
+            self.add_module(layer_name, layer)
+        self.decoder_layers = tuple(layers)
         self.reset_decoder()
 
     def reset_decoder(self, depth: float = INITIAL_DEPTH) -> None:
@@ -120,12 +112,15 @@ class DepthModel(nn.Module):
         He initialisation keeps the size of signal and gradient through the ten ReLU layers, which have no
         normalisation; PyTorch's default would shrink both by a factor of 2.4 a layer.
         """
-        for name, module in self.named_modules():
-            if isinstance(module, nn.Conv2d) and not name.startswith("encoder."):
-                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
-                nn.init.zeros_(module.bias)  # type: ignore[arg-type]
-        nn.init.normal_(self.conv3.weight, std=0.01 / math.sqrt(self.conv3.weight[0].numel()))
-        nn.init.constant_(self.conv3.bias, depth)  # type: ignore[arg-type]
+        layers = self._decoder()
+        for layer in layers:
+            layer.apply(_draw)
+        last = layers[-1]
+        nn.init.normal_(last.weight, std=0.01 / math.sqrt(last.weight[0].numel()))  # type: ignore[arg-type, index]
+        nn.init.constant_(last.bias, depth)  # type: ignore[arg-type]
+
+    def _decoder(self) -> list[nn.Module]:
+        return [self.get_submodule(name) for name in self.decoder_layers]
 
     def forward(self, image: Tensor) -> Tensor:
         """Predict depth.
@@ -141,7 +136,8 @@ class DepthModel(nn.Module):
         """
         _check_image(image)
         height, width = image.shape[-2:]
-        x = ((image - self.pixel_mean) / self.pixel_std).to(self.conv3.weight.dtype)
+        layers = self._decoder()
+        x = ((image - self.pixel_mean) / self.pixel_std).to(layers[-1].weight.dtype)  # type: ignore[arg-type]
         if self.layout.fixed_size:
             padded = height, width
             x = F.interpolate(x, size=self.layout.fixed_size, mode="bilinear", antialias=True)
@@ -155,6 +151,12 @@ class DepthModel(nn.Module):
         if depth.shape[-2:] != padded:  # the encoder's stride is not a power of 2, or it takes one size only
             depth = F.interpolate(depth, size=padded, mode="bilinear", align_corners=True)
         return depth[..., :height, :width]
+
+    def _decode(self, features: Any) -> Tensor:
+        """Depth of the encoder's maps."""
+        for layer in self._decoder():
+            features = layer(features)
+        return features
 
     @torch.no_grad()
     def infer(self, images: Any, size: tuple[int, int] | None = None, flip: bool = False) -> Any:
@@ -188,12 +190,6 @@ class DepthModel(nn.Module):
             for module, training in modes.items():
                 module.training = training
 
-    def _decode(self, features: Tensor) -> Tensor:
-        x = self.conv_d32(features)
-        for block in range(1, self.blocks + 1):
-            x = getattr(self, f"up{block}")(x)
-        return self.conv3(x)
-
     @classmethod
     def from_checkpoint(cls, path: str | Path) -> DepthModel:
         """Load a network from a checkpoint of ours or from the file the paper's authors released.
@@ -220,20 +216,41 @@ class DepthModel(nn.Module):
     def _restored(cls, checkpoint: Checkpoint, path: str | Path) -> DepthModel:
         config = checkpoint.config.get("model")
         config = dict(config) if isinstance(config, dict) else {}
+        network = network_class(config.pop("network", "depth"), path)
         if "backbone" not in config:
             raise CheckpointError(f"{path} does not say which network it holds: its config has no model.backbone")
-        if unknown := config.keys() - {"backbone", "decoder_channels", "image_size"}:
+        if unknown := config.keys() - {"backbone", "decoder_channels", "image_size", "decoder"}:
             raise CheckpointError(f"{path} asks for options this network does not have: {', '.join(sorted(unknown))}")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the user of a trained network chose its size when training it
             try:
-                model = cls(**config, pretrained=False)
+                with torch.device("meta"):  # a file may name a network that does not fit into memory
+                    require_fit(network(**config, pretrained=False), checkpoint.model, path)
+                model = network(**config, pretrained=False)
+            except CheckpointError:
+                raise
             except (ValueError, TypeError, RuntimeError, AssertionError) as error:
                 raise CheckpointError(f"{path} describes a network that cannot be built: {error}") from error
-        load_exactly(model, checkpoint.model, path)
+        model.load_state_dict(checkpoint.model, strict=True)
         model.weights_source = f"checkpoint: {path}"
         model.trained_size = checkpoint.size
         return model.eval()
+
+
+#: Networks by the name in a checkpoint, "module:class".
+NETWORKS = {"depth": f"{__name__}:DepthModel", "ordinary-relative": "mlr.relative.network:OrdinaryRelativeModel"}
+
+
+def network_class(name: str, path: str | Path | None = None) -> type[DepthModel]:
+    """A kind of network by name.
+
+    Raises:
+        CheckpointError: there is none of that name; ``path`` is the file that asks for it.
+    """
+    if name not in NETWORKS:
+        raise CheckpointError(f"{path or 'this'} asks for the network {name!r}; there are {', '.join(NETWORKS)}")
+    module, _, attribute = NETWORKS[name].partition(":")
+    return getattr(import_module(module), attribute)
 
 
 class TrainedModel(NamedTuple):
@@ -250,6 +267,11 @@ class TrainedModel(NamedTuple):
     path: Path
     checkpoint: Checkpoint
     device: torch.device
+
+    @property
+    def relative(self) -> bool:
+        """Whether its depth has no unit: it was trained for the order of points alone."""
+        return self.checkpoint.config.get("task") == "relative"
 
     def infer(self, images: Any, size: tuple[int, int] | None = None, flip: bool = False) -> Any:
         """Depth of images at their own size, see :meth:`DepthModel.infer`."""
@@ -293,6 +315,35 @@ def choose_device(name: str) -> torch.device:
     if name == "gpu":
         raise ValueError("--device gpu: PyTorch sees no GPU here; choose --device cpu, or auto")
     return torch.device("cpu")
+
+
+def check_decoder(decoder: str, backbone: str, image_size: tuple[int, int] | None = None) -> Decoder:
+    """Check that a decoder can read a backbone, without building or downloading anything.
+
+    Args:
+        decoder: a key of :data:`mlr.models.decoders.DECODERS`.
+        backbone: as of :class:`DepthModel`.
+        image_size: as of :class:`DepthModel`.
+
+    Raises:
+        ValueError: there is no such decoder, or the backbone lacks the maps that it reads.
+    """
+    found = find_decoder(decoder)
+    if found.reads != "last":
+        find_layout(backbone, image_size, found.reads)
+    return found
+
+
+def _draw(module: nn.Module) -> None:
+    """He initialisation of a decoder's convolutions; a block with a start of its own has a method for it."""
+    if isinstance(module, nn.Conv2d):
+        nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+        nn.init.zeros_(module.bias)  # type: ignore[arg-type]
+    elif isinstance(module, nn.ConvTranspose2d):  # kernels that do not overlap: a pixel is a sum over the channels
+        nn.init.normal_(module.weight, std=math.sqrt(2 / module.in_channels))
+        nn.init.zeros_(module.bias)  # type: ignore[arg-type]
+    elif callable(start := getattr(module, "start", None)):
+        start()
 
 
 def _choose_weights(name: str, backbone: str, pretrained: bool | str | Path) -> tuple[PretrainedWeights | None, str]:

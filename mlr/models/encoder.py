@@ -9,9 +9,9 @@ device, where shapes cost nothing, so no table of names has to be kept.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import timm
 import torch
@@ -31,6 +31,25 @@ FREE_SIZE: tuple[dict[str, Any], ...] = ({"dynamic_img_size": True}, {"strict_im
 LEAVE_SIZE_OUT = "leave image_size out: images are then resized to the size the backbone is made for"
 
 
+#: What a decoder reads of an encoder: its last map, four levels, or the last map at every stride.
+Reads = Literal["last", "four", "pyramid"]
+
+
+@dataclass(frozen=True)
+class Level:
+    """A map within a backbone.
+
+    Attributes:
+        index: its number among those that timm gives.
+        channels: its channels.
+        stride: pixels of the image per pixel of the map.
+    """
+
+    index: int
+    channels: int
+    stride: int
+
+
 @dataclass(frozen=True)
 class Layout:
     """What a backbone makes of an image.
@@ -42,6 +61,7 @@ class Layout:
         fixed_size: the only (height, width) the backbone accepts; None = any multiple of ``step``.
         output: which of timm's methods gives the map: "features" ([B, C, h, w]), "features-last" ([B, h, w, C]), or
             "intermediates" (tokens put back on the grid by timm, normalised; "-raw": not normalised).
+        levels: maps that a decoder reads instead of the last one, from fine to coarse; "intermediates" gives them.
     """
 
     channels: int
@@ -49,6 +69,7 @@ class Layout:
     step: int
     fixed_size: tuple[int, int] | None
     output: str
+    levels: tuple[Level, ...] = ()
 
 
 def check_backbone(name: str) -> str:
@@ -94,6 +115,7 @@ def build_encoder(
     backbone: str,
     image_size: tuple[int, int] | None = None,
     state_dict: Mapping[str, Tensor] | None = None,
+    reads: Reads = "last",
 ) -> tuple[nn.Module, Layout]:
     """Build a backbone without its classifier.
 
@@ -101,6 +123,7 @@ def build_encoder(
         backbone: a name that :func:`check_backbone` accepts.
         image_size: (height, width) for backbones that are built for one size; others ignore it.
         state_dict: weights with timm's names, with or without those of the classifier.
+        reads: which of its maps are wanted.
 
     Returns:
         The module, with the parameters its features use and no others, and its layout.
@@ -114,9 +137,9 @@ def build_encoder(
         if state_dict is not None:
             state = {key: value for key, value in state_dict.items() if not key.startswith("last_linear.")}
             _strict(lambda: encoder.load_state_dict(state), name)
-        return encoder, Layout(4320, 32, 32, None, "features")
+        return encoder, find_layout(backbone, image_size, reads)
 
-    meta_model, options, layout = _probe(name, image_size)
+    meta_model, options, layout = _probe(name, image_size, reads)
     if state_dict is None:
         encoder = timm.create_model(name, **options)
     else:
@@ -130,8 +153,29 @@ def build_encoder(
     return encoder, layout
 
 
-def encode(encoder: nn.Module, layout: Layout, image: Tensor) -> Tensor:
-    """Features [B, channels, h, w] of images whose size the layout accepts."""
+def find_layout(backbone: str, image_size: tuple[int, int] | None = None, reads: Reads = "last") -> Layout:
+    """What a backbone makes of an image, without memory for the backbone.
+
+    Args:
+        backbone, image_size, reads: as for :func:`build_encoder`.
+
+    Raises:
+        ValueError: the backbone does not have the maps that are wanted.
+    """
+    name = check_backbone(backbone)
+    if backbone != "pnasnet":
+        return _probe(name, image_size, reads)[2]
+    layout = Layout(4320, 32, 32, None, "features")
+    if reads == "last":
+        return layout
+    with torch.device("meta"):
+        return _with_levels(name, authors_pnasnet().eval(), layout, reads)
+
+
+def encode(encoder: nn.Module, layout: Layout, image: Tensor) -> Any:
+    """Features of images whose size the layout accepts: [B, channels, h, w], or a list of them if it has levels."""
+    if layout.levels:
+        return _intermediates(encoder, layout.output, image, [level.index for level in layout.levels])
     return _features(encoder, layout.output, image)
 
 
@@ -151,19 +195,28 @@ def authors_pnasnet() -> nn.Module:
 # --- finding out ------------------------------------------------------------------------------------------------------
 
 
+def _intermediates(encoder: nn.Module, output: str, image: Tensor, indices: int | list[int] | None) -> list[Tensor]:
+    """Maps within a backbone: those of the indices, so many of the last, or all."""
+    options = {"norm": True} if output == "intermediates" else {}
+    return encoder.forward_intermediates(  # type: ignore[operator]
+        image, indices=indices, output_fmt="NCHW", intermediates_only=True, **options
+    )
+
+
 def _features(encoder: nn.Module, output: str, image: Tensor) -> Tensor:
     if output.startswith("intermediates"):
-        options = {"norm": True} if output == "intermediates" else {}
-        maps = encoder.forward_intermediates(  # type: ignore[operator]
-            image, indices=1, output_fmt="NCHW", intermediates_only=True, **options
-        )
-        return maps[-1]
+        return _intermediates(encoder, output, image, 1)[-1]
     features = encoder.forward_features(image)  # type: ignore[operator]
     return features.permute(0, 3, 1, 2) if output == "features-last" else features
 
 
-def _probe(name: str, image_size: tuple[int, int] | None) -> tuple[nn.Module, dict[str, Any], Layout]:
+def _probe(name: str, image_size: tuple[int, int] | None, reads: Reads) -> tuple[nn.Module, dict[str, Any], Layout]:
     """The backbone on the meta device, the options that free its size, and its layout with them."""
+    meta_model, options, layout = _probe_size(name, image_size)
+    return meta_model, options, layout if reads == "last" else _with_levels(name, meta_model, layout, reads)
+
+
+def _probe_size(name: str, image_size: tuple[int, int] | None) -> tuple[nn.Module, dict[str, Any], Layout]:
     sized: list[dict[str, Any]] = [{"img_size": image_size}] if image_size else []
     found, reasons = [], []
     for options in (*FREE_SIZE, *sized, {}):
@@ -219,6 +272,79 @@ def _layout(meta_model: nn.Module, size: tuple[int, ...]) -> Layout:
     raise ValueError(f"at {height} x {width} pixels: {refusals[-1] if refusals else 'it returns something else'}")
 
 
+def _with_levels(name: str, meta_model: nn.Module, layout: Layout, reads: Reads) -> Layout:
+    """The layout with the levels that a decoder wants, found on the meta device.
+
+    Raises:
+        ValueError: the backbone has none, or not enough of them.
+    """
+    reason = ""
+    for output in ("intermediates", "intermediates-raw"):
+        try:
+            return replace(layout, output=output, levels=choose_levels(_all_levels(meta_model, layout, output), reads))
+        except LevelsError as error:
+            raise ValueError(f"backbone {name!r} does not suit this decoder: {error}") from error
+        except Exception as error:  # each backbone refuses an option in its own way
+            reason = str(error)
+    raise ValueError(
+        f"backbone {name!r} gives only its last map, of which the decoder paper alone makes depth: choose that, or "
+        f"another backbone ({reason} with timm {timm.__version__})"
+    )
+
+
+def _all_levels(meta_model: nn.Module, layout: Layout, output: str) -> list[Level]:
+    height, width = layout.fixed_size or (448, 896)
+
+    def run(height: int, width: int) -> list[torch.Size]:
+        with torch.no_grad():
+            maps = _intermediates(meta_model, output, torch.zeros(1, 3, height, width, device="meta"), None)
+        return [x.shape for x in maps]
+
+    shapes = run(height, width)
+    if layout.fixed_size:
+        strides = [round(height / shape[-2]) for shape in shapes]
+    else:  # of two sizes, since borders may take pixels away
+        strides = [
+            round(height / (large[-2] - small[-2]))
+            for small, large in zip(shapes, run(2 * height, 2 * width), strict=True)
+        ]
+    return [Level(i, shape[1], stride) for i, (shape, stride) in enumerate(zip(shapes, strides, strict=True))]
+
+
+class LevelsError(ValueError):
+    """A backbone does not have the maps that a decoder reads."""
+
+
+def choose_levels(maps: Sequence[Level], reads: Reads) -> tuple[Level, ...]:
+    """The maps that a decoder reads, from fine to coarse.
+
+    Args:
+        maps: all that a backbone has, in the order of computation.
+        reads: "pyramid" takes the last map at every stride. "four" takes the four coarsest of them, or, where all maps
+            have one stride as in a plain transformer, four evenly spread over the depth (3, 6, 9, 12 of 12).
+
+    Raises:
+        LevelsError: there are not so many.
+    """
+    pyramid = tuple({level.stride: level for level in maps}.values())
+    strides = ", ".join(str(level.stride) for level in pyramid)
+    if reads == "pyramid":
+        if len(pyramid) == 1:
+            raise LevelsError(
+                f"all its maps have stride {strides}, as in a plain transformer, so there is nothing to skip from; "
+                "choose --decoder dpt or paper, or a CNN"
+            )
+        return pyramid
+    if len(pyramid) >= 4:
+        return pyramid[-4:]
+    if len(pyramid) > 1 or len(maps) < 4:
+        raise LevelsError(
+            f"it has {len(maps)} maps at strides {strides}, and four strides, or four maps at one, are needed; choose "
+            "--decoder paper"
+        )
+    return tuple(maps[(k + 1) * len(maps) // 4 - 1] for k in range(4))
+
+
 def _unused(meta_model: nn.Module, layout: Layout) -> tuple[set[str], set[str]]:
     """Names of the parameters that the features do not depend on, and of the modules that run nevertheless."""
     running: set[str] = set()
@@ -228,7 +354,7 @@ def _unused(meta_model: nn.Module, layout: Layout) -> tuple[set[str], set[str]]:
     with torch.enable_grad():
         features = encode(meta_model, layout, torch.zeros(1, 3, height, width, device="meta"))
     used: set[int] = set()
-    seen, waiting = set(), [features.grad_fn]
+    seen, waiting = set(), [x.grad_fn for x in (features if layout.levels else [features])]
     while waiting:
         node = waiting.pop()
         if node is None or node in seen:

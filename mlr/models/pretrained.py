@@ -72,7 +72,7 @@ def find_pretrained_weights(backbone: str) -> PretrainedWeights:
 def file_weights(path: str | Path) -> PretrainedWeights:
     """Read encoder weights from a .pth or .safetensors file."""
     state = read_state_dict(path)
-    if any(key.startswith("conv_d32.") for key in state):
+    if "pixel_mean" in state or any(key.startswith("conv_d32.") for key in state):
         raise CheckpointError(
             f"{path} holds a whole depth network, not a backbone: load it with "
             f"DepthModel.from_checkpoint({str(path)!r})"

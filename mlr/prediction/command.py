@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from mlr.data.chosen import ChosenData
 from mlr.data.datasets.base import DepthDataset
@@ -22,6 +22,9 @@ from mlr.prediction.outputs import Outputs, parse_formats
 from mlr.prediction.point_cloud import Intrinsics
 from mlr.prediction.video import count_frames, require_av
 from mlr.utils.console import plain
+from mlr.utils.counted import counted
+from mlr.utils.overlap import Behind, ahead
+from mlr.utils.progress import Progress
 from mlr.utils.sizes import MIN_SIDE, parse_size
 
 
@@ -54,14 +57,16 @@ def predict(
         inputs: images, videos, folders of them (with their sub-folders, which are kept), or patterns in quotes such as
             "shots/*/rgb.png".
         format: one or several of png (16-bit millimetres), npy (float32 metres), color (a picture with a scale), ply
-            (coloured points); several get a folder each.
+            (coloured points), glb (a coloured surface for any viewer) and, of videos, video (coloured, MP4); several
+            get a folder each.
         size: HxW in pixels that the network sees; by default the size that it was trained at. Depth always has the
             image's own size.
         batch_size: images that the network sees at once.
         flip: average with the prediction of the mirrored image.
-        intrinsics: fx,fy,cx,cy of the camera in pixels of the images, for ply.
-        max_depth: metres at the end of the scale of color, which then begins at 0; by default each picture's own range.
-        data: a data set whose frames are predicted, by its name in training.
+        intrinsics: fx,fy,cx,cy of the camera in pixels of the images, for ply and glb.
+        max_depth: metres at the end of the scale of color, which then begins at 0, and of video; by default each
+            picture's own range, and the largest depth of a video's first frame.
+        data: a data set whose frames are predicted, NAME or NAME:PATH, by its name in training.
         root: folder or file of the data set.
         data_options: options of the data set, e.g. "list_file=mine.txt".
         depth_unit: unit of integer depth files of "folder".
@@ -86,9 +91,15 @@ def predict(
         raise ValueError("--data, --root, --data-options and --depth-unit are for frames of a data set: name no files")
     unread: list[str] = []
     files, ignored = find_inputs(inputs, outputs.folder, unread) if inputs else ([], 0)
+    _check_videos(files, outputs.formats)
     if any(file.is_video for file in files):
         require_av()
     network = open_model(checkpoint, device)
+    outputs.relative = network.relative
+    if network.relative and set(outputs.formats) - {"npy"}:
+        raise ValueError(
+            f"{network.path} predicts relative depth, which has no metres: --format npy writes its numbers"
+        )
     console = Console(stderr=True)
     if not inputs:
         files = frame_inputs(_open_data(chosen, network, split, Console(stderr=True, quiet=quiet)))
@@ -98,7 +109,11 @@ def predict(
     if not quiet:
         plain(console, _description(network, size_used, flip))
         if ignored > len(unread):
-            plain(console, f"{ignored - len(unread)} files are neither images nor videos and are left alone", "dim")
+            plain(
+                console,
+                f"{counted(ignored - len(unread), 'file', 'are')} neither image nor video and left alone",
+                "dim",
+            )
         for line in unread[:20]:
             plain(console, f"left out: {line}", "yellow")
     done, broken = _run(network, files, outputs, size_used, batch_size, flip, Console(stderr=True, quiet=quiet))
@@ -124,15 +139,31 @@ def _output_settings(
     format: str, max_depth: float | None, intrinsics: str | None
 ) -> tuple[list[str], float | None, Intrinsics | None]:
     formats = parse_formats(format)
-    if "ply" in formats and intrinsics is None:
-        raise ValueError("--format ply needs the camera: give --intrinsics fx,fy,cx,cy in pixels of the images")
-    if "ply" not in formats and intrinsics is not None:
-        raise ValueError("--intrinsics are for --format ply only")
-    if max_depth is not None and "color" not in formats:
-        raise ValueError("--max-depth is for --format color only")
+    solid = [form for form in formats if form in ("ply", "glb")]
+    if solid and intrinsics is None:
+        raise ValueError(f"--format {solid[0]} needs the camera: give --intrinsics fx,fy,cx,cy in pixels of the images")
+    if not solid and intrinsics is not None:
+        raise ValueError("--intrinsics are for --format ply and glb only")
+    if max_depth is not None and not {"color", "video"} & set(formats):
+        raise ValueError("--max-depth is for --format color and video only")
     if max_depth is not None and not (math.isfinite(max_depth) and max_depth > 0):
         raise ValueError(f"--max-depth must be a positive number of metres, got {max_depth}")
     return formats, max_depth, Intrinsics.parse(intrinsics) if intrinsics else None
+
+
+def _check_videos(files: list[Input], formats: list[str]) -> None:
+    """Refuse the format video where it would write nothing.
+
+    Raises:
+        ValueError: no input is a video, or one that is none has no other format.
+    """
+    pictures = [file for file in files if not file.is_video]
+    if "video" in formats and len(pictures) == len(files):
+        raise ValueError("--format video is for videos, and no input is one: choose --format color")
+    if formats == ["video"] and pictures:
+        raise ValueError(
+            f"--format video is for videos, and {pictures[0].path} is a picture: add a format, --format video,color"
+        )
 
 
 def _description(network: TrainedModel, size: tuple[int, int] | None, flip: bool) -> str:
@@ -161,18 +192,22 @@ def _run(
             except DataError as error:
                 broken.append(str(error))
 
+    def save(picture: Picture, depth: np.ndarray) -> None:
+        nonlocal done
+        try:
+            outputs.save(picture, depth)
+            done += 1
+        except DataError as error:
+            broken.append(str(error))
+
     counts = [count_frames(file.path) if file.is_video else 1 for file in files]
     total = None if None in counts else sum(filter(None, counts))
-    columns = (TextColumn("predicting"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
-        bar = progress.add_task("", total=total)
-        for picture, depth in predict_pictures(network.model, readable(), size, batch_size, flip):
-            try:
-                outputs.save(picture, depth)
-                done += 1
-            except DataError as error:
-                broken.append(str(error))
-            progress.update(bar, completed=done + len(broken))
+    with outputs, Progress(console, "predicting", total) as progress:
+        pictures = ahead(readable(), batch_size)
+        with Behind(batch_size) as behind:
+            for picture, depth in predict_pictures(network.model, pictures, size, batch_size, flip):
+                behind(save, picture, depth)
+                progress.advance(done + len(broken) - progress.done)
     return done, broken
 
 
@@ -180,13 +215,15 @@ def _report(console: Console, outputs: Outputs, done: int, broken: list[str], qu
     if not quiet:
         plain(console, f"predictions: {done} in {outputs.folder} ({', '.join(outputs.formats)})")
     for names, what in (
-        (outputs.negative, "pictures have depth below 0, written as 0"),
-        (outputs.saturated, "pictures have depth beyond 65.535 m, the most a depth PNG holds, written as that: "
+        (outputs.negative, "depth below 0, written as 0"),
+        (outputs.saturated, "depth beyond 65.535 m, the most a depth PNG holds, written as that: "
                             "--format npy has no limit"),
     ):  # fmt: skip
         if names:
-            plain(console, f"{len(names)} {what} ({names[0]}{', ...' if len(names) > 1 else ''})", "yellow")
+            pictures = counted(len(names), "picture", "have")
+            plain(console, f"{pictures} {what} ({names[0]}{', ...' if len(names) > 1 else ''})", "yellow")
     for line in broken[:20]:
         plain(console, f"left out: {line}", "red")
     if broken:
-        plain(console, f"{len(broken)} files or frames are broken and were left out", "red")
+        what = "1 file or frame is" if len(broken) == 1 else f"{len(broken)} files or frames are"
+        plain(console, f"{what} broken and left out", "red")

@@ -69,19 +69,65 @@ def export(
     if opset is not None and out.suffix != ".onnx":
         raise ValueError(f"--opset is for ONNX; {out} is torch.export's format")
     if out.suffix == ".onnx":
-        for module in ("onnx", "onnxscript", "onnxruntime"):
-            import_or_explain(module, "export", "ONNX files")
+        require_onnx()
     network = open_model(checkpoint, "cpu")
-    height, width = _input_size(network, size)
-
-    if out.suffix == ".onnx":
-        _require_small(network.model)
+    height, width = input_size(network, size)
     metadata = _metadata(network, height, width, dynamic_batch)
     described = ", ".join(f"{name} {value}" for name, value in metadata.items())
     console.print(f"exporting {network.path}: {described}")
+    for line in export_network(network, out, (height, width), dynamic_batch, opset):
+        console.print(line)
+    console.print(f"{out}, {out.stat().st_size / 1e6:,.1f} MB")
+    return 0
+
+
+def require_onnx() -> None:
+    """See that the packages are there that write and run ONNX files.
+
+    Raises:
+        ImportError: one is not installed; the message says how to install it.
+    """
+    for module in ("onnx", "onnxscript", "onnxruntime"):
+        import_or_explain(module, "export", "ONNX files")
+
+
+def input_size(network: TrainedModel, text: str | None) -> tuple[int, int]:
+    """Height and width at which a network is exported: those of ``--size HxW``, or those of its training.
+
+    Raises:
+        ValueError: the text has another form, or there is none and the checkpoint names no size.
+    """
+    size = network.checkpoint.size if text is None else parse_size(text, MIN_SIDE)
+    if size is None:
+        raise ValueError(f"{network.path} does not say at which size the network was trained: give --size HxW")
+    return size
+
+
+def export_network(
+    network: TrainedModel, out: Path, size: tuple[int, int], dynamic_batch: bool = False, opset: int | None = None
+) -> list[str]:
+    """Write a network to an ONNX or .pt2 file, which appears once its depth has been compared with PyTorch's.
+
+    Args:
+        network: the network, on the CPU.
+        out: the file; its suffix says which format.
+        size: (height, width) of its input.
+        dynamic_batch: accept any number of images at once instead of one.
+        opset: version of ONNX's operators; by default PyTorch's choice.
+
+    Returns:
+        The lines of :func:`compare`.
+
+    Raises:
+        ValueError: the network cannot be exported or gives another depth.
+        OSError: the file cannot be written.
+    """
+    if out.suffix == ".onnx":
+        _require_small(network.model)
     write, load = (_write_onnx, _load_onnx) if out.suffix == ".onnx" else (_write_pt2, _load_pt2)
+    metadata = _metadata(network, *size, dynamic_batch)
     with atomic_write(out) as partial:
-        example = torch.rand(2 if dynamic_batch else 1, 3, height, width)
+        example = torch.rand(2 if dynamic_batch else 1, 3, *size)
         shapes = ({0: torch.export.Dim("batch")},) if dynamic_batch else None
         try:
             write(partial, network.model, example, shapes, opset, metadata)
@@ -91,10 +137,7 @@ def export(
             raise ValueError(f"this network cannot be exported as {out.suffix}: {_first_line(error)}") from error
         if opset and (got := _opset(partial)) != opset:
             raise ValueError(f"--opset {opset}: PyTorch could write opset {got} only; ask for that, or for none")
-        for line in compare(network.model, load(partial), (height, width), (1, 3) if dynamic_batch else (1, 1)):
-            console.print(line)
-    console.print(f"{out}, {out.stat().st_size / 1e6:,.1f} MB")
-    return 0
+        return compare(network.model, load(partial), size, (1, 3) if dynamic_batch else (1, 1))
 
 
 @torch.no_grad()
@@ -137,17 +180,11 @@ def compare(model: Runner, exported: Runner, size: tuple[int, int], batches: tup
     return lines
 
 
-def _input_size(network: TrainedModel, text: str | None) -> tuple[int, int]:
-    size = network.checkpoint.size if text is None else parse_size(text, MIN_SIDE)
-    if size is None:
-        raise ValueError(f"{network.path} does not say at which size the network was trained: give --size HxW")
-    return size
-
-
 def _metadata(network: TrainedModel, height: int, width: int, dynamic_batch: bool) -> dict[str, str]:
     """What a user of the file has to know, as texts."""
     return {
         "backbone": network.model.config["backbone"],
+        "decoder": network.model.config.get("decoder", "paper"),
         "input": f"image [{'batch' if dynamic_batch else 1}, 3, {height}, {width}] float32, RGB in [0, 1]",
         "normalization": "inside the network",
         "output": "depth, not clamped",

@@ -15,7 +15,7 @@ from mlr.data.datasets.base import DepthDataset
 from mlr.data.datasets.folder import IMAGE_SUFFIXES
 from mlr.data.depth_files import DataError, read_image
 from mlr.prediction.video import VIDEO_SUFFIXES, read_video
-from mlr.utils.files import list_files
+from mlr.utils.files import expand_pattern, list_files
 
 #: How :func:`mlr.utils.files.list_files` ends the line of a hidden file.
 HIDDEN = " is hidden"
@@ -59,10 +59,12 @@ class Picture:
     Attributes:
         name: what its outputs are called, without suffix.
         image: [H, W, 3] uint8, upright.
+        video: the video that the picture is a frame of.
     """
 
     name: str
     image: np.ndarray
+    video: Input | None = None
 
 
 def find_inputs(words: Iterable[str], out: Path, left_out: list[str] | None = None) -> tuple[list[Input], int]:
@@ -136,7 +138,7 @@ def _expand(word: str, out: Path) -> tuple[Path, list[Path], list[str]]:
         unread = [f"{path}: {line}" for line in listing.left_out if not line.endswith(HIDDEN)]
     elif glob.has_magic(word):
         root = Path(*takewhile(lambda part: not glob.has_magic(part), path.parts))
-        matches = [Path(match) for match in sorted(glob.glob(word, recursive=True), key=len)]
+        matches = sorted(expand_pattern(root, path.parts[len(root.parts) :]), key=lambda match: len(str(match)))
         found: dict[Path, Path] = {}  # folders that link to each other hold a file under many names
         for match in matches:
             for file in list_files(match, ()).others if match.is_dir() else [match]:
@@ -172,6 +174,6 @@ def read_pictures(file: Input) -> Iterator[Picture]:
         yield Picture(file.name, file.dataset.read(file.index)[0])
     elif file.is_video:
         for number, image in enumerate(read_video(file.path)):
-            yield Picture(f"{file.name}/{number:06d}", image)
+            yield Picture(f"{file.name}/{number:06d}", image, file)
     else:
         yield Picture(file.name, read_image(file.path))

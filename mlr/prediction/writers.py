@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image
@@ -44,26 +44,37 @@ def write_colour(file: BinaryIO, depth: np.ndarray, max_depth: float | None = No
         depth: metres; 0 = none, drawn black.
         max_depth: end of the scale, which then starts at 0; None = the range of this map.
     """
-    import matplotlib  # half a second, which only this needs
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.cm import ScalarMappable
-    from matplotlib.colors import Normalize
-    from matplotlib.figure import Figure
-
     known = depth[depth > 0]
     low, high = (0.0, max_depth) if max_depth else (known.min(), known.max()) if known.size else (0.0, 1.0)
-    colours = ScalarMappable(Normalize(low, high, clip=True), matplotlib.colormaps[COLOURS])
-    painted = colours.to_rgba(depth, bytes=True)[..., :3]
-    painted[depth <= 0] = 0
+    Image.fromarray(np.hstack([painted(depth, low, high), scale_bar(len(depth), low, high)])).save(file, "PNG")
 
-    height = len(depth)
+
+def painted(depth: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Depth [H, W] in colours, [H, W, 3] uint8; no depth is black."""
+    colours = _colours(low, high).to_rgba(depth, bytes=True)[..., :3]
+    colours[depth <= 0] = 0
+    return colours
+
+
+def scale_bar(height: int, low: float, high: float) -> np.ndarray:
+    """A picture of the colours in metres, [height, W, 3] uint8."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     dpi = max(height / HEIGHT, SMALLEST_DPI)
     inches = BAR, (height + 0.5) / dpi  # Agg cuts to whole pixels
     figure = Figure(figsize=inches, dpi=dpi)
     canvas = FigureCanvasAgg(figure)
     axes = figure.add_axes((0.15, 0.04, 0.2, 0.89))
     axes.set_title("metres", loc="left")  # above the bar, where it cannot run into long numbers
-    figure.colorbar(colours, cax=axes)
+    figure.colorbar(_colours(low, high), cax=axes)
     canvas.draw()
-    bar = np.asarray(canvas.buffer_rgba())[..., :3]
-    Image.fromarray(np.hstack([painted, bar])).save(file, "PNG")
+    return np.asarray(canvas.buffer_rgba())[..., :3]
+
+
+def _colours(low: float, high: float) -> Any:
+    import matplotlib  # half a second, which only colours need
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
+
+    return ScalarMappable(Normalize(low, high, clip=True), matplotlib.colormaps[COLOURS])

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,9 +18,12 @@ from rich.console import Console
 
 from mlr.balancing import RebalanceRecord
 from mlr.models.checkpoints import save_checkpoint
+from mlr.training.scores import DEPTH_SCORES, ScoreNames
 from mlr.training.tables import BALANCING, Table, read_balancing, read_metrics
 from mlr.utils.console import plain
+from mlr.utils.counted import counted
 from mlr.utils.files import atomic_save
+from mlr.utils.progress import Lines, duration
 
 
 class RebalanceListener(Callback):
@@ -109,13 +113,14 @@ class EpochReport(RebalanceListener):
 
     Args:
         console: where to print.
+        scores: which scores there are.
     """
 
     #: Steps before the first estimate of the time left, after one that warms up.
     FIRST = 5
 
-    def __init__(self, console: Console) -> None:
-        self.console = console
+    def __init__(self, console: Console, scores: ScoreNames = DEPTH_SCORES) -> None:
+        self.console, self.scores = console, scores
         self._start = self._first_step = 0.0
         self._first = 0
 
@@ -138,7 +143,7 @@ class EpochReport(RebalanceListener):
         elif batch == self.FIRST:
             step = (time.monotonic() - self._first_step) / batch
             left = step * (batches * ((trainer.max_epochs or 0) - self._first) - batch - 1)
-            self._print(trainer, f"  {step:.2f} s a step: about {_duration(left)} to go, without validation", "dim")
+            self._print(trainer, f"  {step:.2f} s a step: about {duration(left)} to go, without validation", "dim")
 
     @rank_zero_only
     def on_rebalance(self, trainer: L.Trainer, record: RebalanceRecord) -> None:
@@ -152,8 +157,8 @@ class EpochReport(RebalanceListener):
             names = sorted(zip(record.contributions, record.names, strict=True), reverse=True)[:3]
             what += "; largest shares " + ", ".join(f"{name} {100 * share:.1f} %" for share, name in names)
         notes = f"; {len(record.clipped)} of {count} changes limited" if record.clipped else ""
-        notes += f"; {len(record.held)} losses keep their weight" if record.held else ""
-        notes += f"; {record.dropped} images left out, whose losses are not finite" if record.dropped else ""
+        notes += f"; {counted(len(record.held), 'loss', 'keep')} the old weight" if record.held else ""
+        notes += f"; {counted(record.dropped, 'image')} left out, whose losses are not finite" if record.dropped else ""
         self._print(trainer, f"  step {record.step:>6}, rebalancing {record.period + 1}: {what}{notes}", "dim")
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -163,34 +168,65 @@ class EpochReport(RebalanceListener):
             return
         done, total = trainer.current_epoch + 1, trainer.max_epochs or 0
         left = (time.monotonic() - self._start) / max(done - self._first, 1) * (total - done)
-        eta = f"  about {_duration(left)} left" if done < total else ""
+        eta = f"  about {duration(left)} left" if done < total else ""
         self._print(
             trainer,
             # the total under the weights in force falls and rises with them
             f"epoch {done:>2}/{total}  mean of the losses {float(m['train/equal_loss_epoch']):.4f}  "
-            f"delta1 {float(m['val/delta1']):.3f}  rmse {float(m['val/rmse']):.3f} m  "
-            f"abs_rel {float(m['val/abs_rel']):.3f}{eta}",
+            f"{self.scores.line({name: float(m[f'val/{name}']) for name in self.scores.names})}{eta}",
         )
         if unknown := int(m.get("train/images_without_depth", 0)):
-            self._print(trainer, f"  {unknown} images without a known depth were left out")
+            self._print(trainer, f"  {counted(unknown, 'image')} without a known depth left out")
 
 
-def _duration(seconds: float) -> str:
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+class ProgressLines(Callback):
+    """Progress of steps and of validations where the output is no terminal, which has a bar.
+
+    Args:
+        console: where to print.
+    """
+
+    #: Seconds before the first line about steps: lines about epochs and rebalancings come too.
+    FIRST = 60.0
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self._steps = self._validation = Lines(console, "")
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Count the steps of the whole run, as far as it is still to go."""
+        batches = int(trainer.num_training_batches)
+        total, done = batches * (trainer.max_epochs or 0), batches * trainer.current_epoch
+        self._steps = Lines(self.console, "training, batch", total, done, self.FIRST)
+
+    @rank_zero_only
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any) -> None:
+        """A line now and then."""
+        self._steps.update(int(trainer.num_training_batches) * trainer.current_epoch + int(args[-1]) + 1)
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Count the batches of this validation."""
+        self._validation = Lines(self.console, "validating, batch", int(trainer.num_val_batches[0]))
+
+    @rank_zero_only
+    def on_validation_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any) -> None:
+        """A line now and then."""
+        self._validation.update(int(args[2]) + 1)
 
 
 class ModelFiles(Callback):
-    """The model as a file: best.pt by delta_1 and last.pt, after every validation of an epoch.
+    """The model as a file: best.pt by a score and last.pt, after every validation of an epoch.
+
+    Where the weights are averaged, the average is the model and the trained weights lie beside it.
 
     Args:
         folder: the run's.
         config: the run's settings, kept in the files.
+        score: name of the score; higher is better.
     """
 
-    def __init__(self, folder: Path, config: dict[str, Any]) -> None:
-        self.folder, self.config, self.best = folder, config, -1.0
+    def __init__(self, folder: Path, config: dict[str, Any], score: str = DEPTH_SCORES.best) -> None:
+        self.folder, self.config, self.score, self.best = folder, config, score, -math.inf
 
     def state_dict(self) -> dict[str, Any]:
         """The best score so far, for --resume."""
@@ -206,10 +242,16 @@ class ModelFiles(Callback):
         if trainer.state.fn != "fit" or not trainer.is_global_zero:
             return
         scores = {name[4:]: float(value) for name, value in metrics.items() if name.startswith("val/")}
-        better = scores["delta1"] > self.best
-        self.best = max(self.best, scores["delta1"])
+        better = scores[self.score] > self.best
+        self.best = max(self.best, scores[self.score])
         for name in ("last.pt", "best.pt") if better else ("last.pt",):
-            save_checkpoint(self.folder / name, pl_module.model, config=self.config, metrics=scores)  # type: ignore[arg-type]
+            save_checkpoint(
+                self.folder / name,
+                pl_module.network,  # type: ignore[arg-type]
+                config=self.config,
+                metrics=scores,
+                unaveraged=pl_module.model if pl_module.average is not None else None,  # type: ignore[arg-type]
+            )
 
 
 def state_checkpoint(file: Path) -> ModelCheckpoint:

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Several processes for one run: rank 0 starts the others, and all end when one dies.
+"""Several processes for one run: started here or by another launcher, and all ended when one dies.
 
-Lightning's own launcher is not used. It kills the whole run without a word when a process dies, and its handler of
-SIGTERM broadcasts between the processes. A signal arrives at any moment: where one rank is in the broadcast and the
-other in the gradient's all_reduce, both wait for ever, and the main threads, being inside the library, hear no further
-signal. Here a thread of each rank hears signals at once and watches the other processes. It may end its process at any
-moment, because every file of a run is replaced as a whole or appended to.
+On one machine rank 0 starts the others itself. Lightning's own launcher is not used. It kills the whole run without a
+word when a process dies, and its handler of SIGTERM broadcasts between the processes. A signal arrives at any moment:
+where one rank is in the broadcast and the other in the gradient's all_reduce, both wait for ever, and the main threads,
+being inside the library, hear no further signal. Here a thread of each rank hears signals at once and watches the
+processes that it can see; where torchrun or srun has started them, :mod:`mlr.training.heartbeat` tells of those on
+other machines. The thread may end its process at any moment, because every file of a run is replaced as a whole or
+appended to.
 """
 
 from __future__ import annotations
@@ -25,11 +27,11 @@ from typing import TYPE_CHECKING
 
 from torch import distributed
 
+from mlr.training.launch import RANK_ZERO_FOLDER, Launch
+
 if TYPE_CHECKING:
     from mlr.training.run import Run
 
-#: Hands the folder that rank 0 made on to the other ranks.
-RANK_ZERO_FOLDER = "MLR_RUN_FOLDER"
 #: Seconds between two looks at the other processes.
 INTERVAL = 0.5
 #: Longest wait in a collective. The longest one is for rank 0 while it writes the files of an epoch.
@@ -38,57 +40,52 @@ TIMEOUT = timedelta(minutes=10)
 PATIENCE = 60.0
 
 
-def local_rank() -> int:
-    """The number of this process; 0 unless rank 0 of a run started it."""
-    return int(os.environ.get("LOCAL_RANK", "0"))
-
-
-def check_start(devices: int) -> None:
-    """Refuse to be one of several processes that somebody else started.
-
-    Raises:
-        ValueError: saying how to start.
-    """
-    if (devices > 1 or local_rank()) and "LOCAL_RANK" in os.environ and RANK_ZERO_FOLDER not in os.environ:
-        raise ValueError("--devices starts its processes itself: call train.py once, without torchrun or srun")
-
-
 @contextlib.contextmanager
-def processes(devices: int, run: Run, arguments: Sequence[str]) -> Iterator[None]:
-    """Train with one process a device: start the others (rank 0), and watch them.
+def processes(launch: Launch, devices: int, run: Run, arguments: Sequence[str]) -> Iterator[Watch | None]:
+    """Train with one process a device: start the others where nobody has (rank 0), and watch them.
 
     A rank other than 0 ends its process where the block ends.
 
     Args:
-        devices: how many; nothing happens for one.
+        launch: who started this process.
+        devices: how many processes rank 0 is to see to; nothing happens for one.
         run: the run, which says how to continue.
         arguments: of ``mlr train``, for the other ranks.
+
+    Yields:
+        The watch; None for one process.
     """
-    if devices == 1:
-        yield
+    if max(devices, launch.processes) == 1:
+        yield None
         return
-    rank, before = local_rank(), dict(os.environ)
-    children = [] if rank else _start(devices, run, arguments)
-    watch = _Watch(rank, children, run)
+    before = dict(os.environ)
+    children = [] if launch.external or launch.rank else _start(devices, run, arguments)
+    watch = Watch(launch, children, run)
     try:
         watch.start()
-        yield
-    except RuntimeError:
+        yield watch
+    except RuntimeError as error:
         # The others' death shows here as a broken connection. The watch knows which one died, says so and ends this.
         time.sleep(4 * INTERVAL)
+        if launch.external and _is_broken_connection(error):
+            watch.finish(1, f"error: the connection to another process broke, so this one ends; {run.left()}")
         raise
     else:
         if distributed.is_initialized():
             distributed.destroy_process_group()
-        if rank:
+        if launch.rank:
             _exit(0)
         _wait(children)
     finally:
         watch.stop()
         _end(children)
-        if not rank:
+        if not launch.rank:
             os.environ.clear()
             os.environ.update(before)
+
+
+def _is_broken_connection(error: RuntimeError) -> bool:
+    return isinstance(error, distributed.DistError) or "gloo" in str(error).lower()
 
 
 def _start(devices: int, run: Run, arguments: Sequence[str]) -> list[subprocess.Popen]:
@@ -103,11 +100,11 @@ def _start(devices: int, run: Run, arguments: Sequence[str]) -> list[subprocess.
     return [subprocess.Popen(command, env={**os.environ, "LOCAL_RANK": str(rank)}) for rank in range(1, devices)]
 
 
-class _Watch:
-    """A thread that ends this process when a signal arrives or another rank dies."""
+class Watch:
+    """A thread that ends this process when a signal arrives or another process of this machine dies."""
 
-    def __init__(self, rank: int, children: Sequence[subprocess.Popen], run: Run) -> None:
-        self.rank, self.children, self.run = rank, children, run
+    def __init__(self, launch: Launch, children: Sequence[subprocess.Popen], run: Run) -> None:
+        self.rank, self.launch, self.children, self.run = launch.rank, launch, children, run
         self.parent = os.getppid()
         self._thread = threading.Thread(target=self._watch, name="rank-watch", daemon=True)
         self._stop = threading.Event()
@@ -137,15 +134,14 @@ class _Watch:
             ready, _, _ = select.select([self._read], [], [], INTERVAL)
             for number in os.read(self._read, 64) if ready else b"":
                 if number in (signal.SIGTERM, signal.SIGINT):
-                    self._finish(128 + number, f"stopped; {self.run.left()}")
-            if self.rank:
-                if os.getppid() != self.parent and not self._stop.is_set():
-                    self._finish(1, f"rank 0 died, so rank {self.rank} ends; {self.run.left()}", always=True)
-                continue
+                    self.finish(128 + number, f"stopped; {self.run.left()}")
+            if (self.rank or self.launch.external) and os.getppid() != self.parent and not self._stop.is_set():
+                dead = self.launch.launcher if self.launch.external else "rank 0"
+                self.finish(1, f"{dead} died, so rank {self.rank} ends; {self.run.left()}", always=True)
             for rank, child in enumerate(self.children, start=1):
                 code = child.poll()
                 if code and not self._stop.is_set():
-                    self._finish(*self._verdict(rank, code))
+                    self.finish(*self._verdict(rank, code))
 
     def _verdict(self, rank: int, code: int) -> tuple[int, str]:
         if code in (-signal.SIGTERM, 128 + signal.SIGTERM):
@@ -157,8 +153,18 @@ class _Watch:
             how = f"ended with exit code {code}, see its message"
         return 1, f"error: rank {rank} {how}, so the others end; {self.run.left()}"
 
-    def _finish(self, code: int, text: str, always: bool = False) -> None:
-        """Say why, end the others and this process."""
+    def give_up(self, why: str) -> None:
+        """End because of another rank."""
+        self.finish(1, f"error: {why}, so rank {self.rank} ends; {self.run.left()}", always=True)
+
+    def finish(self, code: int, text: str, always: bool = False) -> None:
+        """Say why, end the others and this process.
+
+        Args:
+            code: of the process.
+            text: what rank 0 says.
+            always: whether other ranks say it too.
+        """
         if not self.rank or always:
             # not rich's console, whose lock the main thread may hold; a live progress bar has hidden the cursor
             cursor = "\x1b[?25h" if sys.stderr.isatty() else ""

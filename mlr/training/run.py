@@ -2,13 +2,15 @@
 """The folder of a training run: never an earlier run's, with a record of what was run and what came out.
 
 config.yaml        the settings; `train.py --config` takes it back
-run.json           versions, loss backend, weights the network started from, data, scores
+run.json           versions, loss backend, what the network started from, scores
 metrics.csv        losses and scores of every epoch
 balancing.csv      mean, weight and contribution of every loss at every rebalancing
 best.pt, last.pt   the model by best delta_1 and after the last epoch (`DepthModel.from_checkpoint`)
 resume.ckpt        everything that --resume needs
 *.png              curves, samples, contributions
-report.md          the run on a page, of `mlr report`
+samples.npz        images of the validation, their depth and the last network's
+report.html        the run as a page for the browser
+report.md          the run as text, of `mlr report`
 tensorboard/       the same for TensorBoard
 """
 
@@ -29,11 +31,12 @@ import yaml
 from lightning.pytorch.utilities import rank_zero_only
 
 from mlr._version import __version__
+from mlr.data.named_sets import as_settings
 from mlr.losses import backend_report
-from mlr.training.processes import RANK_ZERO_FOLDER
+from mlr.training.launch import RANK_ZERO_FOLDER
 from mlr.training.settings import TrainingSettings
 from mlr.training.state import State, read_state
-from mlr.utils.files import UNFINISHED, atomic_write
+from mlr.utils.files import UNFINISHED, atomic_write, create, is_free
 from mlr.utils.renamed import current_metrics
 
 
@@ -79,7 +82,7 @@ class Run:
             OSError: the folder cannot be made or written, or its disk has not that much space.
         """
         if getattr(rank_zero_only, "rank", 0):
-            return cls(Path(os.environ[RANK_ZERO_FOLDER]))
+            return cls(Path(os.environ.get(RANK_ZERO_FOLDER) or config.out or ""))
         run = cls(config.out or Path("runs"))
         run.require_space(space)
         cls.check_place(config)
@@ -87,9 +90,11 @@ class Run:
             if config.out:
                 run.path.mkdir(parents=True, exist_ok=True)
             else:
-                run = cls(_own_folder(run.path, f"{config.backbone}-{config.data}-{datetime.now():%Y%m%d-%H%M%S}"))
-            run.config_file.touch(exist_ok=False)  # of two runs that found the folder empty, one goes on
-            run.write_config(config)
+                run = cls(
+                    _own_folder(run.path, f"{config.backbone}-{config.data_names}-{datetime.now():%Y%m%d-%H%M%S}")
+                )
+            create(run.config_file, _settings_text(config))  # of two runs that found the folder empty, one goes on
+            run.clean()
         except OSError as error:
             raise OSError(
                 f"cannot write to the run folder {run.path}: {error.strerror or error}; choose another --out"
@@ -104,7 +109,7 @@ class Run:
             FileExistsError: saying what to do.
         """
         out = None if getattr(rank_zero_only, "rank", 0) else config.out
-        if out and (out.is_file() or (out.is_dir() and any(out.iterdir()))):
+        if out and not is_free(out):
             raise FileExistsError(
                 f"{out} is there already and a run never overwrites another: choose another --out, "
                 f"or continue that run with --resume {out}"
@@ -147,7 +152,7 @@ class Run:
     def write_config(self, config: TrainingSettings) -> None:
         """Write the settings. ``out`` is not saved, so config.yaml can start another run."""
         with atomic_write(self.config_file) as partial:
-            partial.write_text(yaml.safe_dump(config.as_dict() | {"out": None}, sort_keys=False))
+            partial.write_text(_settings_text(config))
 
     def training_settings(self) -> TrainingSettings:
         """The settings of the run.
@@ -180,7 +185,7 @@ class Run:
             everything: remove TensorBoard's files too, as the run starts from its beginning.
         """
         for path in self.path.glob(f".*{UNFINISHED}"):
-            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
         if everything:
             shutil.rmtree(self.path / "tensorboard", ignore_errors=True)
 
@@ -246,6 +251,11 @@ class Run:
                 "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
             },
         )
+
+
+def _settings_text(config: TrainingSettings) -> str:
+    settings = config.as_dict() | {"data": as_settings(config.data), "out": None}
+    return yaml.safe_dump(settings, sort_keys=False)
 
 
 def _own_folder(parent: Path, name: str) -> Path:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,13 +70,13 @@ def read_state(file: Path) -> State:
     return State(file, content, epochs, content["global_step"])
 
 
-def check_state(state: State, task: nn.Module, parameters: list[nn.Parameter]) -> None:
+def check_state(state: State, task: nn.Module, groups: Sequence[Mapping[str, Any]]) -> None:
     """Refuse a state whose tensors do not fit the network and its optimizer.
 
     Args:
         state: the state.
         task: the module that is to take it over.
-        parameters: what the optimizer moves, in its order.
+        groups: what the optimizer moves, in its groups.
 
     Raises:
         ValueError: saying what differs.
@@ -91,9 +91,13 @@ def check_state(state: State, task: nn.Module, parameters: list[nn.Parameter]) -
     moments = optimizer[0].get("state") if len(optimizer) == 1 and isinstance(optimizer[0], Mapping) else None
     if not isinstance(moments, Mapping):
         raise damaged(state.file, "it lacks the state of one optimizer")
-    for number, parameter in enumerate(parameters):
-        if number not in moments and not parameter.requires_grad:
-            continue
+    saved_groups = optimizer[0].get("param_groups")
+    if isinstance(saved_groups, list) and len(saved_groups) != len(groups):
+        raise damaged(
+            state.file,
+            f"its optimizer has {len(saved_groups)} groups of parameters, and this version makes {len(groups)}",
+        )
+    for number, parameter in enumerate(parameter for group in groups for parameter in group["params"]):
         for name in ("exp_avg", "exp_avg_sq") if number in moments else ():
             moment = moments[number].get(name) if isinstance(moments[number], Mapping) else None
             if not isinstance(moment, Tensor) or moment.shape != parameter.shape:

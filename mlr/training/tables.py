@@ -10,11 +10,14 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
+from mlr.losses.space import KINDS, SCALES
+from mlr.utils.counted import counted
 from mlr.utils.files import atomic_write
 from mlr.utils.renamed import current_metrics
 
@@ -88,7 +91,7 @@ def read_table(file: Path, required: Mapping[str, Callable[[str], object]]) -> l
         else:
             damaged += 1
     if damaged:
-        warnings.warn(f"{damaged} damaged rows of {file} are left out", stacklevel=2)
+        warnings.warn(f"{counted(damaged, 'damaged row', 'are')} left out of {file}", stacklevel=2)
     return rows
 
 
@@ -109,6 +112,16 @@ def _number_or_nothing(cell: str) -> float | None:
 BALANCING = ("period", "step", "epoch", "lambda", "term", "mean", "weight", "contribution", "clipped", "held")
 
 
+#: A loss, perhaps of one of several heads, or the ranking loss.
+_LOSS = re.compile(rf"([DR][3-8]:)?({'|'.join(KINDS)})/[0-{SCALES - 1}]|rank")
+
+
+def _loss(cell: str) -> str:
+    if not _LOSS.fullmatch(cell):
+        raise ValueError(f"{cell!r} is no loss")
+    return cell
+
+
 def read_balancing(file: Path) -> list[Row]:
     """Rows of balancing.csv, one a period and loss, of complete periods; none if there is no table."""
     required: dict[str, Callable[[str], object]] = {
@@ -116,7 +129,7 @@ def read_balancing(file: Path) -> list[Row]:
         "step": int,
         "epoch": int,
         "lambda": _number_or_nothing,
-        "term": str,
+        "term": _loss,
     }
     rows = read_table(file, required | dict.fromkeys(("mean", "weight", "contribution"), float))
     sizes = Counter(row["period"] for row in rows)

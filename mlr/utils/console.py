@@ -1,10 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Printing text that holds names: as it is, without rich's markup."""
+"""Text for people: names as they are, without rich's markup; our warnings as lines, and none of other packages."""
 
 from __future__ import annotations
 
+import logging
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
 from rich.console import Console
 from rich.text import Text
+
+#: Packages whose warnings and notes tell users of the commands nothing that they could change.
+THIRD_PARTIES = (
+    "lightning", "lightning_utilities", "torchmetrics", "timm", "huggingface_hub", "onnxscript", "onnx_ir",
+    "torch.onnx", "torch.export",
+)  # fmt: skip
+#: The folder of this package.
+OWN = Path(__file__).parents[1]
 
 
 def shown(text: str) -> str:
@@ -23,3 +38,29 @@ def plain(console: Console, text: str, style: str = "", label: tuple[str, str] |
     """
     before = [(f"{label[0]} ", label[1])] if label else []
     console.print(Text.assemble(*before, (shown(text), style)), soft_wrap=True, highlight=False)
+
+
+def quiet_third_parties() -> None:
+    """Leave warnings and notes of other packages out, unless ``python -W`` or PYTHONWARNINGS says what to show."""
+    if sys.warnoptions:
+        return
+    for package in THIRD_PARTIES:
+        warnings.filterwarnings("ignore", module=package.replace(".", r"\.") + r"(\.|$)")
+        logging.getLogger(package).setLevel(logging.ERROR)
+
+
+@contextmanager
+def warnings_as_lines() -> Iterator[None]:
+    """Inside the block, warnings of this package are printed as a line: ``warning: what is wrong``."""
+    usual = warnings.formatwarning
+
+    def one_line(message: Warning | str, category: type[Warning], filename: str, *rest: object) -> str:
+        if Path(filename).is_relative_to(OWN):
+            return f"warning: {shown(str(message))}\n"
+        return usual(message, category, filename, *rest)  # type: ignore[arg-type]
+
+    warnings.formatwarning = one_line  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        warnings.formatwarning = usual

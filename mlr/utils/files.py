@@ -9,7 +9,10 @@ import os
 import re
 import shutil
 import stat
-from collections.abc import Collection, Iterator
+from collections import deque
+from collections.abc import Collection, Iterator, Sequence
+from fnmatch import fnmatchcase
+from glob import has_magic
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,12 +23,14 @@ UNFINISHED = ".part"
 
 
 @contextlib.contextmanager
-def atomic_replace(path: Path, folder: Path | None = None) -> Iterator[Path]:
+def atomic_replace(path: Path, folder: Path | None = None, durable: bool = True) -> Iterator[Path]:
     """Yield a temporary path; move it to ``path`` on success, delete it on error.
 
     Args:
         path: the file or folder to make; its folder exists.
         folder: where the temporary path lies, on the same disk; by default beside ``path``.
+        durable: wait until a file is on the disk before it takes its place, and its name after that. Without it a
+            power failure may leave an empty file under the name; a kill never does.
 
     Yields:
         The temporary path. Its name does not end like the other's, so that no reader takes it for one.
@@ -33,7 +38,13 @@ def atomic_replace(path: Path, folder: Path | None = None) -> Iterator[Path]:
     partial = (folder or path.parent) / f".{path.name}.{os.getpid()}{UNFINISHED}"
     try:
         yield partial
+        durable = durable and partial.is_file()
+        if durable:
+            _sync(partial)
         os.replace(partial, path)
+        if durable:
+            with contextlib.suppress(OSError):  # some systems cannot sync a folder
+                _sync(path.parent)
     finally:
         if partial.is_dir():
             shutil.rmtree(partial, ignore_errors=True)
@@ -41,19 +52,58 @@ def atomic_replace(path: Path, folder: Path | None = None) -> Iterator[Path]:
             partial.unlink(missing_ok=True)
 
 
+def _sync(path: Path) -> None:
+    """Wait until what was written to a file, or the names in a folder, are on the disk."""
+    place = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(place)
+    finally:
+        os.close(place)
+
+
 @contextlib.contextmanager
-def atomic_write(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path, durable: bool = True) -> Iterator[Path]:
     """:func:`atomic_replace` for code that does nothing but write, so that every error is one of writing.
 
     Raises:
         OSError: the file or folder cannot be written; the message names it.
     """
     try:
-        with atomic_replace(path) as partial:
+        with atomic_replace(path, durable=durable) as partial:
             yield partial
     except OSError as error:
         reason = error.strerror or str(error).rstrip(".")
         raise OSError(f"cannot write {path}: {reason}. Is the folder there, writable, not full?") from error
+
+
+def create(path: Path, text: str) -> None:
+    """Make a text file that must not be there yet; of two processes that try, one succeeds.
+
+    Raises:
+        FileExistsError: it is there.
+        OSError: it cannot be written.
+    """
+    partial = path.parent / f".{path.name}.{os.getpid()}{UNFINISHED}"
+    try:
+        partial.write_text(text)
+        _sync(partial)
+        try:
+            os.link(partial, path)
+        except FileExistsError:
+            raise
+        except OSError:  # a file system without hard links
+            path.touch(exist_ok=False)
+            os.replace(partial, path)
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+
+
+def is_free(folder: Path) -> bool:
+    """Whether a folder is missing or holds nothing but what killed processes did not finish."""
+    return not folder.exists() or (
+        folder.is_dir() and all(p.name.startswith(".") and p.name.endswith(UNFINISHED) for p in folder.iterdir())
+    )
 
 
 def atomic_save(content: Any, path: Path) -> None:
@@ -110,6 +160,49 @@ def not_regular(path: Path) -> str | None:
         return None
     kinds = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket"}
     return kinds.get(stat.S_IFMT(mode), "a device")
+
+
+def expand_pattern(root: Path, parts: Sequence[str]) -> list[Path]:
+    """Files and folders that fit a pattern, as the shell and ``glob`` take it, in finite time.
+
+    ``**`` stands for any number of folders. Folders that link to each other have no end of names; for ``**`` each real
+    folder counts once, under its shortest name. Hidden names fit a pattern that begins with a dot alone.
+
+    Args:
+        root: the folder to begin in.
+        parts: the pattern below it, folder by folder, e.g. ``("**", "rgb", "*.png")``.
+    """
+    found: dict[Path, None] = {}
+    seen: set[tuple[int, int, int]] = set()
+    waiting = deque([(root, 0)])
+    while waiting:
+        path, place = waiting.popleft()
+        if place == len(parts):
+            found.setdefault(path)
+            continue
+        any_depth = parts[place] == "**"
+        if any_depth:
+            waiting.append((path, place + 1))
+        try:
+            status = path.stat()
+            key = (status.st_dev, status.st_ino, place)
+            if not stat.S_ISDIR(status.st_mode) or (any_depth and key in seen):
+                continue
+            seen.add(key)
+            if not any_depth and not has_magic(parts[place]):
+                waiting.extend([(path / parts[place], place + 1)] * (path / parts[place]).exists())
+                continue
+            entries = sorted(os.scandir(path), key=lambda entry: (entry.is_symlink(), natural_key(entry.name)))
+        except OSError:
+            continue
+        for entry in entries:
+            hidden = entry.name.startswith(".")
+            if any_depth and not hidden and (entry.is_dir() or place + 1 == len(parts)):
+                waiting.append((path / entry.name, place))
+            wanted = not any_depth and fnmatchcase(entry.name, parts[place])
+            if wanted and (not hidden or parts[place].startswith(".")):
+                waiting.append((path / entry.name, place + 1))
+    return list(found)
 
 
 def list_files(folder: Path, suffixes: Collection[str], recursive: bool = True) -> Listing:

@@ -14,7 +14,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from scipy.io import savemat
-from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from mlr.cli import train_command
@@ -24,7 +23,7 @@ from mlr.data.depth_files import read_depth
 from mlr.data.fill import fill_nearest, fill_sample
 from mlr.data.synthetic.rooms import DEPTH_RANGE, Scene, camera_rays, render, trace
 from mlr.data.synthetic.shapes import Box, Cylinder, Sphere
-from mlr.data.transforms import POLICIES, FillUncovered, finish
+from mlr.data.transforms import POLICIES, finish
 
 FRAME = Path(__file__).resolve().parents[2] / "examples" / "xtion_bookshelf"
 LITTLE = ["--backbone=test_resnet", "--decoder-channels=32", "--pretrained=false", "--size=48x64", "--workers=0"]
@@ -196,7 +195,7 @@ def test_float_depth_needs_no_unit(tmp_path):
 @pytest.mark.parametrize(
     ("depth", "unit", "message"),
     [
-        (np.full((40, 50), 2500, np.uint16), None, "no unit was declared: give --depth-unit .* --options unit=... to"),
+        (np.full((40, 50), 2500, np.uint16), None, "no unit was declared: give --depth-unit, one of mm"),
         (np.full((40, 50), 2500, np.uint16), "m", "mm would make that 2.50 m"),
         (np.full((40, 50), 3, np.uint16), "nyu-10m", "the unit is wrong"),
         (np.full((40, 60), 2500, np.uint16), "mm", "40 x 60"),
@@ -341,35 +340,6 @@ def test_geometry_moves_image_and_depth_together():
         difference = (out["image"][0] - (out["depth"][0] - 1))[where].abs()
         assert difference.max() < 2 / 80  # one pixel of interpolation
     assert 0 < uncovered < 0.05 * 10 * 60 * 80
-
-
-def test_uncovered_pixels_take_their_nearest_neighbours_depth_and_are_not_valid():
-    sample = coordinate_sample(4, 5)
-    out = FillUncovered(v2.CenterCrop((4, 7)))(sample)  # one column more at both sides
-    assert torch.equal(out["depth"][0, :, 0], sample["depth"][0, :, 0])
-    assert torch.equal(out["image"][:, :, 0], sample["image"][:, :, 0])
-    assert out["valid"][0, :, [0, -1]].sum() == 0
-    assert out["valid"][0, :, 1:-1].all()
-
-
-def test_a_hole_that_was_there_before_the_geometry_keeps_its_image_and_stays_a_hole():
-    sample = coordinate_sample(4, 5)
-    sample["depth"][0, 1:3, 2] = sample["valid"][0, 1:3, 2] = 0
-    out = FillUncovered(v2.CenterCrop((4, 7)))(sample)
-    for name in ("image", "depth", "valid"):
-        assert torch.equal(out[name][:, :, 1:-1], sample[name])
-
-
-@settings(deadline=None, max_examples=25)
-@given(st.floats(-45, 45), st.integers(33, 61), st.integers(33, 61))
-def test_no_black_from_beyond_the_picture_gets_into_it(angle, height, width):
-    image = np.full((height, width, 3), 200, np.uint8)
-    sample = make_sample(image, np.full((height, width), 2.5), "frame")
-    turn = v2.RandomRotation((angle, angle), interpolation=v2.InterpolationMode.BILINEAR)
-    out = FillUncovered(turn)(v2.ToDtype({tv_tensors.Image: torch.float32, "others": None}, scale=True)(sample))
-    assert (out["image"] - 200 / 255).abs().max() < 0.5 / 255
-    assert (out["depth"] == 2.5).all()
-    assert abs(angle) < 3 or out["valid"].float().mean() < 1
 
 
 # --- batches

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 
 import data_files as files
@@ -13,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.io import savemat
 
+from mlr.cli import main, train_command
 from mlr.data import DataError, DepthData, open_dataset
 from mlr.data.tools.check import examine
 from mlr.data.tools.prepare import prepare
@@ -89,3 +91,23 @@ def test_both_are_checked_packed_and_trained_on(tmp_path, name, writer, missing)
     for batch in (*data.train_dataloader(), *data.val_dataloader()):
         assert torch.equal(batch["valid"], batch["depth"] > 0)
         assert batch["valid"].float().mean() > 0.8
+
+
+@pytest.mark.parametrize(
+    ("name", "writer"), [("sunrgbd", files.write_sunrgbd), ("matterport3d", files.write_matterport3d)]
+)
+def test_a_network_trains_a_few_steps_on_both_and_is_scored(tmp_path, capsys, name, writer):
+    writer(tmp_path / "set")
+    run, data = str(tmp_path / "run"), ["--data", name, "--root", str(tmp_path / "set")]
+    tiny = ["--backbone", "test_resnet", "--decoder-channels", "32", "--pretrained", "false", "--size", "32x64"]
+    few = ["--batch-size", "2", "--epochs", "2", "--workers", "0", "--losses", "*/0-2", "--device", "cpu"]
+    assert train_command([*data, *tiny, *few, "--out", run]) == 0
+    capsys.readouterr()
+    for trained_on in ([], data):  # the run remembers its data
+        assert main(["evaluate", run, "--json", *trained_on]) == 0
+        scores = json.loads(capsys.readouterr().out)
+        assert scores["data"]["name"] == name
+        assert scores["data"]["broken"] == []
+        full = scores["protocols"]["full"]
+        assert full["images"] == len(open_dataset(name, tmp_path / "set", "val"))
+        assert all(0 < full["metrics"][metric]["mean"] < 50 for metric in ("rmse", "abs_rel", "silog"))

@@ -1,16 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The policy of Hu et al., step by step against its description."""
+"""Augmentation: the policy of Hu et al. step by step against its description, resizing, rotation."""
 
 from __future__ import annotations
+
+from unittest import mock
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from mlr.data import make_sample
-from mlr.data.transforms import Lighting, Resize, UnclampedJitter, finish, hu2019, resize_only, resize_sample
+from mlr.data.transforms import (
+    Lighting,
+    RandomRotation,
+    Resize,
+    UnclampedJitter,
+    finish,
+    hu2019,
+    resize_only,
+    resize_sample,
+)
 
 
 def coordinates(height: int = 480, width: int = 640):
@@ -100,3 +114,80 @@ def test_depth_is_not_shifted_against_the_image(resize, size):
         found = small["depth"][0].numpy().mean(1 - axis)
         assert abs((found - wanted).mean()) / ratio < 0.02
         assert small["valid"].all()
+
+
+# --- rotation
+
+
+def floats(sample):
+    return {**sample, "image": v2.functional.to_dtype(sample["image"], torch.float32, scale=True)}
+
+
+def turned(sample, angle):
+    """The sample under a rotation by a given angle."""
+    rotation = RandomRotation(abs(angle))
+    with mock.patch.object(torch.Tensor, "uniform_", lambda tensor, low, high: tensor.fill_(angle)):
+        return rotation(sample)
+
+
+@settings(max_examples=25)
+@given(st.floats(-30, 30), st.integers(33, 61), st.integers(33, 61))
+def test_rotation_is_torchvisions_away_from_the_border(angle, height, width):
+    generator = torch.Generator().manual_seed(height)
+    image = torch.rand(3, height, width, generator=generator)
+    depth, valid = torch.rand(2, 1, height, width, generator=generator) + torch.tensor([1.0, 0.0])[:, None, None, None]
+    valid = (valid > 0.3).to(torch.uint8)
+    sample = {"image": tv_tensors.Image(image), "depth": tv_tensors.Mask(depth), "valid": tv_tensors.Mask(valid)}
+    out = turned(sample, angle)
+    assert {name: type(out[name]) for name in sample} == {name: type(sample[name]) for name in sample}
+    there = v2.functional.rotate(torch.ones_like(depth), angle) > 0
+    inside = F.max_pool2d((~there).float(), 3, 1, 1) == 0
+    inside[..., [0, -1], :] = inside[..., :, [0, -1]] = False
+    wanted = v2.functional.rotate(image, angle, interpolation=v2.InterpolationMode.BILINEAR)
+    assert ((out["image"] - wanted).abs() * inside).max() < 1e-4
+    for name in ("depth", "valid"):
+        other = (out[name] != v2.functional.rotate(sample[name], angle)) & inside
+        assert other.float().mean() < 0.01  # a pixel whose source lies half-way between two
+
+
+@settings(max_examples=25)
+@given(st.floats(-45, 45), st.integers(33, 61), st.integers(33, 61))
+def test_no_black_from_beyond_the_picture_gets_into_it(angle, height, width):
+    image = np.full((height, width, 3), 200, np.uint8)
+    out = turned(floats(make_sample(image, np.full((height, width), 2.5), "frame")), angle)
+    assert (out["image"] - 200 / 255).abs().max() < 1e-5
+    assert (out["depth"] == 2.5).all()
+    assert abs(angle) < 3 or out["valid"].float().mean() < 1
+
+
+def test_pixels_from_beyond_the_picture_take_the_nearest_of_its_border_and_are_not_valid():
+    height, width, angle = 60, 80, 20.0
+    out = turned(floats(coordinates(height, width)), angle)
+    y, x = np.mgrid[:height, :width] - np.array([(height - 1) / 2, (width - 1) / 2])[:, None, None]
+    cos, sin = np.cos(np.radians(angle)), np.sin(np.radians(angle))
+    across, down = x * cos - y * sin, x * sin + y * cos
+    there = (abs(across) <= width / 2) & (abs(down) <= height / 2)
+    np.testing.assert_array_equal(out["valid"][0].numpy(), there)
+    column = np.clip(across + (width - 1) / 2, 0, width - 1)
+    np.testing.assert_allclose(out["depth"][0].numpy(), 1 + column / width, atol=0.51 / width)
+    np.testing.assert_allclose(out["image"][0].numpy(), column / width, atol=1 / 255)
+
+
+def test_a_hole_keeps_its_image_and_stays_a_hole():
+    sample = floats(coordinates(40, 50))
+    whole = turned(sample, 4.0)
+    sample["depth"][0, 10:30, 20:30] = sample["valid"][0, 10:30, 20:30] = 0
+    out = turned(sample, 4.0)
+    assert torch.equal(out["image"], whole["image"])
+    hole = out["depth"] == 0
+    assert 150 < hole.sum() < 250
+    assert not out["valid"][hole].any()
+    assert torch.equal(out["depth"][~hole], whole["depth"][~hole])
+
+
+def test_no_rotation_changes_nothing():
+    sample = floats(coordinates(40, 50))
+    out = turned(sample, 0.0)
+    assert (out["image"] - sample["image"]).abs().max() < 1e-5
+    assert torch.equal(out["depth"], sample["depth"])
+    assert out["valid"].all()

@@ -30,7 +30,7 @@ class Scored(Scores):
 
 def test_every_protocol_of_the_field_is_there_and_states_its_choices():
     names = ["paper", "nyu-toolbox", "bts", "full"]
-    names += ["kitti-garg", "kitti-eigen", "make3d-c1", "make3d-c2", "make3d-md2"]
+    names += ["relative", "kitti-garg", "kitti-eigen", "make3d-c1", "make3d-c2", "make3d-md2"]
     assert set(names) == set(PROTOCOLS)
     stated = {
         "crop",

@@ -73,7 +73,7 @@ def test_the_package_declares_what_it_imports() -> None:
 
 def test_tests_and_tools_declare_what_they_import() -> None:
     python_310 = {"tomli", "tomllib"}  # pytest brings the first where Python has no second
-    extras = ("train", "parquet", "video", "export", "dev")
+    extras = ("train", "parquet", "video", "export", "docs", "dev")
     assert (
         undeclared(imported("tests", "bench", "docs", "tools"), declared(*extras) | python_310 | {"setuptools"}) == []
     )

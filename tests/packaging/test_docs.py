@@ -70,8 +70,9 @@ def test_imports_of_the_docs_are_there(node: ast.Import | ast.ImportFrom) -> Non
 
 
 def commands() -> list[str]:
-    """Lines of the docs that call a command, without placeholders such as NAME."""
-    lines = (line for path in PAGES for block in blocks(path, "") for line in block.splitlines())
+    """Lines of the docs that call a command, without placeholders; test_tutorial.py runs those of the tutorial."""
+    pages = [path for path in PAGES if path.name != "tutorial.md"]
+    lines = (line for path in pages for block in blocks(path, "") for line in block.splitlines())
     return [
         line for line in lines if re.match(r"(mlr|python train\.py) ", line) and not re.search(r"\b[A-Z]{4,}\b", line)
     ]

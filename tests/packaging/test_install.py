@@ -33,6 +33,7 @@ with warnings.catch_warnings(record=True) as caught:
 assert Path(mlr.__file__).is_relative_to({venv!r}), mlr.__file__
 assert importlib.util.find_spec("numpy") is None
 assert (Path(mlr.__file__).parent / "py.typed").is_file()
+assert {path.suffix for path in (Path(mlr.__file__).parent / "report/assets").iterdir()} == {".html", ".css", ".js"}
 pred, target = torch.rand(2, 1, 33, 47, requires_grad=True), torch.rand(2, 1, 33, 47)
 mlr.MultiLoss(mlr.LossSpace("all"))(pred, target).total.backward()
 assert pred.grad.abs().sum() > 0

@@ -3,6 +3,7 @@
 
 import errno
 import sys
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from PIL import Image
 import mlr.prediction.outputs
 from mlr.cli import main
 from mlr.data import read_image
+from mlr.data.depth_files import DataError
 from mlr.evaluation.prediction_files import read_prediction
 from mlr.models.checkpoints import load_checkpoint, save_checkpoint
 from mlr.models.depth_model import DepthModel, open_model
@@ -20,7 +22,7 @@ from mlr.models.inference import network_input
 from mlr.prediction.inference import predict_pictures
 from mlr.prediction.inputs import Picture
 from mlr.prediction.point_cloud import VERTEX
-from mlr.prediction.video import read_video
+from mlr.prediction.video import ColourVideo, frame_rate, read_video
 
 SIZE = (48, 64)
 
@@ -90,7 +92,7 @@ def test_folder_keeps_its_subfolders_and_the_depth_is_the_network_s(checkpoint, 
     printed = capsys.readouterr().err
     assert "test_resnet of" in printed
     assert "at 64 x 96 on cpu" in printed
-    assert "1 files are neither images nor videos" in printed
+    assert "1 file is neither image nor video" in printed
     assert "predictions: 3 in" in printed
 
 
@@ -114,7 +116,7 @@ def test_depth_out_of_range_is_written_at_its_limit_and_counted(constant, tmp_pa
     assert np.array(Image.open(tmp_path / "deep/png/1.png")).min() == 65535
     np.testing.assert_allclose(np.load(tmp_path / "deep/npy/1.npy"), 80, rtol=1e-6)
     assert run(constant(-1.0), images[0], "--out", tmp_path / "negative", "--format", "npy") == 0
-    assert "1 pictures have depth below 0, written as 0" in capsys.readouterr().err
+    assert "1 picture has depth below 0, written as 0" in capsys.readouterr().err
     assert not np.load(tmp_path / "negative/1.npy").any()
 
 
@@ -240,7 +242,7 @@ def test_video_frames_are_numbered_in_a_folder(constant, tmp_path, capsys):
     assert run(constant(2.0), clip, "--out", tmp_path / "out", "--batch-size", 2) == 0
     assert files(tmp_path / "out") == ["clip/000000.png", "clip/000001.png", "clip/000002.png"]
     assert run(constant(2.0), clip, "--out", tmp_path / "out") == 1
-    assert "1 outputs are there already" in capsys.readouterr().err
+    assert "1 output is there already" in capsys.readouterr().err
 
 
 def test_broken_video_is_left_out(constant, tmp_path, capsys):
@@ -250,6 +252,69 @@ def test_broken_video_is_left_out(constant, tmp_path, capsys):
     assert run(constant(2.0), clip, tmp_path / "1.png", "--out", tmp_path / "out") == 1
     assert files(tmp_path / "out") == ["1.png"]
     assert "clip.mp4 after 0 frames" in capsys.readouterr().err
+
+
+def test_a_video_becomes_a_coloured_video(constant, tmp_path):
+    clips = tmp_path / "clips"
+    clips.mkdir()
+    film(clips / "a.mp4", 3, (48, 66))
+    film(clips / "b.avi", 2, (49, 65))  # the picture with its bar has odd sides
+    shoot(clips, "still.png")
+    assert run(constant(2.0), clips, "--out", tmp_path / "out", "--format", "video,npy", "--max-depth", "4") == 0
+    assert files(tmp_path / "out/video") == ["a.mp4", "b.mp4"]
+    assert len(files(tmp_path / "out/npy")) == 3 + 2 + 1
+    for name, frames, (height, width) in (("a.mp4", 3, (48, 66)), ("b.mp4", 2, (49, 65))):
+        shown = list(read_video(tmp_path / "out/video" / name))
+        assert len(shown) == frames
+        assert shown[0].shape[0] == height + height % 2
+        assert shown[0].shape[1] > width
+        for frame in shown:  # the middle of the scale is green, but for the loss of the compression
+            np.testing.assert_allclose(frame[4:40, 4:60].mean((0, 1)), (125, 255, 122), atol=15)
+        assert frame_rate(tmp_path / "out/video" / name) == 10
+    assert run(constant(2.0), clips / "a.mp4", "--out", tmp_path / "out", "--format", "video,npy") == 1
+
+
+def test_the_scale_of_a_video_is_that_of_its_first_frame(tmp_path):
+    pytest.importorskip("av", reason="needs PyAV: the extra video")
+    with ColourVideo(tmp_path / "x.mp4", Fraction(30000, 1001)) as video:
+        for depth in (4.0, 1.0, 9.0, 0.0):
+            video.add(np.full(SIZE, depth, np.float32))
+        with pytest.raises(DataError, match="the frames before it"):
+            video.add(np.ones((32, 32), np.float32))
+    colours = [frame[4:40, 4:56].mean((0, 1)) for frame in read_video(tmp_path / "x.mp4")]
+    for colour, expected in zip(colours, ((128, 0, 0), (0, 128, 255), (128, 0, 0), (0, 0, 0)), strict=True):
+        np.testing.assert_allclose(colour, expected, atol=20)
+    assert frame_rate(tmp_path / "x.mp4") == Fraction(30000, 1001)
+
+
+def test_an_error_leaves_no_part_of_a_video(constant, tmp_path, monkeypatch):
+    film(tmp_path / "clip.mp4")
+
+    def fail(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(mlr.prediction.outputs, "write_npy", fail)
+    assert run(constant(2.0), tmp_path / "clip.mp4", "--out", tmp_path / "out", "--format", "video,npy") == 1
+    assert files(tmp_path / "out/video") == []
+
+
+def test_the_format_video_is_for_videos(constant, tmp_path, capsys):
+    shots = shoot(tmp_path / "shots", "1.png")
+    assert run(constant(2.0), shots, "--out", tmp_path / "out", "--format", "video,png") == 1
+    assert "--format video is for videos, and no input is one" in capsys.readouterr().err
+    film(shots / "clip.mp4")
+    assert run(constant(2.0), shots, "--out", tmp_path / "out", "--format", "video") == 1
+    assert f"{shots / '1.png'} is a picture: add a format, --format video,color" in capsys.readouterr().err
+
+
+def test_a_surface_of_a_picture(constant, tmp_path, capsys):
+    shoot(tmp_path, "1.png")
+    arguments = "--format", "glb", "--intrinsics", "50,40,31,23"
+    assert run(constant(2.0), tmp_path / "1.png", "--out", tmp_path / "out", *arguments) == 0
+    assert (tmp_path / "out/1.glb").read_bytes()[:4] == b"glTF"
+    assert run(constant(-2.0), tmp_path / "1.png", "--out", tmp_path / "none", *arguments) == 1
+    assert "left out: 1: the depth holds no surface" in capsys.readouterr().err
+    assert files(tmp_path / "none") == []
 
 
 def test_videos_without_pyav_name_the_extra(constant, tmp_path, monkeypatch, capsys):
@@ -268,7 +333,7 @@ def test_inputs_that_share_an_output_are_refused(constant, tmp_path, names, caps
     shoot(tmp_path, *names)
     assert run(constant(2.0), *(tmp_path / name for name in names), "--out", tmp_path / "out") == 1
     printed = capsys.readouterr().err
-    assert "1 outputs would come from several inputs, such as 1 from" in printed
+    assert "1 output would come from several inputs, such as 1 from" in printed
     assert all(str(tmp_path / name) in printed for name in names[:2])
     assert not (tmp_path / "out").exists()
 
@@ -285,7 +350,7 @@ def test_outputs_are_never_overwritten(constant, tmp_path, capsys):
     (tmp_path / "out").mkdir()
     (tmp_path / "out/2.png").write_text("mine")
     assert run(constant(2.0), shots, "--out", tmp_path / "out") == 1
-    assert "1 outputs are there already" in capsys.readouterr().err
+    assert "1 output is there already" in capsys.readouterr().err
     assert files(tmp_path / "out") == ["2.png"]
     assert run(constant(2.0), shots, "--out", shots) == 1  # nor the images themselves
     assert (tmp_path / "out/2.png").read_text() == "mine"
@@ -311,12 +376,13 @@ def test_full_disk_stops_with_one_line_and_no_half_file(constant, tmp_path, monk
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["--format", "png,glb"], "--format glb needs the camera: give --intrinsics"),
         (["--format", "ply"], "--format ply needs the camera: give --intrinsics"),
-        (["--intrinsics", "1,1,1,1"], "--intrinsics are for --format ply only"),
+        (["--intrinsics", "1,1,1,1"], "--intrinsics are for --format ply and glb only"),
         (["--format", "ply", "--intrinsics", "500,500"], "--intrinsics must be fx,fy,cx,cy in pixels"),
         (["--format", "ply", "--intrinsics", "0,500,1,1"], "focal lengths must be positive"),
-        (["--format", "jpg"], "--format must be some of png,npy,color,ply, got 'jpg'"),
-        (["--max-depth", "5"], "--max-depth is for --format color only"),
+        (["--format", "jpg"], "--format must be some of png,npy,color,ply,glb,video, got 'jpg'"),
+        (["--max-depth", "5"], "--max-depth is for --format color and video only"),
         (["--format", "color", "--max-depth", "-1"], "--max-depth must be a positive number of metres"),
         (["--size", "16x64"], "--size must be at least 32x32, got 16x64"),
         (["--size", "64"], "--size must be HxW"),

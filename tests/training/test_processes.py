@@ -12,8 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from mlr.training.processes import check_start
-
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {k: v for k, v in os.environ.items() if k not in ("LOCAL_RANK", "MLR_RUN_FOLDER")} | {
     "OMP_NUM_THREADS": "1"
@@ -24,9 +22,10 @@ SLEEPERS = """
 import subprocess, sys, time
 from types import SimpleNamespace
 from mlr.training import processes
+from mlr.training.launch import Launch
 sleep = [sys.executable, "-c", "import time; time.sleep(600)"]
 processes._start = lambda *_: [subprocess.Popen(sleep)]
-with processes.processes(2, SimpleNamespace(left=lambda: "the words of the run"), []):
+with processes.processes(Launch("mlr", 0, 1, 1), 2, SimpleNamespace(left=lambda: "the words of the run"), []):
     print("ready", flush=True)
     time.sleep(600)
 """
@@ -38,11 +37,12 @@ code = '''
 import sys, time
 from types import SimpleNamespace
 from mlr.training import processes
-with processes.processes(2, SimpleNamespace(left=lambda: "the words of the run"), []):
+from mlr.training.launch import Launch
+with processes.processes(Launch("mlr", 1, 2, 2), 2, SimpleNamespace(left=lambda: "the words of the run"), []):
     print("ready", flush=True)
     time.sleep(600)
 '''
-subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "LOCAL_RANK": "1"})
+subprocess.Popen([sys.executable, "-c", code])
 time.sleep(600)
 """
 
@@ -106,18 +106,6 @@ def test_a_rank_ends_when_rank_0_dies():
     assert "rank 0 died, so rank 1 ends; the words of the run\n" in error
     assert "Traceback" not in error
     wait_until(lambda: gone(child))
-
-
-def test_a_launchers_process_is_told_how_to_start(monkeypatch):
-    monkeypatch.delenv("MLR_RUN_FOLDER", raising=False)
-    check_start(devices=2)
-    monkeypatch.setenv("LOCAL_RANK", "1")
-    with pytest.raises(ValueError, match="without torchrun"):
-        check_start(devices=1)
-    monkeypatch.setenv("LOCAL_RANK", "0")
-    check_start(devices=1)
-    with pytest.raises(ValueError, match="without torchrun"):
-        check_start(devices=2)
 
 
 @pytest.mark.long

@@ -243,7 +243,7 @@ def test_options_reach_the_balancer():
 
 
 def test_a_frozen_encoder_keeps_its_weights_and_statistics(tmp_path, finished):
-    config = replace(TINY, freeze_encoder=True, epochs=1)
+    config = replace(TINY, freeze="encoder", epochs=1)
     quiet_train(replace(config, out=tmp_path / "run"))
     frozen, trained = state(tmp_path / "run"), state(finished.path)
     assert frozen.keys() == trained.keys()

@@ -8,12 +8,13 @@ from abc import ABC, abstractmethod
 from bisect import bisect_right
 from collections.abc import Callable
 from itertools import accumulate
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 import numpy as np
 
 from mlr.data.depth_files import MAX_DEPTH, DataError, check_depth
 from mlr.data.sample import Region, Sample, make_sample
+from mlr.utils.counted import counted
 
 T = TypeVar("T")
 
@@ -50,16 +51,19 @@ class DepthDataset(ABC):
         tolerant: whether broken files are known to occur in the published set: training then goes on with the next
             frame and says so.
         dense: whether every pixel of every frame has a depth by construction.
+        truth: what is known of a frame: "metric" depth, "relative" depth up to scale and shift, or "pairs" of points of
+            which one is farther.
         own_depth_grid: whether depth has a grid of its own, coarser than the image.
-        left_out: what ``missing`` holds.
+        left_out: what ``missing`` holds, one of it.
         splits: the splits that the reader itself knows.
         region_options: options that choose a part of the frames; all others choose what lies in them.
     """
 
     tolerant: bool = False
     dense: bool = False
+    truth: Literal["metric", "relative", "pairs"] = "metric"
     own_depth_grid: bool = False
-    left_out: str = "listed pairs"
+    left_out: str = "listed pair"
     splits: tuple[str, ...] = ("train", "val")
     region_options: tuple[str, ...] = ()
     max_depth: float = MAX_DEPTH
@@ -112,7 +116,7 @@ class DepthDataset(ABC):
         if not self.missing:
             return ""
         few = "; ".join(self.missing[:3]) + ("; ..." if len(self.missing) > 3 else "")
-        return f"{len(self.missing)} {self.left_out} left out: {few}"
+        return f"{counted(len(self.missing), self.left_out)} left out: {few}"
 
 
 class AllSplits(DepthDataset):
@@ -128,7 +132,7 @@ class AllSplits(DepthDataset):
         self.missing = [*missing, *(line for part in parts for line in part.missing)]
         first = parts[0]
         self.tolerant, self.dense, self.own_depth_grid = first.tolerant, first.dense, first.own_depth_grid
-        self.left_out, self.max_depth = first.left_out, first.max_depth
+        self.left_out, self.max_depth, self.truth = first.left_out, first.max_depth, first.truth
 
     def __len__(self) -> int:
         return self.ends[-1]
@@ -141,6 +145,12 @@ class AllSplits(DepthDataset):
         """Its id in its split."""
         part, place = self._place(index)
         return part.name(place)
+
+    def __getitem__(self, index: int) -> Sample:
+        if not 0 <= index < len(self):
+            raise IndexError(f"frame {index} of {len(self)}")
+        part, place = self._place(index)
+        return part[place]
 
     def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Image and depth of a frame."""

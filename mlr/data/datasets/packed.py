@@ -33,6 +33,7 @@ import numpy as np
 from mlr.data.datasets.base import DepthDataset, PerProcess
 from mlr.data.depth_files import MAX_DEPTH, DataError, check_pixels
 from mlr.data.hdf5_files import atomic_hdf5, open_hdf5, reading, stored
+from mlr.utils.counted import counted
 
 FORMAT, VERSION = "mlr-packed", 1
 ARRAYS = ("image", "depth", "valid")
@@ -107,6 +108,7 @@ class Packed(DepthDataset):
             raise DataError(f"{self.path} holds no frames of the split {split!r}, but {held or 'none at all'}")
         self.ids, self.groups = index["id"][chosen], index["group"][chosen]
         self.rows, self.checksums = index["row"][chosen], index["crc32"][chosen]
+        self._checked = np.zeros(len(chosen), dtype=bool)
         with reading(str(self.path)):
             for group in sorted(set(self.groups)):
                 check_group(self._file(), group, self.rows[self.groups == group])
@@ -127,8 +129,12 @@ class Packed(DepthDataset):
         with reading(f"{self.path}, {self.name(index)},"):
             arrays = _arrays(self._file(), self.groups[index])
             image, depth, valid = (array[int(self.rows[index])] for array in arrays)
-        if checksum(image, depth, valid) != self.checksums[index]:
-            raise DataError(f"{self.path}: {self.name(index)} is damaged: its checksum differs; prepare the file again")
+        if not self._checked[index]:  # once a process: a checksum takes as long as reading
+            if checksum(image, depth, valid) != self.checksums[index]:
+                raise DataError(
+                    f"{self.path}: {self.name(index)} is damaged: its checksum differs; prepare the file again"
+                )
+            self._checked[index] = True
         return image, depth, valid
 
     def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
@@ -137,7 +143,7 @@ class Packed(DepthDataset):
         return image, np.where(valid > 0, depth, np.float32(0))
 
     def __repr__(self) -> str:
-        return f"{len(self)} frames of {self.path}"
+        return f"{counted(len(self), 'frame')} of {self.path}"
 
 
 def open_packed(path: Path) -> h5py.File:

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from mlr.data.datasets.base import AllSplits, DepthDataset
-from mlr.data.depth_files import DataError
+from mlr.data.depth_files import DataError, units_per_metre
+from mlr.utils import renamed
 from mlr.utils.suggest import suggest
 
 #: Splits of every data set.
@@ -32,6 +33,8 @@ DATASETS: dict[str, tuple[str, str]] = {
     "make3d": ("mlr.data.datasets.make3d:Make3D", "Make3D with laser depth"),
     "sunrgbd": ("mlr.data.datasets.sunrgbd:SUNRGBD", "SUN RGB-D with allsplit.mat of its toolbox"),
     "matterport3d": ("mlr.data.datasets.matterport3d:Matterport3D", "Matterport3D, undistorted images, by scenes"),
+    "diw": ("mlr.relative.diw:DIW", "Depth in the Wild: one ordered pair of points an image; for --task relative"),
+    "redweb": ("mlr.relative.redweb:ReDWeb", "ReDWeb: relative depth up to scale and shift; for --task relative"),
     "folder": ("mlr.data.datasets.folder:Folder", "your own pairs of images and depth files"),
     "packed": ("mlr.data.datasets.packed:Packed", "the file that mlr prepare writes"),
 }
@@ -52,6 +55,28 @@ def dataset_class(name: str) -> Callable[..., DepthDataset]:
     """What opens a data set: called as ``(root, split, **options)``."""
     module, _, attribute = DATASETS[check_dataset(name)][0].partition(":")
     return getattr(import_module(module), attribute)
+
+
+def dataset_truth(name: str) -> str:
+    """What a data set knows of its frames: "metric" depth, "relative" depth or "pairs".
+
+    Raises:
+        ValueError: there is no data set of that name.
+    """
+    return getattr(dataset_class(name), "truth", DepthDataset.truth)
+
+
+def check_metric(name: str) -> None:
+    """Refuse a data set without metres.
+
+    Raises:
+        ValueError: saying what it is for.
+    """
+    if dataset_truth(name) != "metric":
+        raise ValueError(
+            f"{name} ({DATASETS[name][1]}) has no depth in metres: mlr train takes it with --task relative, "
+            "mlr evaluate with --protocol relative"
+        )
 
 
 #: Options that every data set has.
@@ -158,6 +183,18 @@ def parse_options(text: str | None) -> dict[str, str]:
             raise ValueError(f"options must be name=value, separated by commas, got {part!r}")
         options[key.strip()] = value.strip()
     return options
+
+
+def reader_options(data_options: str | None, depth_unit: str | None) -> dict[str, str]:
+    """Options of readers from the flags --data-options and --depth-unit; an option "unit" goes before the flag.
+
+    Raises:
+        ValueError: the options are not of their form, or there is no such unit.
+    """
+    if depth_unit is not None:
+        units_per_metre(depth_unit)
+    unit = {} if depth_unit is None else {"unit": renamed.UNITS.get(depth_unit, depth_unit)}
+    return unit | parse_options(data_options)
 
 
 def _typed(value: Any, hint: Any, what: str) -> Any:

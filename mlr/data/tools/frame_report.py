@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from rich.console import Console
-from rich.progress import track
 
 from mlr.data.datasets.base import DepthDataset, check_pair
 from mlr.data.depth_files import DataError, check_depth
+from mlr.utils.progress import Progress
 
 #: Edges of the depth histogram, metres.
 EDGES = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0, 10.0, 20.0, 40.0, 80.0, math.inf)
@@ -65,10 +65,12 @@ def look(dataset: DepthDataset, sample: int | None, workers: int, split: str) ->
     indices = np.unique(np.linspace(0, len(dataset) - 1, count).astype(int)).tolist()
     chunks = [indices[i : i + CHUNK] for i in range(0, len(indices), CHUNK)]
     processes = min((os.cpu_count() or 1) if workers == -1 else workers, len(chunks))
-    progress = track(
-        _map(dataset, chunks, processes), f"checking {split}", len(chunks), console=Console(stderr=True), transient=True
-    )
-    return [report for reports in progress for report in reports]
+    found: list[FrameReport] = []
+    with Progress(Console(stderr=True), f"checking {split}", len(indices)) as progress:
+        for reports in _map(dataset, chunks, processes):
+            found += reports
+            progress.advance(len(reports))
+    return found
 
 
 def _map(dataset: DepthDataset, chunks: list[list[int]], processes: int) -> Iterator[list[FrameReport]]:

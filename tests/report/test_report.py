@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from mlr.cli import main
-from mlr.training import figures
+from mlr.report import figures
 from mlr.training.settings import TrainingSettings
 from mlr.training.train import train
 

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -13,71 +13,94 @@ import matplotlib
 matplotlib.use("Agg")  # no window, whatever the machine
 import matplotlib.pyplot as plt
 import numpy as np
-import torch
-from torch import Tensor
+from matplotlib.ticker import MaxNLocator
 
-from mlr.losses.space import KINDS, SCALES
-from mlr.models import DepthModel
+from mlr.losses.space import KINDS, SCALES, LossSpace
+from mlr.report.samples import Samples
 from mlr.training.tables import read_balancing, read_metrics
 from mlr.utils.files import atomic_write
 
+#: Losses that have a place in the grid of kinds and scales.
+NAMES = frozenset(LossSpace("all").names)
+
 #: Near is blue and far is red, as in the paper's Fig. 4.
 DEPTH_COLOURS = "jet"
+
+#: Lines of the data sets of a training on several.
+SET_STYLES = ("--", ":", "-.")
 
 #: Fig. 3: red where a contribution grew, blue where it shrank, green where it stayed.
 UP, DOWN, SAME = "#d62728", "#1f5fd0", "#2ca02c"
 
 
 def curves(run: Path) -> Path:
-    """Loss of the training and scores of the validation by epoch, from metrics.csv; returns curves.png."""
+    """Loss of the training and scores of the validation by epoch, from metrics.csv; returns curves.png.
+
+    Where there are several data sets, the first score of each panel is drawn for each of them too.
+    """
     series: dict[str, list[tuple[float, float]]] = defaultdict(list)
     for row in read_metrics(run / "metrics.csv"):
         for name, value in row.items():
             if value and name not in ("epoch", "step"):
                 series[name].append((int(row["epoch"]), float(value)))
+    parts = list(dict.fromkeys(name.split("/")[1] for name in series if name.count("/") == 2))
     panels = {
         # the total under the weights in force falls and rises with them
         "training loss under equal weights": {"mean of the losses": "train/equal_loss_epoch"},
         "accuracy (higher is better)": {f"delta_{k}": f"val/delta{k}" for k in (1, 2, 3)},
-        "errors in metres": {"RMSE": "val/rmse", "SRD": "val/sq_rel"},
+        "errors in metres": {"RMSE": "val/rmse", "sq rel": "val/sq_rel"},
         "relative errors": {
-            "ARD": "val/abs_rel", "log10": "val/log10", "RMSE log": "val/rmse_log", "RMSE si": "val/silog",
+            "abs rel": "val/abs_rel", "log10": "val/log10", "RMSE log": "val/rmse_log", "silog": "val/silog",
         },
+        "order of pairs": {"Kendall": "val/kendall", "disagreement": "val/disagreement"},
     }  # fmt: skip
+    panels = {title: lines for title, lines in panels.items() if any(series[name] for name in lines.values())}
     figure, axes = plt.subplots(2, 2, figsize=(10, 6.5), layout="constrained")
-    for axis, (title, lines) in zip(axes.flat, panels.items(), strict=True):
-        for label, name in lines.items():
+    for axis in axes.flat[len(panels) :]:
+        axis.set_axis_off()
+    for axis, (title, lines) in zip(axes.flat, panels.items(), strict=False):
+        for number, (label, name) in enumerate(lines.items()):
             if series[name]:
-                axis.plot(*zip(*series[name], strict=True), marker="o", markersize=3, label=label)
+                axis.plot(*zip(*series[name], strict=True), marker="o", markersize=3, label=label, color=f"C{number}")
+        label, name = next(iter(lines.items()))
+        for style, part in zip(cycle(SET_STYLES), parts, strict=False):
+            if name.startswith("val/") and (own := series[name.replace("val/", f"val/{part}/")]):
+                axis.plot(*zip(*own, strict=True), style, color="C0", label=f"{label}, {part}")
         axis.set(title=title, xlabel="epoch")
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.grid(alpha=0.3)
-        axis.legend(fontsize=8)
+        if axis.lines:
+            axis.legend(fontsize=8)
     return _save(figure, run / "curves.png")
 
 
-def samples(run: Path, model: DepthModel, batches: Iterable[dict[str, Any]], count: int = 4) -> Path:
-    """Image, true and predicted depth of the first images of a data set; returns samples.png."""
-    rows: list[tuple[Tensor, Tensor, Tensor]] = []
-    for batch in batches:
-        pred = model.infer(batch["image"])
-        truth = batch["depth"].where(batch["valid"], torch.nan)
-        rows += zip(batch["image"], truth[:, 0], pred[:, 0], strict=True)
-        if len(rows) >= count:
-            break
-    rows = rows[:count]
-    figure, axes = plt.subplots(len(rows), 3, figsize=(9, 2.25 * len(rows)), layout="constrained", squeeze=False)
-    for (left, middle, right), (image, truth, pred) in zip(axes, rows, strict=True):
-        shown = truth if truth.isfinite().any() else pred
-        limits = dict(zip(("vmin", "vmax"), np.nanpercentile(shown.numpy(), (1, 99)), strict=True))
-        left.imshow(image.permute(1, 2, 0).clamp(0, 1).numpy())
-        middle.imshow(truth.numpy(), cmap=DEPTH_COLOURS, **limits)
-        picture = right.imshow(pred.numpy(), cmap=DEPTH_COLOURS, **limits)
-        figure.colorbar(picture, ax=right, shrink=0.85, label="metres")
+def samples(run: Path, shown: Samples, unit: str = "metres", count: int = 4) -> Path:
+    """Image, true and predicted depth of the first samples; returns samples.png."""
+    labels = [name.partition(": ")[0] if ": " in name else "" for name in shown.names.tolist()]
+    count = min(count, len(labels))
+    # of several data sets, which follow one another, some of each
+    chosen = np.linspace(0, len(labels) - 1, count).astype(int) if any(labels) else range(count)
+    figure, axes = plt.subplots(count, 3, figsize=(9, 2.25 * count), layout="constrained", squeeze=False)
+    for (left, middle, right), i in zip(axes, chosen, strict=True):
+        truth, pred = shown.truth[i], shown.prediction[i]
+        limits = dict(zip(("vmin", "vmax"), colour_range(truth, pred), strict=True))
+        left.imshow(shown.images[i])
+        left.text(-0.03, 0.5, labels[i], transform=left.transAxes, rotation=90, ha="right", va="center")
+        middle.imshow(truth, cmap=DEPTH_COLOURS, **limits)
+        picture = right.imshow(pred, cmap=DEPTH_COLOURS, **limits)
+        figure.colorbar(picture, ax=right, shrink=0.85, label=unit)
         for axis in (left, middle, right):
             axis.set_axis_off()
     for axis, title in zip(axes[0], ("image", "true depth", "prediction"), strict=True):
         axis.set_title(title)
     return _save(figure, run / "samples.png")
+
+
+def colour_range(truth: np.ndarray, pred: np.ndarray) -> tuple[float, float]:
+    """Depths at the ends of the colour scale: of the truth where there is one, without its extremes."""
+    shown = truth if np.isfinite(truth).any() else pred
+    low, high = np.nanpercentile(shown[np.isfinite(shown)], (1, 99)) if np.isfinite(shown).any() else (0.0, 1.0)
+    return float(low), float(high)
 
 
 def contributions(run: Path, columns: int = 5) -> Path | None:
@@ -92,6 +115,8 @@ def contributions(run: Path, columns: int = 5) -> Path | None:
     shares: dict[int, dict[str, float]] = defaultdict(dict)
     titles: dict[int, str] = {}
     for row in read_balancing(run / "balancing.csv"):
+        if row["term"] not in NAMES:  # the ranking loss has no place in the grid
+            continue
         period = int(row["period"])
         shares[period][row["term"]] = float(row["contribution"])
         note = f", λ = {float(row['lambda']):+.1f}" if row["lambda"] else ", initial" if period == 0 else ""
