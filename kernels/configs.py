@@ -113,11 +113,11 @@ def compiler_options(backend: str, registers: int) -> dict[str, int | str]:
 def masked_shapes(shapes: Shapes) -> Shapes:
     """Block shapes under a mask (compiled, not measured).
 
-    The moving sums of the adjoint start from all rows of a window, so more rows of a coarse map share them. Phases 1
-    and 3 take every register that they may.
+    The moving sums of the adjoint start from all rows of a window, so more rows of a coarse map share them. Phase 1
+    takes every register that it may; in phase 3 the compiler spills where it has more than it needs.
     """
     first, second, third, fourth = shapes.registers
-    registers = (128 if first else 0, second, 128 if third else 0, fourth)
+    registers = (128 if first else 0, second, 96 if third else 0, fourth)
     return replace(shapes, coarse_rows=2 * shapes.coarse_rows, registers=registers)
 
 
