@@ -45,12 +45,12 @@ ROWS: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
             "twelve heads, 78 losses rebalanced a head: fusion": "fused",
         },
     ),
+    "relative": ({"task": "relative"}, {"relative depth, ranking and 78 losses rebalanced": ""}),
+    "rank": ({"task": "relative", "losses": "rank"}, {"relative depth, ranking loss alone": ""}),
     "fusion-l1": (
         {"task": "fusion", "losses": "D/0", "balancer": "fixed"},
         {"twelve heads, D/0 a head: ordinary head D8 alone": "ordinary", "twelve heads, D/0 a head: fusion": "fused"},
     ),
-    "rank": ({"task": "relative", "losses": "rank"}, {"relative depth, ranking loss alone": ""}),
-    "relative": ({"task": "relative"}, {"relative depth, ranking and 78 losses rebalanced": ""}),
 }
 COLUMNS = {"delta1": 100, "rmse": 1, "abs_rel": 1, "silog": 1, "whdr": 100, "wkdr": 100, "kendall": 1, "spearman": 1}
 HEADINGS = ("δ1 %", "RMSE m", "ARD", "RMSE si", "WHDR %", "WKDR %", "Kendall", "Spearman")
@@ -85,6 +85,7 @@ def missing_runs(results: dict[str, dict[str, float]]) -> None:
             for label, output in outputs.items():
                 results[f"{label}, seed {seed}"] = score(out, output, changes["task"] != "relative")
             RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+            write_table(results)
             print(f"{name}, seed {seed}", flush=True)
 
 
@@ -94,6 +95,8 @@ def table(results: dict[str, dict[str, float]]) -> str:
     for _, outputs in ROWS.values():
         for label in outputs:
             found = [results[key] for seed in SEEDS if (key := f"{label}, seed {seed}") in results]
+            if not found:
+                continue
             cells = []
             for column, factor in COLUMNS.items():
                 values = [factor * scores[column] for scores in found if column in scores]
@@ -105,13 +108,11 @@ def table(results: dict[str, dict[str, float]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def main() -> None:
-    """Runs, then the table."""
-    results = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
-    missing_runs(results)
+def write_table(results: dict[str, dict[str, float]]) -> None:
+    """Put the table into its page."""
     before, rest = PAGE.read_text().split(START)
     PAGE.write_text(before + START + table(results) + END + rest.split(END)[1])
 
 
 if __name__ == "__main__":
-    main()
+    missing_runs(json.loads(RESULTS.read_text()) if RESULTS.is_file() else {})
