@@ -18,7 +18,7 @@ DEMO := --backbone tf_efficientnet_lite0 --pretrained true --decoder-channels 25
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo figures docs test test-long test-lowest lint format wheel sdist bench bench-report evidence-report \
-        bench-compare sanitize sanitize-gpu clean
+        bench-compare sanitize sanitize-gpu torture clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -101,8 +101,9 @@ bench: $(READY) ## measure the losses on this machine (half an hour): runs/bench
 bench-report: $(READY) ## write docs/performance.md and the README's table from bench/results
 	$(BIN)/python bench/report.py
 
-evidence-report: $(READY) ## write docs/evidence.md from docs/results and recipes
+evidence-report: $(READY) ## write docs/evidence.md and docs/reliability.md from docs/results and recipes
 	$(BIN)/python -W ignore -m mlr.experiments.page
+	PYTHONPATH=tests $(BIN)/python -W ignore -m torture.page
 
 bench-compare: $(READY) ## time the working tree against BASE=<commit>
 	$(BIN)/python bench/compare.py --base $(BASE)
@@ -115,6 +116,10 @@ sanitize-gpu: $(READY) ## the Triton kernels under compute-sanitizer (an NVIDIA 
 	@mkdir -p runs
 	for tool in memcheck initcheck racecheck synccheck; do PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --tool $$tool \
 		--error-exitcode 1 $(BIN)/python bench/gpu_check.py --parity --out runs/gpu_check.json || exit 1; done
+
+# kills, full disks, damaged files, fuzzed engines, poisoned balancers; TORTURE="--minutes 60 --seed 7" for others
+torture: $(READY) ## break everything for 20 minutes; the figures go to docs/results/torture.json
+	PYTHONPATH=tests $(BIN)/python -W ignore -m torture $(or $(TORTURE),--out docs/results/torture.json)
 
 clean: ## remove what was built, not .venv and not runs/
 	rm -rf build dist *.egg-info mlr/*.so

@@ -97,6 +97,7 @@ class Parser(ArgumentParser):
         typed_bool = [action for action in self._actions if getattr(action, "_typehint", None) is bool]
         switches = {option for action in typed_bool for option in action.option_strings}
         argv, words = [], self._with_settings(list(sys.argv[1:] if args is None else args))
+        old: dict[str, str] = {}
         while words:
             word = words.pop(0)
             if word.startswith("--") and len(word) > 2:
@@ -110,7 +111,10 @@ class Parser(ArgumentParser):
                     self.exit(2, f"error: unknown flag {word.partition('=')[0]}{hint} See --help.\n")
                 if name in switches and not equals and (not words or words[0].startswith("--")):
                     equals, value = "=", "true"
-                word = name + equals + value
+                old = renamed.VALUES.get(name[2:], {})
+                word = name + equals + old.get(value, value)
+            else:
+                word, old = old.get(word, word), {}
             argv.append(word)
         return super().parse_args(argv, *rest, **kwargs)
 

@@ -8,6 +8,7 @@ group (``model: {backbone: resnet50}``).
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from mlr.utils.suggest import suggest
 
 #: Settings are short; larger or deeper files are something else, or are made to fill the memory.
 LARGEST_FILE = 1 << 16
-DEEPEST = 3
+DEEPEST = 5
 
 #: How a list in a file is typed, for the settings that may be lists.
 LISTS = {"size": "x", "losses": "+", "data_options": ","}
@@ -43,7 +44,7 @@ def read_settings(file: Path) -> dict[str, str]:
         raise ValueError(f"{file} has {file.stat().st_size:,} bytes, and settings take {LARGEST_FILE:,} at most")
     try:
         text = file.read_text()
-        _check_events(file, text)
+        check_yaml(file, text, DEEPEST, "settings are a list of `name: value`, at most within their group")
         # BaseLoader leaves every value as it is written
         content = yaml.load(text, Loader=yaml.BaseLoader)
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
@@ -64,15 +65,26 @@ def read_settings(file: Path) -> dict[str, str]:
     return settings
 
 
-def _check_events(file: Path, text: str) -> None:
-    """Refuse what makes a short file large in memory: aliases and deep nesting."""
+def check_yaml(file: Path, text: str, deepest: int, shape: str) -> None:
+    """Refuse what makes a short file large in memory: aliases and deep nesting.
+
+    Args:
+        file: where the text is from.
+        text: YAML.
+        deepest: how many lists and mappings may lie in each other.
+        shape: what the file should look like.
+
+    Raises:
+        ValueError: saying what is refused.
+        yaml.YAMLError: the text is no YAML.
+    """
     depth = 0
     for event in yaml.parse(text, Loader=yaml.BaseLoader):
         if isinstance(event, yaml.AliasEvent):
-            raise ValueError(f"{file}: settings have no aliases (*{event.anchor}): write the value out")
+            raise ValueError(f"{file}: mlr's files have no aliases (*{event.anchor}): write the value out")
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        if depth > DEEPEST:
-            raise ValueError(f"{file}: settings are a list of `name: value`, at most within their group")
+        if depth > deepest:
+            raise ValueError(f"{file}: {shape}")
 
 
 def _typed(file: Path, name: str, value: Any) -> str:
@@ -80,6 +92,8 @@ def _typed(file: Path, name: str, value: Any) -> str:
         return value
     if name == "data_options" and isinstance(value, Mapping) and all(isinstance(v, str) for v in value.values()):
         return ",".join(f"{key}={option}" for key, option in value.items())
+    if name == "data" and isinstance(value, list):
+        return json.dumps(value)
     if name in LISTS and isinstance(value, list) and all(isinstance(v, str) for v in value):
         return LISTS[name].join(value)
     raise ValueError(f"{file}: {name} must be a single value, got {value!r}")

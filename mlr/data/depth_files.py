@@ -285,8 +285,7 @@ def _to_metres(raw: np.ndarray, unit: str | float | None, name: str, bits: int) 
     if unit is None:
         raise UndeclaredUnitError(
             f"{name} holds {raw.dtype} values up to {largest} and no unit was declared: give "
-            "--depth-unit in training and evaluation, --options unit=... to mlr prepare and check-data, one of "
-            f"{', '.join(UNITS)} or the number of units in a metre"
+            f"--depth-unit, one of {', '.join(UNITS)} or the number of units in a metre"
         )
     if renamed.UNITS.get(str(unit), unit) in SIXTEEN_BIT_UNITS and largest > 65535:
         raise DataError(

@@ -30,6 +30,7 @@ from mlr.evaluation.predictor import Prediction, Predictor
 from mlr.evaluation.protocols import PROTOCOLS, Protocol, get_protocol
 from mlr.evaluation.scoring import FrameScores, Scores
 from mlr.relative.ordinal import OrdinalPairs
+from mlr.utils.counted import counted
 from mlr.utils.overlap import ahead
 from mlr.utils.progress import Progress
 
@@ -257,10 +258,10 @@ def score_frames(frames: Frames, predictor: Predictor, console: Console) -> Eval
         if not result.scores:
             break
     if len(result.broken) == len(shown):
-        raise DataError(f"all {len(shown)} frames are broken; the first: {result.broken[0]}")
+        raise DataError(f"all {counted(len(shown), 'frame', 'are')} broken; the first: {result.broken[0]}")
     for name, scores in list(result.scores.items()):
         if not (scores.pixels > 0).any():
-            result.refused[name] = f"none of the {len(shown)} frames has a pixel to score"
+            result.refused[name] = f"none of the {counted(len(shown), 'frame')} has a pixel to score"
             del result.scores[name]
     if not result.scores:
         raise DataError("nothing can be scored. " + "; ".join(f"{k}: {v}" for k, v in result.refused.items()))

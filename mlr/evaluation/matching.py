@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from mlr.data.datasets.folder import IMAGE_SUFFIXES
 from mlr.data.depth_files import DataError
+from mlr.utils.counted import counted
 from mlr.utils.files import natural_key
 
 
@@ -105,13 +106,13 @@ def match_names(
     missing = [name for name, paths in zip(names, found, strict=True) if not paths]
     several = [name for name, paths in zip(names, found, strict=True) if len(paths) > 1]
     faults = [
-        f"{len(missing)} of {len(names)} frames have no prediction ({some(missing)})" if missing else "",
-        f"{len(several)} frames have several ({some(several)})" if several else "",
-        f"{len(strange)} files belong to no frame ({some(strange)})" if strange else "",
-        f"{len(vague)} files could belong to several frames ({some(vague)}): name them like the whole id, "
+        f"{len(missing)} of {counted(len(names), 'frame')} have no prediction ({some(missing)})" if missing else "",
+        f"{counted(len(several), 'frame', 'have')} several ({some(several)})" if several else "",
+        f"{counted(len(strange), 'file', 'belong')} to no frame ({some(strange)})" if strange else "",
+        f"{counted(len(vague), 'file')} could belong to several frames ({some(vague)}): name them like the whole id, "
         "with folders or joined by _" if vague else "",
-        f"{len(outside)} files belong to frames outside the split ({some(outside)}): choose another --split"
-        if outside else "",
+        f"{counted(len(outside), 'file', 'belong')} to frames outside the split ({some(outside)}): "
+        "choose another --split" if outside else "",
     ]  # fmt: skip
     if any(faults[:4]):
         raise DataError(
@@ -171,8 +172,8 @@ def match_order(
     else:
         many = f" and {len(every)} in all splits" if every else ""
         raise DataError(
-            f"--match order: {folder} holds {len(files)} predictions and the data set {len(names)} frames{many}; "
-            "they must be as many"
+            f"--match order: {folder} holds {counted(len(files), 'prediction')} and the data set "
+            f"{counted(len(names), 'frame')}{many}; they must be as many"
         )
     by_frame = dict(zip(frames, _in_order(folder, files, list(frames)), strict=True))
     if len(by_frame) != len(frames):

@@ -17,6 +17,7 @@ from mlr.data.sample import Sample
 from mlr.evaluation.matching import match_files, some
 from mlr.evaluation.predictor import Prediction, Predictor
 from mlr.evaluation.protocols import Protocol
+from mlr.utils.counted import counted
 from mlr.utils.files import list_files
 
 SUFFIXES = (".png", ".npy")
@@ -56,14 +57,17 @@ class PredictionFiles(Predictor):
             raise DataError(f"{folder} holds no predictions: expected .png or .npy files, one a frame")
         self.frames, self.unit = frames, unit
         names = [frames.name(index) for index in range(len(frames))]
-        unread = f"{folder}: {len(listing.left_out)} files are not read: {some(listing.left_out)}" * bool(
+        unread = f"{folder}: {counted(len(listing.left_out), 'file', 'are')} not read: {some(listing.left_out)}" * bool(
             listing.left_out
         )
         try:
             self.paths, outside = match_files(folder, listing.files, names, match, everything)
         except DataError as error:
             raise DataError(f"{error}. {unread}" if unread else str(error)) from error
-        aside = f"{folder}: {len(outside)} files belong to frames outside the split: {some(outside)}" * bool(outside)
+        aside = (
+            f"{folder}: {counted(len(outside), 'file', 'belong')} to frames outside the split: {some(outside)}"
+            * bool(outside)
+        )
         self.notes = [note for note in (aside, unread) if note]
 
     def key(self, protocol: Protocol) -> tuple[Any, ...]:

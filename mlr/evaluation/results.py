@@ -17,7 +17,8 @@ from rich.text import Text
 from mlr.evaluation.frames import Evaluation
 from mlr.evaluation.metrics import METRICS
 from mlr.evaluation.order import ORDER_METRICS
-from mlr.utils.files import atomic_write, is_free
+from mlr.utils.counted import counted
+from mlr.utils.files import atomic_write
 
 #: The file that holds everything but the single frames' scores.
 SUMMARY = "scores.json"
@@ -33,7 +34,7 @@ def require_new_folder(path: Path) -> None:
         FileExistsError: there is something of that name already; an empty folder will do.
         OSError: its place cannot be written.
     """
-    if not is_free(path):
+    if path.is_file() or (path.is_dir() and any(path.iterdir())):
         raise FileExistsError(f"{path} is there already and is not overwritten: choose another --out, or remove it")
     parent = next(folder for folder in path.absolute().parents if folder.exists())
     if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
@@ -85,14 +86,16 @@ def show(record: dict[str, Any], console: Console) -> None:
         for name, scores in protocols.items():
             cells = (scores[key][metric] for metric in metrics)
             rows = [f"{_number(c['mean'])}\n[dim]{_number(c['low'])}\n{_number(c['high'])}[/dim]" for c in cells]
-            table.add_row(f"{heading}{name}\n[dim]{scores['images']} images[/dim]", *rows)
+            table.add_row(f"{heading}{name}\n[dim]{counted(scores['images'], 'image')}[/dim]", *rows)
         console.print(table)
     data = record["data"]
     for name, scores in record["protocols"].items():
         if excluded := scores["excluded"]:
-            console.print(Text(f"{name}: {len(excluded)} frames without a pixel to score left out", "yellow"))
+            console.print(
+                Text(f"{name}: {counted(len(excluded), 'frame')} without a pixel to score left out", "yellow")
+            )
     if broken := data["broken"]:
-        console.print(Text(f"{len(broken)} of {data['frames']} frames are broken and left out:", "yellow"))
+        console.print(Text(f"{len(broken)} of {counted(data['frames'], 'frame')} left out as broken:", "yellow"))
         for line in broken[:20]:
             console.print(Text(f"  {line}", "yellow"), soft_wrap=True)
     for name, reason in record["refused"].items():

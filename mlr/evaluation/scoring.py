@@ -250,16 +250,17 @@ class Scores(FrameScores):
     def save_csv(self, path: str | Path) -> None:
         """Write one row per image: id, pixels scored, metrics (empty where the image has no such score).
 
-        Spreadsheets run cells as formulas that begin with =, +, -, @, a tab or a line break. An id that begins so, or
-        with an apostrophe, is written with an apostrophe before it.
+        Spreadsheets run cells as formulas that begin with =, +, -, @, their wide forms, a tab or a line break. An id
+        that begins so, or with an apostrophe, is written with an apostrophe before it. Texts are quoted, since in some
+        countries a semicolon begins a new cell.
         """
         with open(path, "w", newline="", encoding="utf-8", errors="backslashreplace") as file:
-            writer = csv.writer(file)
+            writer = csv.writer(file, quoting=csv.QUOTE_NONNUMERIC)
             writer.writerow(["id", "pixels", *METRICS, *STRUCTURE])
             scores = torch.cat([self.table, self.structure], 1).tolist()
             for name, pixels, row in zip(self.ids, self.pixels.tolist(), scores, strict=True):
                 nine, rest = row[: len(METRICS)], row[len(METRICS) :]
-                cells = [repr(x) if pixels else "" for x in nine] + ["" if math.isnan(x) else repr(x) for x in rest]
+                cells = [x if pixels else None for x in nine] + [None if math.isnan(x) else x for x in rest]
                 writer.writerow([cell(name), pixels, *cells])
 
 
@@ -280,4 +281,4 @@ def bootstrap(
 
 def cell(text: str) -> str:
     """A text that no spreadsheet takes for a formula."""
-    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r", "\n", "'")) else text
+    return f"'{text}" if text.startswith(tuple("=+-@＝＋－＠\t\r\n'")) else text

@@ -31,6 +31,7 @@ from typing import Any
 
 import yaml
 
+from mlr.cli.settings_file import check_yaml
 from mlr.evaluation.metrics import METRICS
 from mlr.evaluation.scoring import STRUCTURE
 from mlr.training.settings import TrainingSettings
@@ -42,6 +43,11 @@ RESULTS_VERSION = 1
 
 #: Settings that say where and how fast a run computes, not what it learns.
 PLACES = ("root", "out", "workers", "device", "threads")
+
+#: Plans are short; larger or deeper files, and more seeds, are something else or are made to fill the memory.
+LARGEST_FILE = 1 << 18
+DEEPEST = 8
+MOST_SEEDS = 1000
 
 #: Columns of Table 5.
 COLUMNS = ("delta1", "rmse", "rmse_log", "abs_rel")
@@ -184,9 +190,13 @@ def load_plan(path: Path, root: str | None = None, evaluation_root: str | None =
     if not path.is_file():
         shipped = ", ".join(sorted(str(p) for p in Path("recipes").glob("*.yaml")))
         raise FileNotFoundError(f"there is no plan {path}" + (f"; shipped plans: {shipped}" if shipped else ""))
+    if path.stat().st_size > LARGEST_FILE:
+        raise ValueError(f"{path} has {path.stat().st_size:,} bytes, and plans take {LARGEST_FILE:,} at most")
     try:
-        content = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        text = path.read_text()
+        check_yaml(path, text, DEEPEST, "a plan holds parts, a part rows, and a row settings: nothing lies deeper")
+        content = yaml.safe_load(text)
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"{path} is not YAML: {error}") from error
     known = {"title", "results", "settings", "evaluation", "seeds", "pack", "seconds", "reference", "columns", "parts",
              "figures"}  # fmt: skip
@@ -285,8 +295,12 @@ def _settings(value: Any, where: str) -> dict[str, Any]:
 
 def _seeds(value: Any, where: str) -> tuple[int, ...]:
     seeds = (
-        tuple(range(value)) if isinstance(value, int) and not isinstance(value, bool) else tuple(_list(value, where))
+        tuple(range(min(value, MOST_SEEDS + 1)))
+        if isinstance(value, int) and not isinstance(value, bool)
+        else tuple(_list(value, where))
     )
+    if len(seeds) > MOST_SEEDS:
+        raise ValueError(f"{where}: a row has at most {MOST_SEEDS:,} seeds, got {str(value)[:40]}")
     if not seeds or not all(isinstance(seed, int) and seed >= 0 for seed in seeds) or len(set(seeds)) < len(seeds):
         raise ValueError(f"{where}: seeds must be a number of seeds or a list of different seeds, got {value!r}")
     return seeds

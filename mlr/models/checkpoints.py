@@ -285,11 +285,14 @@ def compare(model: nn.Module, state: Mapping[str, Tensor]) -> Fit:
     return Fit(tuple(name for name in both if name not in {*shapes, *types}), differences)
 
 
-def load_exactly(model: nn.Module, state: Mapping[str, Tensor], path: str | Path) -> None:
-    """Load a state dict whose names, shapes and kinds of numbers must agree; what differs is listed in the error."""
+def require_fit(model: nn.Module, state: Mapping[str, Tensor], path: str | Path) -> None:
+    """Refuse a state dict unless names, shapes and kinds of numbers agree with a network, also one on the meta device.
+
+    Raises:
+        CheckpointError: listing what differs.
+    """
     if differences := compare(model, state).differences:
         raise CheckpointError(f"{path} does not fit the network; " + "; ".join(differences))
-    model.load_state_dict(dict(state), strict=True)
 
 
 def load_matching(model: nn.Module, state: Mapping[str, Tensor], path: str | Path) -> Fit:

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mlr.models.checkpoints import Checkpoint, CheckpointError, checkpoint_file, load_checkpoint, load_exactly
+from mlr.models.checkpoints import Checkpoint, CheckpointError, checkpoint_file, load_checkpoint, require_fit
 from mlr.models.decoders import Decoder, find_decoder
 from mlr.models.encoder import build_encoder, check_backbone, encode, find_layout, pretrained_config
 from mlr.models.inference import infer
@@ -224,10 +224,14 @@ class DepthModel(nn.Module):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the user of a trained network chose its size when training it
             try:
+                with torch.device("meta"):  # a file may name a network that does not fit into memory
+                    require_fit(network(**config, pretrained=False), checkpoint.model, path)
                 model = network(**config, pretrained=False)
+            except CheckpointError:
+                raise
             except (ValueError, TypeError, RuntimeError, AssertionError) as error:
                 raise CheckpointError(f"{path} describes a network that cannot be built: {error}") from error
-        load_exactly(model, checkpoint.model, path)
+        model.load_state_dict(checkpoint.model, strict=True)
         model.weights_source = f"checkpoint: {path}"
         model.trained_size = checkpoint.size
         return model.eval()

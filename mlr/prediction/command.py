@@ -22,6 +22,7 @@ from mlr.prediction.outputs import Outputs, parse_formats
 from mlr.prediction.point_cloud import Intrinsics
 from mlr.prediction.video import count_frames, require_av
 from mlr.utils.console import plain
+from mlr.utils.counted import counted
 from mlr.utils.overlap import Behind, ahead
 from mlr.utils.progress import Progress
 from mlr.utils.sizes import MIN_SIDE, parse_size
@@ -65,7 +66,7 @@ def predict(
         intrinsics: fx,fy,cx,cy of the camera in pixels of the images, for ply and glb.
         max_depth: metres at the end of the scale of color, which then begins at 0, and of video; by default each
             picture's own range, and the largest depth of a video's first frame.
-        data: a data set whose frames are predicted, by its name in training.
+        data: a data set whose frames are predicted, NAME or NAME:PATH, by its name in training.
         root: folder or file of the data set.
         data_options: options of the data set, e.g. "list_file=mine.txt".
         depth_unit: unit of integer depth files of "folder".
@@ -108,7 +109,11 @@ def predict(
     if not quiet:
         plain(console, _description(network, size_used, flip))
         if ignored > len(unread):
-            plain(console, f"{ignored - len(unread)} files are neither images nor videos and are left alone", "dim")
+            plain(
+                console,
+                f"{counted(ignored - len(unread), 'file', 'are')} neither image nor video and left alone",
+                "dim",
+            )
         for line in unread[:20]:
             plain(console, f"left out: {line}", "yellow")
     done, broken = _run(network, files, outputs, size_used, batch_size, flip, Console(stderr=True, quiet=quiet))
@@ -210,13 +215,15 @@ def _report(console: Console, outputs: Outputs, done: int, broken: list[str], qu
     if not quiet:
         plain(console, f"predictions: {done} in {outputs.folder} ({', '.join(outputs.formats)})")
     for names, what in (
-        (outputs.negative, "pictures have depth below 0, written as 0"),
-        (outputs.saturated, "pictures have depth beyond 65.535 m, the most a depth PNG holds, written as that: "
+        (outputs.negative, "depth below 0, written as 0"),
+        (outputs.saturated, "depth beyond 65.535 m, the most a depth PNG holds, written as that: "
                             "--format npy has no limit"),
     ):  # fmt: skip
         if names:
-            plain(console, f"{len(names)} {what} ({names[0]}{', ...' if len(names) > 1 else ''})", "yellow")
+            pictures = counted(len(names), "picture", "have")
+            plain(console, f"{pictures} {what} ({names[0]}{', ...' if len(names) > 1 else ''})", "yellow")
     for line in broken[:20]:
         plain(console, f"left out: {line}", "red")
     if broken:
-        plain(console, f"{len(broken)} files or frames are broken and were left out", "red")
+        what = "1 file or frame is" if len(broken) == 1 else f"{len(broken)} files or frames are"
+        plain(console, f"{what} broken and left out", "red")

@@ -15,7 +15,7 @@ from mlr.data.datasets.base import DepthDataset
 from mlr.data.datasets.folder import IMAGE_SUFFIXES
 from mlr.data.depth_files import DataError, read_image
 from mlr.prediction.video import VIDEO_SUFFIXES, read_video
-from mlr.utils.files import list_files
+from mlr.utils.files import expand_pattern, list_files
 
 #: How :func:`mlr.utils.files.list_files` ends the line of a hidden file.
 HIDDEN = " is hidden"
@@ -138,7 +138,7 @@ def _expand(word: str, out: Path) -> tuple[Path, list[Path], list[str]]:
         unread = [f"{path}: {line}" for line in listing.left_out if not line.endswith(HIDDEN)]
     elif glob.has_magic(word):
         root = Path(*takewhile(lambda part: not glob.has_magic(part), path.parts))
-        matches = [Path(match) for match in sorted(glob.glob(word, recursive=True), key=len)]
+        matches = sorted(expand_pattern(root, path.parts[len(root.parts) :]), key=lambda match: len(str(match)))
         found: dict[Path, Path] = {}  # folders that link to each other hold a file under many names
         for match in matches:
             for file in list_files(match, ()).others if match.is_dir() else [match]:

@@ -19,6 +19,7 @@ from mlr.prediction.mesh import write_glb
 from mlr.prediction.point_cloud import Intrinsics, write_ply
 from mlr.prediction.video import ColourVideo, frame_rate
 from mlr.prediction.writers import PNG_LIMIT, write_colour, write_npy, write_png
+from mlr.utils.counted import counted
 from mlr.utils.files import atomic_write
 
 #: Formats and the ends of their files' names.
@@ -96,7 +97,7 @@ class Outputs:
         if shared:
             name, paths = next(iter(shared.items()))
             raise DataError(
-                f"{len(shared)} outputs would come from several inputs, such as {name} from "
+                f"{counted(len(shared), 'output')} would come from several inputs, such as {name} from "
                 f"{' and '.join(map(str, paths[:3]))}: give the folder that holds them all, or predict them one by one"
             )
         if self.folder.exists() and not self.folder.is_dir():
@@ -105,7 +106,7 @@ class Outputs:
         if existing:
             named = ", ".join(map(str, existing[:3])) + (", ..." if len(existing) > 3 else "")
             raise FileExistsError(
-                f"{len(existing)} outputs are there already ({named}) and are never overwritten: "
+                f"{counted(len(existing), 'output', 'are')} there already ({named}) and are never overwritten: "
                 "choose another --out, or remove them"
             )
         try:

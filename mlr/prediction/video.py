@@ -13,6 +13,7 @@ import numpy as np
 
 from mlr.data.depth_files import DataError
 from mlr.prediction.writers import painted, scale_bar
+from mlr.utils.counted import counted
 from mlr.utils.optional import import_or_explain
 
 #: Encoders for MP4, the best first; PyAV's packages have them.
@@ -54,7 +55,9 @@ def read_video(path: Path) -> Iterator[np.ndarray]:
                 yield np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), turns))
                 count += 1
     except av.FFmpegError as error:
-        raise DataError(f"cannot read the video {path} after {count} frames: {error.strerror or error}") from error
+        raise DataError(
+            f"cannot read the video {path} after {counted(count, 'frame')}: {error.strerror or error}"
+        ) from error
     if not count:
         raise DataError(f"{path} holds no frames")
 

@@ -14,6 +14,7 @@ from mlr.training.scores import score_names
 from mlr.training.settings import TrainingSettings
 from mlr.training.tables import read_balancing
 from mlr.utils.console import shown
+from mlr.utils.counted import counted
 
 #: Settings that the page shows; config.yaml has all.
 SETTINGS = (
@@ -27,7 +28,7 @@ LARGEST = 10
 def page(run: Run, config: TrainingSettings) -> str:
     """The page without its figures, in Markdown."""
     columns = scores_by_moment(run)
-    known = score_names(config.task)
+    known = score_names(config.task, config.set_names)
     scores = [[name, *(_number(column.get(name)) for column in columns.values())] for name in known.names]
     settings = [[name, str(value)] for name in SETTINGS if (value := getattr(config, name)) is not None]
     parts = [
@@ -61,7 +62,7 @@ def _balancing(run: Path) -> list[str]:
     ]
     return [
         "## Rebalancing",
-        f"Weights changed {changes} times. The largest of {len(last)} losses:",
+        f"Weights changed {counted(changes, 'time')}. The largest of {counted(len(last), 'loss')}:",
         _table(["loss", "contribution at first", "at last", "weight"], lines),
     ]
 

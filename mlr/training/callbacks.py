@@ -21,6 +21,7 @@ from mlr.models.checkpoints import save_checkpoint
 from mlr.training.scores import DEPTH_SCORES, ScoreNames
 from mlr.training.tables import BALANCING, Table, read_balancing, read_metrics
 from mlr.utils.console import plain
+from mlr.utils.counted import counted
 from mlr.utils.files import atomic_save
 from mlr.utils.progress import Lines, duration
 
@@ -156,8 +157,8 @@ class EpochReport(RebalanceListener):
             names = sorted(zip(record.contributions, record.names, strict=True), reverse=True)[:3]
             what += "; largest shares " + ", ".join(f"{name} {100 * share:.1f} %" for share, name in names)
         notes = f"; {len(record.clipped)} of {count} changes limited" if record.clipped else ""
-        notes += f"; {len(record.held)} losses keep their weight" if record.held else ""
-        notes += f"; {record.dropped} images left out, whose losses are not finite" if record.dropped else ""
+        notes += f"; {counted(len(record.held), 'loss', 'keep')} the old weight" if record.held else ""
+        notes += f"; {counted(record.dropped, 'image')} left out, whose losses are not finite" if record.dropped else ""
         self._print(trainer, f"  step {record.step:>6}, rebalancing {record.period + 1}: {what}{notes}", "dim")
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -175,7 +176,7 @@ class EpochReport(RebalanceListener):
             f"{self.scores.line({name: float(m[f'val/{name}']) for name in self.scores.names})}{eta}",
         )
         if unknown := int(m.get("train/images_without_depth", 0)):
-            self._print(trainer, f"  {unknown} images without a known depth were left out")
+            self._print(trainer, f"  {counted(unknown, 'image')} without a known depth left out")
 
 
 class ProgressLines(Callback):

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from mlr.losses.space import KINDS, SCALES
+from mlr.utils.counted import counted
 from mlr.utils.files import atomic_write
 from mlr.utils.renamed import current_metrics
 
@@ -90,7 +91,7 @@ def read_table(file: Path, required: Mapping[str, Callable[[str], object]]) -> l
         else:
             damaged += 1
     if damaged:
-        warnings.warn(f"{damaged} damaged rows of {file} are left out", stacklevel=2)
+        warnings.warn(f"{counted(damaged, 'damaged row', 'are')} left out of {file}", stacklevel=2)
     return rows
 
 

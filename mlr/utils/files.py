@@ -9,7 +9,10 @@ import os
 import re
 import shutil
 import stat
-from collections.abc import Collection, Iterator
+from collections import deque
+from collections.abc import Collection, Iterator, Sequence
+from fnmatch import fnmatchcase
+from glob import has_magic
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -157,6 +160,49 @@ def not_regular(path: Path) -> str | None:
         return None
     kinds = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket"}
     return kinds.get(stat.S_IFMT(mode), "a device")
+
+
+def expand_pattern(root: Path, parts: Sequence[str]) -> list[Path]:
+    """Files and folders that fit a pattern, as the shell and ``glob`` take it, in finite time.
+
+    ``**`` stands for any number of folders. Folders that link to each other have no end of names; for ``**`` each real
+    folder counts once, under its shortest name. Hidden names fit a pattern that begins with a dot alone.
+
+    Args:
+        root: the folder to begin in.
+        parts: the pattern below it, folder by folder, e.g. ``("**", "rgb", "*.png")``.
+    """
+    found: dict[Path, None] = {}
+    seen: set[tuple[int, int, int]] = set()
+    waiting = deque([(root, 0)])
+    while waiting:
+        path, place = waiting.popleft()
+        if place == len(parts):
+            found.setdefault(path)
+            continue
+        any_depth = parts[place] == "**"
+        if any_depth:
+            waiting.append((path, place + 1))
+        try:
+            status = path.stat()
+            key = (status.st_dev, status.st_ino, place)
+            if not stat.S_ISDIR(status.st_mode) or (any_depth and key in seen):
+                continue
+            seen.add(key)
+            if not any_depth and not has_magic(parts[place]):
+                waiting.extend([(path / parts[place], place + 1)] * (path / parts[place]).exists())
+                continue
+            entries = sorted(os.scandir(path), key=lambda entry: (entry.is_symlink(), natural_key(entry.name)))
+        except OSError:
+            continue
+        for entry in entries:
+            hidden = entry.name.startswith(".")
+            if any_depth and not hidden and (entry.is_dir() or place + 1 == len(parts)):
+                waiting.append((path / entry.name, place))
+            wanted = not any_depth and fnmatchcase(entry.name, parts[place])
+            if wanted and (not hidden or parts[place].startswith(".")):
+                waiting.append((path / entry.name, place + 1))
+    return list(found)
 
 
 def list_files(folder: Path, suffixes: Collection[str], recursive: bool = True) -> Listing:

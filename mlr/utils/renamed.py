@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 AUGMENTATIONS = {"eccv2020": "paper"}
+HOLES = {"keep": "mask"}
 METRICS = {"ard": "abs_rel", "srd": "sq_rel", "rmse_si": "silog"}
 PROTOCOLS = {"eccv2020": "paper"}
 UNITS = {"eccv2020": "nyu-10m"}
@@ -27,6 +28,10 @@ def current_setting(name: str, value: Any) -> tuple[str, Any]:
         return name, value
     new, values = SETTINGS[name]
     return new, values.get(str(value).lower(), value)
+
+
+#: Values of settings that command lines take without naming them in their help.
+VALUES = {"augment": AUGMENTATIONS, "holes": HOLES}
 
 
 def current_metrics(scores: Mapping[str, T]) -> dict[str, T]:

@@ -78,3 +78,22 @@ def test_flags_are_the_arguments_of_the_function(name):
     for flag, argument in inspect.signature(function).parameters.items():
         if argument.default is not inspect.Parameter.empty and flag not in command.positional:
             assert found[flag] == argument.default
+
+
+def test_data_is_said_in_the_same_words_to_every_command():
+    """One spelling of data options, unit and holes, and the older ones."""
+    for name in ("prepare", "check-data", "evaluate", "predict"):
+        command = COMMANDS[name]
+        module, _, function = command.function.partition(":")
+        parser = function_parser(getattr(import_module(module), function), name, command.positional)
+        known = {option for action in parser._actions for option in action.option_strings}
+        assert {"--data_options", "--depth_unit"} <= known, name
+    prepare = function_parser(import_module("mlr.data.tools.prepare").prepare, "prepare", ("datasets",))
+    args = ["rooms", "--out=x", "--options", "a=1", "--unit=mm"]
+    for holes in (["--holes=keep"], ["--holes", "keep"], ["--holes", "mask"]):
+        given = prepare.parse_args([*args, *holes])
+        assert (given.data_options, given.depth_unit, given.holes) == ("a=1", "mm", "mask")
+    train = training_parser()
+    for words in (["--augment=eccv2020"], ["--augment", "eccv2020"]):
+        assert train.parse_args(words).augment == "paper"
+    assert "eccv2020" not in train.format_help()

@@ -192,7 +192,7 @@ def test_a_published_list_with_missing_pairs_is_a_warning(tmp_path):
     report = check(f"nyu-sync:{tmp_path}")
     assert report.frames == {"train": 3, "val": 1}
     assert report.errors == []
-    assert "1 listed pairs left out: line 2" in report.warnings[0]
+    assert "1 listed pair left out: line 2" in report.warnings[0]
 
 
 def test_a_coarse_laser_grid_is_no_mismatch(tmp_path):
@@ -211,7 +211,7 @@ def test_damage_in_a_packed_file_is_found(tmp_path):
     import h5py
 
     out = tmp_path / "x.h5"
-    prepare(["rooms"], out, options="length=2,height=48,width=64", compression="none", workers=0, quiet=True)
+    prepare(["rooms"], out, data_options="length=2,height=48,width=64", compression="none", workers=0, quiet=True)
     with h5py.File(out, "r+") as file:
         file["48x64/image"][0, 0, 0] += 1
     report = check(f"packed:{out}")

@@ -53,7 +53,7 @@ def test_frames_in_the_authors_archives(tmp_path):
     files.assert_frame(train[2], 2, step=10 / 65535)
     files.assert_frame(val[0], 5, step=10 / 65535)
     assert train.missing == ["train795.zip has no train795/rgb/9.png"]
-    assert "1 listed pairs left out" in train.note()
+    assert "1 listed pair left out" in train.note()
     works_in_a_worker(train)
     assert len(open_dataset("nyu-zip", tmp_path / "train795.zip", "val")) == 2  # looked for beside it
 
@@ -237,7 +237,7 @@ def test_training_goes_on_after_a_broken_frame_of_a_published_set_and_names_it(t
     files.write_nyu_sync(tmp_path)
     files.cut(tmp_path / "sync/kitchen_0028a/rgb_00001.jpg")
     data = DepthData("nyu-sync", tmp_path, (32, 64), 3, 0, holes="nearest", augment="none")
-    with pytest.warns(UserWarning, match="listed pairs left out"):
+    with pytest.warns(UserWarning, match="1 listed pair left out"):
         data.setup("fit")
     with pytest.warns(UserWarning, match="stands in for a broken one.*rgb_00001"):
         (batch,) = data.train_dataloader()

@@ -195,7 +195,7 @@ def test_the_conflict_is_refused_by_training_and_by_prepare(tmp_path):
     with pytest.raises(DataError, match="declares the unit 'mm' itself"):
         DepthData("folder", tmp_path / "set", (32, 64), workers=0, depth_unit="kitti").setup("fit")
     with pytest.raises(DataError, match="declares the unit 'mm' itself"):
-        prepare([f"folder:{tmp_path / 'set'}"], tmp_path / "x.h5", options="unit=kitti", workers=0, quiet=True)
+        prepare([f"folder:{tmp_path / 'set'}"], tmp_path / "x.h5", data_options="unit=kitti", workers=0, quiet=True)
 
 
 def test_grey_levels_of_a_palette_are_read_and_colours_refused(tmp_path):
@@ -227,7 +227,7 @@ def test_depth_beyond_a_hundred_metres_is_usable_by_saying_so(tmp_path):
         data = DepthData("folder", tmp_path, (32, 64), 1, 0, **said)
         data.setup("fit")
         assert next(iter(data.train_dataloader()))["depth"].max() > 300
-    prepare([f"folder:{tmp_path}"], tmp_path / "x.h5", options="max_depth=500", workers=0, quiet=True)
+    prepare([f"folder:{tmp_path}"], tmp_path / "x.h5", data_options="max_depth=500", workers=0, quiet=True)
     assert open_dataset("packed", tmp_path / "x.h5", "all")[0]["depth"].max() > 300
     for wrong in (0, -1, float("nan"), "inf"):
         with pytest.raises(ValueError, match="max_depth of data set 'folder' must be a positive number"):

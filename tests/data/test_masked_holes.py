@@ -149,3 +149,14 @@ def test_built_in_scenes_stay_full_since_they_are_not_masked():
     data.setup("fit")
     assert not data.masked
     assert all((batch["depth"] > 0).all() for batch in data.train_dataloader())
+
+
+@pytest.mark.parametrize("frames", [1, 2])
+def test_a_single_frame_that_is_trained_and_validated_on_is_said(tmp_path, frames):
+    files.write_folder(tmp_path, range(frames))
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        DepthData("folder", tmp_path, (32, 64), depth_unit="mm", workers=0).setup("fit")
+    said = [str(w.message) for w in told if "for training and for validation" in str(w.message)]
+    assert len(said) == (frames == 1)
+    assert all(text.startswith("1 pair of ") for text in said)

@@ -86,7 +86,7 @@ def test_data_sets_and_sizes_may_be_mixed(tmp_path):
     files.write_folder(tmp_path / "b", range(11, 13), size=(40, 72))
     out = tmp_path / "all.h5"
     datasets = [f"folder:{tmp_path / name}" for name in ("a", "b")]
-    assert prepare(datasets, out, options="unit=mm", workers=0, quiet=True) == 0
+    assert prepare(datasets, out, data_options="unit=mm", workers=0, quiet=True) == 0
     train, val = (Packed(out, split) for split in ("train", "val"))
     assert (len(train), len(val)) == (9 + 1, 2 + 1)
     sizes = {tuple(train[i]["image"].shape[1:]) for i in range(len(train))}
@@ -99,7 +99,7 @@ def test_data_sets_and_sizes_may_be_mixed(tmp_path):
 def test_each_data_set_takes_the_options_it_knows(tmp_path):
     files.write_folder(tmp_path / "shots", range(11))
     datasets, out = ["rooms", f"folder:{tmp_path / 'shots'}"], tmp_path / "x.h5"
-    assert prepare(datasets, out, options="length=2,height=48,width=64,unit=mm", workers=0, quiet=True) == 0
+    assert prepare(datasets, out, data_options="length=2,height=48,width=64,unit=mm", workers=0, quiet=True) == 0
     assert (len(Packed(out)), len(Packed(out, "val"))) == (2 + 9, 2 + 2)
 
 
@@ -121,7 +121,7 @@ def test_a_laser_grid_keeps_its_size(tmp_path):
 
 
 def test_a_network_trains_on_a_packed_file(tmp_path):
-    pack("rooms", tmp_path / "rooms.h5", options="length=4,height=48,width=64")
+    pack("rooms", tmp_path / "rooms.h5", data_options="length=4,height=48,width=64")
     data = DepthData("packed", tmp_path / "rooms.h5", (32, 48), batch_size=2, workers=2)
     data.setup("fit")
     batches = list(data.train_dataloader())
@@ -155,9 +155,9 @@ def test_broken_frames_are_named_counted_and_left_out(tmp_path, capsys):
 def test_a_set_without_a_usable_frame_is_an_error(tmp_path):
     files.write_folder(tmp_path / "shots", range(3), unit=1)  # read as mm: all below 0.01 m
     with pytest.raises(DataError, match=r"none of the \d frames can be used; .*the unit is wrong"):
-        pack(f"folder:{tmp_path / 'shots'}", tmp_path / "x.h5", options="unit=mm")
+        pack(f"folder:{tmp_path / 'shots'}", tmp_path / "x.h5", data_options="unit=mm")
     assert [path.name for path in tmp_path.iterdir()] == ["shots"]
-    pack(f"folder:{tmp_path / 'shots'}", tmp_path / "x.h5", options="unit=m")  # no parts are in its way
+    pack(f"folder:{tmp_path / 'shots'}", tmp_path / "x.h5", data_options="unit=m")  # no parts are in its way
 
 
 def test_parts_with_broken_frames_are_packed_again_for_the_files_may_be_mended(tmp_path, monkeypatch):
@@ -259,7 +259,7 @@ def test_a_full_disk_is_named_as_such(tmp_path, monkeypatch):
 
     monkeypatch.setattr("mlr.data.hdf5_files.Disk.write", full)
     with pytest.raises(OSError, match=r"000000\.h5: the disk is full"):
-        pack("rooms", tmp_path / "x.h5", options="length=1,height=48,width=64")
+        pack("rooms", tmp_path / "x.h5", data_options="length=1,height=48,width=64")
 
 
 def test_a_full_disk_is_said_and_loses_nothing(tmp_path, monkeypatch, capsys):
@@ -278,7 +278,7 @@ def test_a_full_disk_is_said_and_loses_nothing(tmp_path, monkeypatch, capsys):
     with monkeypatch.context() as patch:
         patch.setattr(prepare_module.shutil, "disk_usage", lambda _: prepare_module.shutil._ntuple_diskusage(9, 9, 0))
         assert main(command) == 1
-    assert "0.0 GB free" in capsys.readouterr().err
+    assert "0.0 MiB free" in capsys.readouterr().err
     assert not (tmp_path / "x.h5").exists()
     assert main(command) == 0
     assert len(Packed(tmp_path / "x.h5")) == 4
@@ -287,7 +287,7 @@ def test_a_full_disk_is_said_and_loses_nothing(tmp_path, monkeypatch, capsys):
 def test_an_earlier_file_is_not_overwritten(tmp_path):
     (tmp_path / "x.h5").write_text("mine")
     with pytest.raises(FileExistsError, match=r"x\.h5 exists"):
-        pack("rooms", tmp_path / "x.h5", options="length=1")
+        pack("rooms", tmp_path / "x.h5", data_options="length=1")
     assert (tmp_path / "x.h5").read_text() == "mine"
 
 
@@ -301,13 +301,13 @@ def test_an_earlier_file_is_not_overwritten(tmp_path):
         ("rooms", {"size": "big"}, "--size must be HxW"),
         ("rooms", {"holes": "error"}, "--holes must be"),
         ("rooms", {"compression": "zip"}, "--compression must be one of none, lzf, gzip"),
-        ("rooms", {"options": "length=many"}, "must be int"),
+        ("rooms", {"data_options": "length=many"}, "must be int"),
         (
             "rooms",
-            {"options": "lenght=3"},
+            {"data_options": "lenght=3"},
             "none of the data sets has the option 'lenght'; they take height, hole_share, length",
         ),
-        ("rooms", {"options": "length=1", "workers": -2}, "--workers must be"),
+        ("rooms", {"data_options": "length=1", "workers": -2}, "--workers must be"),
     ],
 )
 def test_wrong_settings_are_refused_before_anything_is_written(tmp_path, dataset, settings, message):
@@ -320,7 +320,7 @@ def test_wrong_settings_are_refused_before_anything_is_written(tmp_path, dataset
 
 
 def test_damage_is_noticed_when_a_frame_is_read(tmp_path):
-    out = pack("rooms", tmp_path / "x.h5", options="length=2,height=48,width=64", compression="none")
+    out = pack("rooms", tmp_path / "x.h5", data_options="length=2,height=48,width=64", compression="none")
     with h5py.File(out, "r+") as file:
         file["48x64/depth"][1, 3, 4] += 0.25
     packed = Packed(out)
@@ -330,7 +330,7 @@ def test_damage_is_noticed_when_a_frame_is_read(tmp_path):
 
 
 def test_foreign_and_newer_files_are_refused(tmp_path):
-    out = pack("rooms", tmp_path / "x.h5", options="length=1,height=48,width=64", splits="train")
+    out = pack("rooms", tmp_path / "x.h5", data_options="length=1,height=48,width=64", splits="train")
     with pytest.raises(DataError, match="no frames of the split 'val', but 1 train"):
         Packed(out, "val")
     with h5py.File(out, "r+") as file:
@@ -353,7 +353,7 @@ def test_foreign_and_newer_files_are_refused(tmp_path):
 
 def test_a_folder_that_cannot_be_written_to_is_an_error(tmp_path):
     with pytest.raises(FileNotFoundError, match="there is no folder"):
-        pack("rooms", tmp_path / "nowhere" / "x.h5", options="length=1")
+        pack("rooms", tmp_path / "nowhere" / "x.h5", data_options="length=1")
     (tmp_path / "x.h5.parts").write_text("")
     with pytest.raises(DataError, match="is in the way"):
-        pack("rooms", tmp_path / "x.h5", options="length=1")
+        pack("rooms", tmp_path / "x.h5", data_options="length=1")

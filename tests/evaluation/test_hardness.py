@@ -120,3 +120,17 @@ def test_weights_of_another_kind_are_refused_not_cast(network, kind, tmp_path, c
     content["model"]["conv3.weight"] = content["model"]["conv3.weight"].to(kind)
     torch.save(content, path)
     assert f"other type: conv3.weight {kind} instead of torch.float32" in refusal(capsys, path)
+
+
+def test_no_separator_of_another_country_begins_a_cell(tmp_path):
+    """Where a comma is the decimal point, spreadsheets split at semicolons."""
+    ids = ["a;=1+1", "＝1+1", 'b";=1', "c,=1"]
+    scores = Scores("full")
+    scores.add(ids, torch.ones(4, 1, 4, 4), torch.ones(4, 1, 4, 4))
+    scores.save_csv(tmp_path / "full.csv")
+    lines = (tmp_path / "full.csv").read_text().splitlines()[1:]
+    assert [line.split(",1.0,")[0].rsplit(",", 1)[0] for line in lines if line] == [
+        '"a;=1+1"', '"\'＝1+1"', '"b"";=1"', '"c,=1"',
+    ]  # fmt: skip
+    with (tmp_path / "full.csv").open(newline="") as file:
+        assert [float(row["delta1"]) for row in csv.DictReader(file)] == [1.0] * 4

@@ -89,11 +89,11 @@ def test_frames_and_files_that_do_not_fit_are_named_and_counted_before_anything_
     assert match_names(tmp_path, paths[::-1], names).paths == paths
     with pytest.raises(ValueError, match=r"1 of 4 frames have no prediction \(b/1.png\)"):
         match_names(tmp_path, [p for p in paths if p.name != "1.png"], names)
-    with pytest.raises(ValueError, match=r"1 files belong to no frame \(.*extra.npy\)"):
+    with pytest.raises(ValueError, match=r"1 file belongs to no frame \(.*extra.npy\)"):
         match_names(tmp_path, [*paths, tmp_path / "extra.npy"], names)
-    with pytest.raises(ValueError, match=r"1 frames have several \(b/1.png\)"):
+    with pytest.raises(ValueError, match=r"1 frame has several \(b/1.png\)"):
         match_names(tmp_path, [*paths, tmp_path / "b" / "1.npy"], names)
-    with pytest.raises(ValueError, match=r"1 files could belong to several frames \(.*0.npy\)"):
+    with pytest.raises(ValueError, match=r"1 file could belong to several frames \(.*0.npy\)"):
         match_names(tmp_path, [*paths, tmp_path / "0.npy"], names)
 
 
@@ -159,7 +159,7 @@ def test_frames_without_a_valid_pixel_are_left_out_and_counted(shots, tmp_path, 
     assert record["protocols"]["full"]["images"] == 2
     assert means(record)["abs_rel"] == pytest.approx(0.2, abs=1e-6)
     assert main(["evaluate", str(folder), *map(str, on(shots))]) == 0
-    assert "1 frames without a pixel to score left out" in capsys.readouterr().out
+    assert "1 frame without a pixel to score left out" in capsys.readouterr().out
     for name in ("006", "008"):
         Image.fromarray(np.zeros(files.SIZE, np.uint16)).save(shots / "val" / "depth" / f"{name}.png")
     assert "none of the 3 frames has a pixel to score" in refusal(capsys, folder, *on(shots))

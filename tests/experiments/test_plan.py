@@ -89,6 +89,7 @@ def test_whole_numbers_are_the_same_setting_as_fractions(tmp_path: Path) -> None
         ({"parts": changed_row(settings={"loses": "all"})}, "there is no entry 'loses'"),
         ({"parts": changed_row(settings={"balancer": "cow"})}, "row 'all': unknown balancer 'cow'"),
         ({"parts": changed_row(seeds=[1, 1])}, "list of different seeds"),
+        ({"seeds": 10**12}, "at most 1,000 seeds"),
         ({"settings": {"learning_rate": "1e-3"}}, "write 1.0e-3"),
         ({"columns": ["delta9"]}, "there is no metric 'delta9'"),
         ({"parts": []}, "parts must be a list that is not empty"),
@@ -104,6 +105,15 @@ def test_a_wrong_plan_is_refused_with_its_place(tmp_path: Path, changes: dict[st
 def test_a_file_that_is_no_plan_is_refused(tmp_path: Path) -> None:
     (tmp_path / "plan.yaml").write_text("title: [")
     with pytest.raises(ValueError, match="is not YAML"):
+        load_plan(tmp_path / "plan.yaml")
+    (tmp_path / "plan.yaml").write_text("a: &a [1, 2]\nb: [*a, *a, *a]\n")
+    with pytest.raises(ValueError, match="no aliases"):
+        load_plan(tmp_path / "plan.yaml")
+    (tmp_path / "plan.yaml").write_text("a: " + "[" * 10_000)
+    with pytest.raises(ValueError, match="nothing lies deeper"):
+        load_plan(tmp_path / "plan.yaml")
+    (tmp_path / "plan.yaml").write_text("a: " + "1" * 300_000)
+    with pytest.raises(ValueError, match="plans take"):
         load_plan(tmp_path / "plan.yaml")
     with pytest.raises(FileNotFoundError, match="there is no plan"):
         load_plan(tmp_path / "other.yaml")

@@ -180,6 +180,24 @@ def test_a_part_of_another_type_or_size_is_named(part, value, model, tmp_path):
         DepthModel.from_checkpoint(path)
 
 
+def test_a_network_that_the_file_does_not_hold_is_refused_before_it_takes_memory(model, tmp_path, monkeypatch):
+    built = []
+    real = DepthModel.reset_decoder
+    monkeypatch.setattr(
+        DepthModel, "reset_decoder", lambda self: (built.append(self.conv3.weight.device.type), real(self))
+    )
+    path = save_checkpoint(tmp_path / "x.pt", model)
+    DepthModel.from_checkpoint(path)
+    assert built == ["meta", "cpu"]
+    built.clear()
+    content = torch.load(path, weights_only=True)
+    content["config"]["model"]["backbone"] = "vit_base_patch16_224"
+    torch.save(content, path)
+    with pytest.raises(CheckpointError, match="does not fit the network; missing: encoder"):
+        DepthModel.from_checkpoint(path)
+    assert built == ["meta"]
+
+
 def test_a_few_bytes_that_stand_for_terabytes_are_refused(tmp_path):
     torch.save({"conv1.weight": torch.zeros(1, dtype=torch.half).expand(2**40)}, tmp_path / "weights.pth")
     with pytest.raises(CheckpointError, match="repeats its numbers"):

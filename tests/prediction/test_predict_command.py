@@ -92,7 +92,7 @@ def test_folder_keeps_its_subfolders_and_the_depth_is_the_network_s(checkpoint, 
     printed = capsys.readouterr().err
     assert "test_resnet of" in printed
     assert "at 64 x 96 on cpu" in printed
-    assert "1 files are neither images nor videos" in printed
+    assert "1 file is neither image nor video" in printed
     assert "predictions: 3 in" in printed
 
 
@@ -116,7 +116,7 @@ def test_depth_out_of_range_is_written_at_its_limit_and_counted(constant, tmp_pa
     assert np.array(Image.open(tmp_path / "deep/png/1.png")).min() == 65535
     np.testing.assert_allclose(np.load(tmp_path / "deep/npy/1.npy"), 80, rtol=1e-6)
     assert run(constant(-1.0), images[0], "--out", tmp_path / "negative", "--format", "npy") == 0
-    assert "1 pictures have depth below 0, written as 0" in capsys.readouterr().err
+    assert "1 picture has depth below 0, written as 0" in capsys.readouterr().err
     assert not np.load(tmp_path / "negative/1.npy").any()
 
 
@@ -242,7 +242,7 @@ def test_video_frames_are_numbered_in_a_folder(constant, tmp_path, capsys):
     assert run(constant(2.0), clip, "--out", tmp_path / "out", "--batch-size", 2) == 0
     assert files(tmp_path / "out") == ["clip/000000.png", "clip/000001.png", "clip/000002.png"]
     assert run(constant(2.0), clip, "--out", tmp_path / "out") == 1
-    assert "1 outputs are there already" in capsys.readouterr().err
+    assert "1 output is there already" in capsys.readouterr().err
 
 
 def test_broken_video_is_left_out(constant, tmp_path, capsys):
@@ -333,7 +333,7 @@ def test_inputs_that_share_an_output_are_refused(constant, tmp_path, names, caps
     shoot(tmp_path, *names)
     assert run(constant(2.0), *(tmp_path / name for name in names), "--out", tmp_path / "out") == 1
     printed = capsys.readouterr().err
-    assert "1 outputs would come from several inputs, such as 1 from" in printed
+    assert "1 output would come from several inputs, such as 1 from" in printed
     assert all(str(tmp_path / name) in printed for name in names[:2])
     assert not (tmp_path / "out").exists()
 
@@ -350,7 +350,7 @@ def test_outputs_are_never_overwritten(constant, tmp_path, capsys):
     (tmp_path / "out").mkdir()
     (tmp_path / "out/2.png").write_text("mine")
     assert run(constant(2.0), shots, "--out", tmp_path / "out") == 1
-    assert "1 outputs are there already" in capsys.readouterr().err
+    assert "1 output is there already" in capsys.readouterr().err
     assert files(tmp_path / "out") == ["2.png"]
     assert run(constant(2.0), shots, "--out", shots) == 1  # nor the images themselves
     assert (tmp_path / "out/2.png").read_text() == "mine"

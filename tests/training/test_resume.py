@@ -14,6 +14,7 @@ import torch
 from rich.console import Console
 
 from mlr.cli import train_command
+from mlr.training.run import Run
 from mlr.training.settings import TrainingSettings
 from mlr.training.train import train
 
@@ -54,7 +55,7 @@ def test_a_run_killed_before_its_figures_finishes(finished, run, capsys):
     assert not list(run.glob(".*"))
     assert (run / "resume.ckpt").read_bytes() == state
     assert train_command(["--resume", str(run)]) == 1
-    assert "has finished 1 epochs of 1: give more --epochs" in capsys.readouterr().err
+    assert "has finished 1 epoch of 1: give more --epochs" in capsys.readouterr().err
 
 
 def test_a_run_killed_in_its_first_epoch_begins_again(finished, run):
@@ -138,3 +139,21 @@ def test_an_out_that_is_taken_is_refused_before_the_network_is_built(run, capsys
     monkeypatch.setattr("mlr.training.train.task_network", None)
     assert train_command([*replace(TINY, out=run).flags()]) == 1
     assert "never overwrites another" in capsys.readouterr().err
+
+
+def test_a_run_that_is_killed_as_it_begins_does_not_occupy_its_folder(tmp_path):
+    (tmp_path / ".config.yaml.9.part").write_text("half")
+    run = Run.create(replace(TINY, out=tmp_path))
+    assert [path.name for path in tmp_path.iterdir()] == ["config.yaml"]
+    assert replace(run.training_settings(), out=tmp_path) == replace(TINY, out=tmp_path)
+    with pytest.raises(FileExistsError, match="never overwrites another"):
+        Run.create(replace(TINY, out=tmp_path))
+
+
+def test_a_link_among_what_was_not_finished_is_removed_and_not_followed(run, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere/precious").write_text("x")
+    (run / ".x.1.part").symlink_to(tmp_path / "elsewhere")
+    Run(run).clean()
+    assert not (run / ".x.1.part").is_symlink()
+    assert (tmp_path / "elsewhere/precious").exists()

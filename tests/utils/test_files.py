@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import glob
 import os
+from pathlib import Path
 
 import pytest
 import torch
 
-from mlr.utils.files import atomic_replace, atomic_save, atomic_write, create, is_free
+from mlr.utils.files import atomic_replace, atomic_save, atomic_write, create, expand_pattern, is_free
 
 
 def test_a_file_appears_when_all_of_it_is_written(tmp_path):
@@ -107,3 +109,30 @@ def test_what_a_killed_process_began_does_not_occupy_a_folder(tmp_path):
     assert not is_free(tmp_path / ".a.txt.7.part")
     (tmp_path / "a.txt").write_text("whole")
     assert not is_free(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    ["*", "**", "**/*.png", "*/b/*.png", "a/**", "**/b/**/*.png", "a/b/1.png", "*/../a/*.png", ".*", "[ab]/*", "**/**"],
+)
+def test_a_pattern_means_what_glob_takes_it_for(pattern, tmp_path):
+    for name in ("1.png", "a/2.png", "a/b/1.png", "a/b/c/3.png", "b/4.png", "b/.h/5.png", ".trash/6.png", "a/x.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    expected = {Path(match).resolve() for match in glob.glob(str(tmp_path / pattern), recursive=True)}
+    assert {match.resolve() for match in expand_pattern(tmp_path, Path(pattern).parts)} == expected
+
+
+def test_a_pattern_over_folders_that_link_to_themselves_ends(tmp_path):
+    for name in ("a/b/1.png", "c/2.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    for number in range(8):  # eight links a folder: names of 40 parts are 8^40
+        (tmp_path / f"up{number}").symlink_to(".")
+        (tmp_path / "a" / f"up{number}").symlink_to("..")
+        (tmp_path / "a/b" / f"up{number}").symlink_to("../..")
+    for pattern in ("**/*.png", "**/b/**/*.png", "**/**/**/*.png"):
+        found = expand_pattern(tmp_path, Path(pattern).parts)
+        assert tmp_path / "a/b/1.png" in found
+        assert len(found) < 100
+    assert expand_pattern(tmp_path, ("up0", "c", "*")) == [tmp_path / "up0/c/2.png"]

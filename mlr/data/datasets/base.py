@@ -14,6 +14,7 @@ import numpy as np
 
 from mlr.data.depth_files import MAX_DEPTH, DataError, check_depth
 from mlr.data.sample import Region, Sample, make_sample
+from mlr.utils.counted import counted
 
 T = TypeVar("T")
 
@@ -53,7 +54,7 @@ class DepthDataset(ABC):
         truth: what is known of a frame: "metric" depth, "relative" depth up to scale and shift, or "pairs" of points of
             which one is farther.
         own_depth_grid: whether depth has a grid of its own, coarser than the image.
-        left_out: what ``missing`` holds.
+        left_out: what ``missing`` holds, one of it.
         splits: the splits that the reader itself knows.
         region_options: options that choose a part of the frames; all others choose what lies in them.
     """
@@ -62,7 +63,7 @@ class DepthDataset(ABC):
     dense: bool = False
     truth: Literal["metric", "relative", "pairs"] = "metric"
     own_depth_grid: bool = False
-    left_out: str = "listed pairs"
+    left_out: str = "listed pair"
     splits: tuple[str, ...] = ("train", "val")
     region_options: tuple[str, ...] = ()
     max_depth: float = MAX_DEPTH
@@ -115,7 +116,7 @@ class DepthDataset(ABC):
         if not self.missing:
             return ""
         few = "; ".join(self.missing[:3]) + ("; ..." if len(self.missing) > 3 else "")
-        return f"{len(self.missing)} {self.left_out} left out: {few}"
+        return f"{counted(len(self.missing), self.left_out)} left out: {few}"
 
 
 class AllSplits(DepthDataset):

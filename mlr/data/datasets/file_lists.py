@@ -11,6 +11,7 @@ import numpy as np
 
 from mlr.data.datasets.base import DepthDataset
 from mlr.data.depth_files import DataError, decode_depth, read_image, refuse_irregular
+from mlr.utils.counted import counted
 
 
 class Pair(NamedTuple):
@@ -95,4 +96,4 @@ class ListedPairs(DepthDataset):
         return read_image(image, upright=False), decode_depth(depth, self.unit, bits=16)
 
     def __repr__(self) -> str:
-        return f"{len(self)} pairs of {self.list_file}"
+        return f"{counted(len(self), 'pair')} of {self.list_file}"

@@ -18,6 +18,7 @@ import numpy as np
 
 from mlr.data.datasets.base import DepthDataset
 from mlr.data.depth_files import DataError, decode_depth, orientation, read_oriented, refuse_irregular
+from mlr.utils.counted import counted
 from mlr.utils.files import list_files, natural_key
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
@@ -74,7 +75,7 @@ class Folder(DepthDataset):
             what was looked for.
     """
 
-    left_out = "files"
+    left_out = "file"
     splits = ("train", "val", "all")
 
     def __init__(self, root: str | Path, split: str = "train", unit: str | None = None) -> None:
@@ -109,7 +110,7 @@ class Folder(DepthDataset):
         return orientation(self.pairs[index][0]) != 1
 
     def __repr__(self) -> str:
-        return f"{len(self)} pairs of {self.root}"
+        return f"{counted(len(self), 'pair')} of {self.root}"
 
 
 def find_pairs(root: Path, split: str) -> tuple[Pairs, list[str]]:
@@ -199,8 +200,8 @@ def _pairs_of_folders(folder: Path) -> tuple[Pairs, list[str]]:
         there = unread.get(lonely[0].stem)
         reason = f"; depth/{there[0].name} is there, but its format is not read" if there else ""
         raise DataError(
-            f"{folder}: {len(lonely)} images have no depth file of the same name, e.g. {lonely[0].name}{reason}; depth "
-            f"is read from {', '.join(DEPTH_SUFFIXES)} files"
+            f"{folder}: {counted(len(lonely), 'image', 'have')} no depth file of the same name, e.g. "
+            f"{lonely[0].name}{reason}; depth is read from {', '.join(DEPTH_SUFFIXES)} files"
         )
     pairs = [(_one_picture(paths, by_name[name]), _only(paths[0], by_name[name]))
              for name, paths in images.items() if name in by_name]  # fmt: skip
@@ -279,7 +280,7 @@ def _only(image: Path, depths: list[Path]) -> Path:
 
 def _required(pairs: Pairs, alone: list[str], where: Path) -> tuple[Pairs, list[str]]:
     if not pairs:
-        left = f"; {len(alone)} files were left out: {'; '.join(alone[:3])}" if alone else ""
+        left = f"; {counted(len(alone), 'file', 'were')} left out: {'; '.join(alone[:3])}" if alone else ""
         raise DataError(
             f"{where} holds no pairs: expected rgb/ and depth/ with files of equal names, files named ...rgb.png and "
             f"...depth.png side by side, or pairs.csv with rgb_path,depth_path lines{left}"

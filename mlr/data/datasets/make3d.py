@@ -16,6 +16,7 @@ from scipy.io import loadmat, whosmat
 
 from mlr.data.datasets.base import DepthDataset
 from mlr.data.depth_files import DataError, check_pixels, read_image, refuse_irregular
+from mlr.utils.counted import counted
 from mlr.utils.files import list_files, natural_key
 
 #: Folders of images and of laser data that each split is looked for in.
@@ -44,7 +45,7 @@ class Make3D(DepthDataset):
 
     tolerant = True
     own_depth_grid = True
-    left_out = "files"
+    left_out = "file"
 
     def __init__(self, root: str | Path, split: str = "train", channel: int = 3, truncated: bool = False) -> None:
         if channel not in CHANNELS:
@@ -61,7 +62,7 @@ class Make3D(DepthDataset):
         if not self.frames:
             raise DataError(
                 f"{images} and {depths} hold no pair {IMAGE_PREFIX}NAME.jpg, {DEPTH_PREFIX}NAME.mat; they have "
-                f"{len(pictures)} images and {len(lasers)} depth files"
+                f"{counted(len(pictures), 'image')} and {counted(len(lasers), 'depth file')}"
             )
 
     def __len__(self) -> int:
@@ -78,7 +79,7 @@ class Make3D(DepthDataset):
         return image, read_grid(laser, self.channel)
 
     def __repr__(self) -> str:
-        return f"{len(self)} frames of {self.root} ({CHANNELS[self.channel]})"
+        return f"{counted(len(self), 'frame')} of {self.root} ({CHANNELS[self.channel]})"
 
 
 def _folder(root: Path, names: tuple[str, ...]) -> Path:

@@ -16,6 +16,7 @@ from scipy.io import loadmat
 from mlr.data.datasets.base import DepthDataset, PerProcess
 from mlr.data.depth_files import DataError, check_pixels, refuse_irregular
 from mlr.data.hdf5_files import open_hdf5, reading, stored
+from mlr.utils.counted import counted
 
 LABELLED, SPLITS = "nyu_depth_v2_labeled.mat", "splits.mat"
 
@@ -73,7 +74,7 @@ class NYU(DepthDataset):
         return np.ascontiguousarray(image.transpose(2, 1, 0)), np.ascontiguousarray(depth.T, dtype=np.float32)
 
     def __repr__(self) -> str:
-        return f"{len(self)} frames of {self.file}"
+        return f"{counted(len(self), 'frame')} of {self.file}"
 
 
 def read_split(path: Path, split: str, count: int) -> list[int]:

@@ -14,6 +14,7 @@ import numpy as np
 from mlr.data.datasets.base import DepthDataset
 from mlr.data.depth_files import DataError, check_pixels
 from mlr.data.hdf5_files import open_hdf5, reading, stored
+from mlr.utils.counted import counted
 from mlr.utils.files import list_files
 
 
@@ -28,7 +29,7 @@ class NYUFrames(DepthDataset):
         DataError: there is no such folder, or it holds no .h5 file.
     """
 
-    left_out = "files"
+    left_out = "file"
 
     def __init__(self, root: str | Path, split: str = "train") -> None:
         self.root = Path(root)
@@ -63,4 +64,4 @@ class NYUFrames(DepthDataset):
         return np.ascontiguousarray(rgb.transpose(1, 2, 0)), depth
 
     def __repr__(self) -> str:
-        return f"{len(self)} frames of {self.root}"
+        return f"{counted(len(self), 'frame')} of {self.root}"

@@ -20,6 +20,7 @@ import numpy as np
 
 from mlr.data.datasets.base import DepthDataset, PerProcess
 from mlr.data.depth_files import DataError, check_pixels, refuse_irregular
+from mlr.utils.counted import counted
 from mlr.utils.files import list_files
 
 COLUMNS = ("image", "depth")
@@ -38,7 +39,7 @@ class NYUParquet(DepthDataset):
         DataError: pyarrow is not installed, or there are no such files, or they hold other columns.
     """
 
-    left_out = "files"
+    left_out = "file"
 
     def __init__(self, root: str | Path, split: str = "train") -> None:
         self.root, self.missing = Path(root), []
@@ -112,7 +113,7 @@ class NYUParquet(DepthDataset):
         return self.__dict__ | {"_cache": None}
 
     def __repr__(self) -> str:
-        return f"{len(self)} frames of {self.root}"
+        return f"{counted(len(self), 'frame')} of {self.root}"
 
 
 def open_parquet(path: Path) -> Any:

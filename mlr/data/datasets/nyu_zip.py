@@ -18,6 +18,7 @@ import numpy as np
 
 from mlr.data.datasets.base import DepthDataset, PerProcess
 from mlr.data.depth_files import DataError, decode_depth, read_image, refuse_irregular
+from mlr.utils.counted import counted
 
 #: Archives of each split, in the order they are looked for.
 ARCHIVES = {"train": ("train795.zip", "train_reduced05.zip"), "val": ("test654.zip",)}
@@ -68,7 +69,7 @@ class NYUZip(DepthDataset):
         return io.BytesIO(_unpacked(self._zip(), self.path, name))
 
     def __repr__(self) -> str:
-        return f"{len(self)} frames of {self.path}"
+        return f"{counted(len(self), 'frame')} of {self.path}"
 
 
 def find_archive(root: Path, split: str, archive: str | None) -> Path:

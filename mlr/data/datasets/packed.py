@@ -33,6 +33,7 @@ import numpy as np
 from mlr.data.datasets.base import DepthDataset, PerProcess
 from mlr.data.depth_files import MAX_DEPTH, DataError, check_pixels
 from mlr.data.hdf5_files import atomic_hdf5, open_hdf5, reading, stored
+from mlr.utils.counted import counted
 
 FORMAT, VERSION = "mlr-packed", 1
 ARRAYS = ("image", "depth", "valid")
@@ -142,7 +143,7 @@ class Packed(DepthDataset):
         return image, np.where(valid > 0, depth, np.float32(0))
 
     def __repr__(self) -> str:
-        return f"{len(self)} frames of {self.path}"
+        return f"{counted(len(self), 'frame')} of {self.path}"
 
 
 def open_packed(path: Path) -> h5py.File:

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from mlr.data.datasets.base import AllSplits, DepthDataset
-from mlr.data.depth_files import DataError
+from mlr.data.depth_files import DataError, units_per_metre
+from mlr.utils import renamed
 from mlr.utils.suggest import suggest
 
 #: Splits of every data set.
@@ -182,6 +183,18 @@ def parse_options(text: str | None) -> dict[str, str]:
             raise ValueError(f"options must be name=value, separated by commas, got {part!r}")
         options[key.strip()] = value.strip()
     return options
+
+
+def reader_options(data_options: str | None, depth_unit: str | None) -> dict[str, str]:
+    """Options of readers from the flags --data-options and --depth-unit; an option "unit" goes before the flag.
+
+    Raises:
+        ValueError: the options are not of their form, or there is no such unit.
+    """
+    if depth_unit is not None:
+        units_per_metre(depth_unit)
+    unit = {} if depth_unit is None else {"unit": renamed.UNITS.get(depth_unit, depth_unit)}
+    return unit | parse_options(data_options)
 
 
 def _typed(value: Any, hint: Any, what: str) -> Any:

@@ -15,6 +15,7 @@ from mlr.data.datasets.base import DepthDataset
 from mlr.data.synthetic.holes import camera_holes, check_hole_share
 from mlr.data.synthetic.shapes import Array, Box, Cylinder, Shape, Sphere, dot
 from mlr.data.synthetic.surfaces import Paint
+from mlr.utils.counted import counted
 
 #: NYU's colour camera at 640 x 480: focal lengths and principal point in pixels.
 NYU_INTRINSICS = (518.8579, 519.4696, 325.5824, 253.7362)
@@ -374,7 +375,7 @@ class Rooms(DepthDataset):
 
     def __repr__(self) -> str:
         holes = "" if self.dense else f", {100 * self.hole_share:g} % holes"
-        return f"{self.length} built-in scenes from {self.first} on (seed {self.seed}{holes})"
+        return f"{counted(self.length, 'built-in scene')} from {self.first} on (seed {self.seed}{holes})"
 
 
 def open_rooms(

@@ -7,6 +7,7 @@ import json as json_format
 import math
 from collections import Counter, defaultdict
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,10 +16,10 @@ from rich.table import Table
 from rich.text import Text
 
 from mlr.data.datasets.base import DepthDataset
-from mlr.data.datasets.registry import dataset_options, open_dataset, parse_options
+from mlr.data.datasets.registry import dataset_options, open_dataset, reader_options
 from mlr.data.depth_files import UNITS, DataError, UndeclaredUnitError, likely_unit
 from mlr.data.tools.frame_report import EDGES, FrameReport, look
-from mlr.data.tools.prepare import parse_dataset, parse_splits
+from mlr.data.tools.prepare import parse_dataset, parse_datasets, parse_splits
 from mlr.utils.console import plain, shown
 
 #: Medians of a set outside this range are no metres of rooms or streets.
@@ -57,8 +58,10 @@ class Report:
 
 def check_data(
     dataset: str,
+    root: Path | None = None,
     splits: str = "train,val",
-    options: str = "",
+    data_options: str = "",
+    depth_unit: str | None = None,
     sample: int | None = None,
     workers: int = -1,
     json: bool = False,
@@ -67,8 +70,10 @@ def check_data(
 
     Args:
         dataset: the data set as NAME:PATH, e.g. folder:shots; names are those of --data.
+        root: its path, if it is given as NAME.
         splits: which to look at, train, val or both.
-        options: of the reader, e.g. unit=mm or kb_crop=true.
+        data_options: options of the data set, e.g. "kb_crop=true".
+        depth_unit: unit of integer depth files of "folder": mm, m, 256 (KITTI) or any number of units per metre.
         sample: number of frames of a split to look at, evenly spread, instead of all.
         workers: processes; -1 = one a core, 0 = this one.
         json: print the report as JSON instead of a table.
@@ -83,7 +88,10 @@ def check_data(
         raise ValueError(f"--sample must be at least 1, got {sample}")
     if workers < -1:
         raise ValueError(f"--workers must be -1 or more, got {workers}")
-    report = examine(dataset, parse_splits(splits), parse_options(options), sample, workers)
+    dataset, *more = parse_datasets([dataset], None if root is None else str(root))
+    if more:
+        raise ValueError(f"mlr check-data looks at one data set, got {', '.join([dataset, *more])}")
+    report = examine(dataset, parse_splits(splits), reader_options(data_options, depth_unit), sample, workers)
     if json:
         print(json_format.dumps(asdict(report), indent=2))
     else:
@@ -173,7 +181,7 @@ def _name_units(report: Report, units: dict[str, str]) -> None:
         report.warnings.insert(
             0,
             f"no unit was declared for integer depth; its values look like {report.unit!r}: declare it with "
-            f"--options unit={report.unit} here and --depth-unit {report.unit} in training",
+            f"--depth-unit {report.unit} here, in mlr prepare and in training",
         )
 
 

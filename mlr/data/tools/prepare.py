@@ -15,7 +15,7 @@ import zlib
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
@@ -34,14 +34,17 @@ from mlr.data.datasets.registry import (
     check_root,
     dataset_options,
     open_dataset,
-    parse_options,
+    reader_options,
 )
 from mlr.data.depth_files import DataError
 from mlr.data.distance import Camera, depth_along_axis, parse_camera
 from mlr.data.fill import fill_sample
+from mlr.data.named_sets import NamedSet, parse_sets, split_name
 from mlr.data.sample import Sample
 from mlr.data.transforms import resize_sample
+from mlr.utils import renamed
 from mlr.utils.console import plain
+from mlr.utils.counted import counted
 from mlr.utils.files import UNFINISHED, atomic_replace
 from mlr.utils.progress import Progress
 from mlr.utils.sizes import parse_size
@@ -71,11 +74,13 @@ class Part:
 def prepare(
     datasets: list[str],
     out: Path,
+    root: Path | None = None,
     splits: str = "train,val",
-    holes: Literal["colorize", "nearest", "keep"] = "colorize",
+    holes: Literal["colorize", "nearest", "mask"] = "colorize",
     size: str | None = None,
     distance_to_depth: str | None = None,
-    options: str = "",
+    data_options: str = "",
+    depth_unit: str | None = None,
     compression: Literal["lzf", "gzip", "none"] = "lzf",
     workers: int = -1,
     strict: bool = False,
@@ -87,16 +92,19 @@ def prepare(
     with --data packed --root FILE.
 
     Args:
-        datasets: data sets as NAME:PATH, e.g. nyu-sync:/data/nyu; names are those of --data.
+        datasets: data sets as NAME:PATH, e.g. nyu-sync:/data/nyu, several as words or joined by plus signs; names are
+            those of --data.
         out: the file to write; an earlier one is never overwritten.
+        root: path of a single data set that is given as NAME.
         splits: which to pack, train, val or both.
         holes: how pixels without depth are filled: "colorize" along the image (Levin et al.), "nearest" with the
-            nearest depth, "keep" leaves them 0. They stay marked as not measured.
+            nearest depth, "mask" leaves them 0. They stay marked as not measured.
         size: HxW in pixels to resize every frame to; by default frames keep their own.
         distance_to_depth: fx,fy,cx,cy of the camera in pixels of the depth as it is read, for data that stores the
             distance to the camera, such as Hypersim's (886.81,886.81,511.5,383.5); it is turned into depth along the
             axis.
-        options: of the readers, e.g. kb_crop=true,list_file=mine.txt; each takes those it knows.
+        data_options: options of the data sets, e.g. "kb_crop=true,list_file=mine.txt"; each takes those it knows.
+        depth_unit: unit of integer depth files of "folder": mm, m, 256 (KITTI) or any number of units per metre.
         compression: "lzf" is fast, "gzip" smaller, "none" fastest to read.
         workers: processes; -1 = one a core, 0 = this one.
         strict: stop at the first broken frame and refuse listed pairs that are missing.
@@ -115,19 +123,22 @@ def prepare(
         raise FileExistsError(f"{out} exists; give another name with --out, or remove it")
     if not out.parent.is_dir():
         raise FileNotFoundError(f"there is no folder {out.parent} to write {out.name} into")
-    if holes not in ("colorize", "nearest", "keep"):
-        raise ValueError(f"--holes must be colorize, nearest or keep, got {holes!r}")
+    fill = renamed.HOLES.get(holes, holes)  # or the older name
+    if fill not in ("colorize", "nearest", "mask"):
+        raise ValueError(f"--holes must be colorize, nearest or mask, got {fill!r}")
     if workers < -1:
         raise ValueError(f"--workers must be -1 or more, got {workers}")
     if compression not in COMPRESSIONS:
         raise ValueError(f"--compression must be one of {', '.join(COMPRESSIONS)}, got {compression!r}")
+    datasets = parse_datasets(datasets, None if root is None else str(root))
     folder = out.with_name(out.name + ".parts")
     _opened.cache_clear()  # files may have been mended since
+    options = reader_options(data_options, depth_unit)
     settings = {
-        "holes": holes, "size": None if size is None else parse_size(size), "compression": compression,
+        "holes": fill, "size": None if size is None else parse_size(size), "compression": compression,
         "camera": None if distance_to_depth is None else parse_camera(distance_to_depth),
     }  # fmt: skip
-    parts, missing = plan(datasets, parse_splits(splits), parse_options(options), folder, settings)
+    parts, missing = plan(datasets, parse_splits(splits), options, folder, settings)
     for text in missing:
         plain(console, text, "yellow")
     if missing and strict:
@@ -145,45 +156,64 @@ def prepare(
         plain(console, f"left out: {line}", "yellow")
     if len(skipped) == frames:
         shutil.rmtree(folder)  # or a corrected command would take it for another preparation's
-        raise DataError(f"none of the {frames} frames can be used; the first: {skipped[0]}")
+        raise DataError(f"none of the {counted(frames, 'frame')} can be used; the first: {skipped[0]}")
 
     needed = sum(part.path.stat().st_size for part in parts)
     free = shutil.disk_usage(out.parent).free
     if free < 1.02 * needed:
         raise OSError(
-            f"{out.parent} has {free / 1e9:.1f} GB free, joining the parts needs {needed / 1e9:.1f} GB: make room and "
-            "run the same command again, it continues from here"
+            f"the disk of {out.parent} has {free / 2**20:,.1f} MiB free, and joining the parts needs "
+            f"{needed / 2**20:,.1f} MiB: make room and run the same command again, it continues from here"
         )
     record = {
-        "holes": holes, "size": size or "", "sources": ", ".join(datasets), "options": options,
+        "holes": fill, "size": size or "", "sources": ", ".join(datasets),
+        "options": ",".join(f"{name}={value}" for name, value in options.items()),
         "skipped": json.dumps(skipped), "missing": json.dumps(missing), "distance_to_depth": distance_to_depth or "",
     }  # fmt: skip
-    options_given = parse_options(options)
-    if "max_depth" in options_given:  # or the file's own frames would be refused
-        record["max_depth"] = options_given["max_depth"]
+    if "max_depth" in options:  # or the file's own frames would be refused
+        record["max_depth"] = options["max_depth"]
     count = join([part.path for part in parts], out, record)
     shutil.rmtree(folder)
-    left_out = f", {len(skipped)} broken ones left out" if skipped else ""
+    left_out = f", {counted(len(skipped), 'broken one')} left out" if skipped else ""
     plain(
         console,
-        f"{count} frames in {out}, {out.stat().st_size / 1e6:,.1f} MB{left_out}; train with --data packed --root {out}",
+        f"{counted(count, 'frame')} in {out}, {out.stat().st_size / 1e6:,.1f} MB{left_out}; "
+        f"train with --data packed --root {out}",
     )
     return 0
 
 
-def parse_dataset(text: str) -> tuple[str, str]:
-    """Name and path of NAME:PATH.
+def parse_dataset(text: str, root: str | None = None) -> tuple[str, str]:
+    """Name and path of NAME:PATH, or of NAME whose path is given beside it.
 
     Raises:
         ValueError: it is of another form, there is no data set of that name, or "rooms" is given files.
     """
-    name, colon, root = text.partition(":")
-    if not (colon and root) and name != "rooms":
+    name, path = split_name(text)
+    if path and root:
+        raise ValueError(f"{text} says its path, and --root {root} too: leave one out")
+    path = path or root
+    if path is None and name != "rooms":
         known = ", ".join(DATASETS)
         raise ValueError(f"a data set is given as NAME:PATH, e.g. nyu:/data/nyu, got {text!r}; the names are {known}")
-    check_root(check_dataset(name), root or None)
+    check_root(check_dataset(name), path)
     check_metric(name)
-    return name, root
+    return name, path or ""
+
+
+def parse_datasets(texts: list[str], root: str | None = None) -> list[str]:
+    """The data sets as NAME:PATH each, also of texts that join several by plus signs.
+
+    Raises:
+        ValueError: a path for several data sets, or a set in another form.
+    """
+    sets = [entry for text in texts for entry in parse_sets(text)]
+    if root is not None and len(sets) != 1:
+        raise ValueError(f"--root {root} is for one data set; with several give each as NAME:PATH")
+    if any(replace(entry, name="") != NamedSet(entry.data, entry.root) for entry in sets):
+        raise ValueError("a data set is given as NAME:PATH here; settings of single sets are for training")
+    named = [parse_dataset(entry.data if entry.root is None else f"{entry.data}:{entry.root}", root) for entry in sets]
+    return [f"{name}:{path}" if path else name for name, path in named]
 
 
 def parse_splits(text: str) -> list[str]:
@@ -293,7 +323,7 @@ def pack(part: Part, strict: bool = False) -> Part:
         for index in range(part.start, part.stop):
             try:
                 sample = _along_the_axis(dataset[index], part.camera)
-                if part.holes != "keep":
+                if part.holes != "mask":
                     sample = fill_sample(sample, part.holes)
             except DataError as error:
                 if strict:

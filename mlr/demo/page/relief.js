@@ -3,7 +3,7 @@
 
 const START = { yaw: 0, pitch: 0, zoom: 1 };
 const DEGREE = Math.PI / 180;
-const LIMIT = 85; // degrees: points seen from behind would be a riddle
+const LIMIT = 85; // degrees: what a photo shows has no back
 const PER_PIXEL = 0.25; // degrees
 const PER_KEY = 5; // degrees
 const STEEP = 4; // neighbours further apart than this, in distances on a plain wall, lie on two sides of an edge

@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: Apache-2.0
+"""TensorBoard's log of a run: a full disk is named with the folder, and never hides what failed first."""
+
+from __future__ import annotations
+
+import errno
+
+import pytest
+from torch.utils.tensorboard import SummaryWriter
+
+from mlr.training.logs import RunLogger
+
+
+@pytest.fixture
+def log(tmp_path, monkeypatch) -> RunLogger:
+    logger = RunLogger(tmp_path, name="", version="", sub_dir="tensorboard")
+    logger.log_metrics({"loss": 1.0}, 0)
+
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    for name in ("add_scalar", "flush", "close"):
+        monkeypatch.setattr(SummaryWriter, name, full)
+    return logger
+
+
+def test_a_full_disk_is_named_with_the_folder(log):
+    for write in (lambda: log.log_metrics({"loss": 1.0}, 1), log.save, lambda: log.finalize("success")):
+        with pytest.raises(OSError, match=r"cannot write .*tensorboard: No space left on device"):
+            write()
+
+
+def test_the_end_of_a_run_that_failed_hides_nothing(log):
+    log.finalize("failed")
+
+
+def test_what_is_no_scalar_is_refused_as_ever(log):
+    with pytest.raises(OSError, match="tensorboard"):
+        log.log_metrics({"loss": 2.0}, 2)
+    with pytest.raises(ValueError, match="currently not supported"):
+        RunLogger(log.root_dir, name="", version="").log_metrics({"loss": [1, "a"]}, 0)
