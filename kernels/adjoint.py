@@ -13,6 +13,7 @@ therefore the true one plus 2 r + 1 everywhere. The first and last row do not fi
 import triton
 import triton.language as tl
 
+from mlr.kernels import slots
 from mlr.kernels.geometry import PAD, TILE, pitch_of, quad, quads_of
 from mlr.kernels.windows import ZEROS
 
@@ -243,9 +244,9 @@ def box_words5(at):
 @triton.jit
 def window_weights(weights):
     """Weights of the three windows' sums, and what their weighted sum exceeds the truth by."""
-    w5 = tl.load(weights + 2) * (1.0 / 25)
-    w17 = tl.load(weights + 3) * (1.0 / 289)
-    w65 = tl.load(weights + 4) * (1.0 / 4225)
+    w5 = tl.load(weights + slots.M5) * (1.0 / 25)
+    w17 = tl.load(weights + slots.M17) * (1.0 / 289)
+    w65 = tl.load(weights + slots.M65) * (1.0 / 4225)
     # every column sum is too large by 2 r + 1, so a sum of 2 r + 1 of them by its square
     return w5, w17, w65, w5 * 25 + w17 * 289 + w65 * 4225
 

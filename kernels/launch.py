@@ -21,7 +21,8 @@ from triton.runtime.jit import JITFunction, MockTensor
 from mlr.kernels import phases
 from mlr.kernels.configs import Shapes, compiler_options, masked_shapes, shapes_for
 from mlr.kernels.plan import Plan, plan
-from mlr.losses.space import KINDS, SCALES
+from mlr.kernels.slots import KINDS
+from mlr.losses.space import SCALES
 
 KERNELS = (phases.pyramid_kernel, phases.losses_kernel, phases.columns_kernel, phases.gradient_kernel)
 #: Types of the pointers that do not point to float32 numbers; those to the maps of the caller have their type.

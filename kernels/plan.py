@@ -14,14 +14,16 @@ from functools import lru_cache
 from mlr.kernels import counts, geometry, slots, stencil
 from mlr.kernels import windows as windows_
 from mlr.kernels.configs import Shapes
+from mlr.kernels.slots import KINDS
 from mlr.losses.reference import scale_size
-from mlr.losses.space import FAMILIES, KINDS, SCALES, WINDOWS
+from mlr.losses.space import FAMILIES, SCALES, WINDOWS
 
 TILE: int = geometry.TILE.value
 PAD: int = geometry.PAD.value
 BLOCK_ROWS: int = windows_.BLOCK_ROWS.value
 STRIP: int = stencil.STRIP.value
 SLOTS: int = slots.SLOTS.value
+TABLE_PITCH: int = slots.TABLE_PITCH.value
 
 #: Kinds whose sums the row windows make; the stencils make the others.
 BY_ROWS = frozenset(FAMILIES["mean"])
@@ -58,7 +60,7 @@ class Plan:
     grad: bool
     area: bool
     masked: bool
-    terms: tuple[int, int, int]  # bits of the wanted losses: two scales of 13 bits in each
+    terms: tuple[int, int, int]  # bits of the wanted losses, two scales in each
     count: int
     stencils: int  # bits of the scales with losses of the stencils
     windows: int  # bits of the scales with losses of the windows
@@ -176,7 +178,7 @@ def plan(
         (2 if masked else 1) * len(WINDOWS) * plane if means else 0,  # sums: of columns of E, and of V under a mask
         plane if grad else 0,  # local: gradient of the stencils, later the whole gradient of coarse scales
         plane if grad else 0,  # centre: gradient of the means that stays at its own pixel
-        batch * 128,  # table: weights by slot
+        batch * TABLE_PITCH,  # table: weights by slot
         batch * SCALES * errors_partials,  # partials: sums of E^k
         batch * SCALES * max(strips) * SLOTS,  # strip_sums
         batch * SCALES * max(tiles) * SLOTS,  # row_sums
@@ -189,7 +191,11 @@ def plan(
         grad=grad,
         area=downsample == "area",
         masked=masked,
-        terms=(bits[0] | bits[1] << 13, bits[2] | bits[3] << 13, bits[4] | bits[5] << 13),
+        terms=(
+            bits[0] | bits[1] << len(KINDS),
+            bits[2] | bits[3] << len(KINDS),
+            bits[4] | bits[5] << len(KINDS),
+        ),
         count=len(terms),
         stencils=stencils,
         windows=windows,

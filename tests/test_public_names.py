@@ -26,7 +26,7 @@ PUBLIC = {
     "mlr.cli": ("main",),
     "mlr.data": ("DepthData", "DataError", "open_dataset", "read_depth", "read_image"),
     "mlr.evaluation": ("METRICS", "PROTOCOLS", "DepthMetrics", "Scores", "depth_metrics", "get_protocol", "whdr"),
-    "mlr.kernels": ("multi_loss", "precompile"),
+    "mlr.kernels": ("KINDS", "multi_loss", "precompile"),
     "mlr.losses": ("LossSpace", "MultiLoss", "backend", "backend_report", "multi_loss", "multi_loss_terms"),
     "mlr.losses.reference": ("multi_loss", "multi_loss_terms"),
     "mlr.models": ("DepthModel", "load_checkpoint", "open_model", "save_checkpoint"),

@@ -8,6 +8,7 @@ group (``model: {backbone: resnet50}``).
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from mlr.utils.suggest import suggest
 
 #: Settings are short; larger or deeper files are something else, or are made to fill the memory.
 LARGEST_FILE = 1 << 16
-DEEPEST = 3
+DEEPEST = 5
 
 #: How a list in a file is typed, for the settings that may be lists.
 LISTS = {"size": "x", "losses": "+", "data_options": ","}
@@ -91,6 +92,8 @@ def _typed(file: Path, name: str, value: Any) -> str:
         return value
     if name == "data_options" and isinstance(value, Mapping) and all(isinstance(v, str) for v in value.values()):
         return ",".join(f"{key}={option}" for key, option in value.items())
+    if name == "data" and isinstance(value, list):
+        return json.dumps(value)
     if name in LISTS and isinstance(value, list) and all(isinstance(v, str) for v in value):
         return LISTS[name].join(value)
     raise ValueError(f"{file}: {name} must be a single value, got {value!r}")

@@ -8,9 +8,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mlr.data.datasets.registry import check_dataset, dataset_options, parse_options
+from mlr.data.datasets.registry import DATASETS, check_dataset, dataset_options, parse_options
 from mlr.data.depth_files import DataError, units_per_metre
 from mlr.data.fill import HOLES
+from mlr.data.named_sets import NamedSet, is_mixture, parse_sets, split_name
 
 #: Settings of the data, by their names in a run's record, and the flags that give them.
 FLAGS = {
@@ -40,9 +41,23 @@ class ChosenData:
     depth_unit: str | None = None
     holes: str | None = None
 
+    def __post_init__(self) -> None:
+        name, root = split_name(self.data or "")
+        if root is None or is_mixture(self.data or ""):
+            return
+        if self.root not in (None, root):
+            raise DataError(f"--data {self.data} says its path, and --root {self.root} another: leave one out")
+        object.__setattr__(self, "data", name)
+        object.__setattr__(self, "root", root)
+
     @classmethod
-    def of_run(cls, config: Mapping[str, Any], path: Path) -> ChosenData:
+    def of_run(cls, config: Mapping[str, Any], path: Path, wanted: str | None = None) -> ChosenData:
         """The data that the network of a checkpoint was trained on.
+
+        Args:
+            config: settings of the run.
+            path: the checkpoint's file.
+            wanted: of several data sets, the one of that name; nothing is chosen if there is none.
 
         Raises:
             DataError: the record is damaged.
@@ -51,7 +66,13 @@ class ChosenData:
         for name, value in values.items():
             if not isinstance(value, str):
                 raise DataError(f"{path} is damaged: its setting {name} is {type(value).__name__}, not text")
-        return cls(**values)
+        if not is_mixture(values.get("data", "")):
+            return cls(**values)
+        for entry in _sets(values["data"], path):
+            if wanted in (entry.name, entry.data):
+                holes = entry.holes or values.get("holes")
+                return cls(entry.data, entry.root, entry.data_options, entry.depth_unit, holes)
+        return cls()
 
     def completed(self, run: ChosenData) -> tuple[ChosenData, str]:
         """What is said here, and the rest from a run, unless another data set is named here.
@@ -71,9 +92,15 @@ class ChosenData:
         Raises:
             DataError: neither says which data is meant, or the record is damaged.
         """
-        run = ChosenData.of_run(config, path)
+        run = ChosenData.of_run(config, path, self.data)
+        trained = config.get("data")
+        if self.data is None and isinstance(trained, str) and is_mixture(trained):
+            names = ", ".join(entry.name for entry in _sets(trained, path))
+            raise DataError(f"--data is missing: {path} was trained on several data sets, choose one of {names}")
         if self.data is None and run.data is None:
             raise DataError(f"--data is missing, and {path} does not say which data it was trained on")
+        if self.data is not None and self.data not in DATASETS and run.data is not None and run.data != trained:
+            return replace(self, data=run.data).completed(run)  # a set's own name, such as kitti-2
         return self.completed(run)
 
     @property
@@ -109,3 +136,10 @@ class ChosenData:
         if self.holes not in (None, *HOLES):
             raise ValueError(f"--holes must be one of {', '.join(HOLES)}, got {self.holes!r}")
         return self
+
+
+def _sets(text: str, path: Path) -> tuple[NamedSet, ...]:
+    try:
+        return parse_sets(text)
+    except ValueError as error:
+        raise DataError(f"{path} is damaged: {error}") from error

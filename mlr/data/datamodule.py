@@ -18,13 +18,14 @@ import lightning.pytorch as L
 import torch
 from torch import distributed
 from torch.utils.data import DataLoader, Dataset, Sampler
+from torchvision.transforms import v2
 
 from mlr.data.datasets.base import DepthDataset
 from mlr.data.datasets.registry import check_dataset, check_root, dataset_options, open_dataset, parse_options
 from mlr.data.depth_files import DataError, units_per_metre
 from mlr.data.fill import HOLES, fill_sample
 from mlr.data.sample import Sample
-from mlr.data.transforms import POLICIES, finish, resize_only
+from mlr.data.transforms import POLICIES, Crop, finish, resize_only
 from mlr.relative.pairs import WithPairs
 from mlr.utils import renamed
 from mlr.utils.counted import counted
@@ -127,20 +128,42 @@ class EpochSampler(Sampler[tuple[int, int]]):
             return -(-self.length // ranks)  # every rank takes the same number of steps
         return len(range(rank, self.length, ranks))
 
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        rank, ranks = _rank()
+    def keys(self) -> list[tuple[int, int]]:
+        """The epoch's keys, of all ranks."""
         order = list(range(self.length))
         if self.shuffle:
             generator = torch.Generator().manual_seed(hash((self.seed, self.epoch)) & 0xFFFF_FFFF)
             order = torch.randperm(self.length, generator=generator).tolist()
-            order = list(islice(cycle(order), len(self) * ranks))
-        return iter([(self.epoch, index) for index in order[rank::ranks]])
+        return [(self.epoch, index) for index in order]
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        rank, ranks = _rank()
+        keys = self.keys()
+        if self.shuffle:
+            keys = list(islice(cycle(keys), len(self) * ranks))
+        return iter(keys[rank::ranks])
 
 
 def _rank() -> tuple[int, int]:
     if distributed.is_available() and distributed.is_initialized():
         return distributed.get_rank(), distributed.get_world_size()
     return 0, 1
+
+
+def make_loader(
+    dataset: Dataset, sampler: EpochSampler, batch_size: int, workers: int, trainer: L.Trainer | None
+) -> DataLoader:
+    """Batches of a data set whose keys come from a sampler."""
+    if trainer is not None:  # workers load first batches before the trainer names the epoch
+        sampler.set_epoch(trainer.fit_loop.epoch_progress.current.processed)  # type: ignore[attr-defined]
+    return DataLoader(
+        dataset,
+        batch_size=batch_size,
+        sampler=sampler,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        pin_memory=torch.cuda.is_available(),
+    )
 
 
 class DepthData(L.LightningDataModule):
@@ -168,6 +191,8 @@ class DepthData(L.LightningDataModule):
         max_depth: deepest median depth of a frame that is believed, metres; None = the reader's 100.
         pairs: pairs of points that are drawn in every image, for relative depth; 0 = depth in metres, without pairs.
         pair_tolerance: pairs whose depths differ by at most this share are equal.
+        crop: (height, width) to cut out of frames before they are resized: in training anywhere, in validation from
+            the middle; None = nothing is cut off.
 
     Raises:
         ValueError, DataError: from :meth:`setup`, naming the flag or the file.
@@ -190,12 +215,13 @@ class DepthData(L.LightningDataModule):
         max_depth: float | None = None,
         pairs: int = 0,
         pair_tolerance: float = 0.03,
+        crop: tuple[int, int] | None = None,
     ) -> None:
         super().__init__()
         self.data, self.root, self.size, self.batch_size, self.seed = data, root, size, batch_size, seed
         self.augment = renamed.AUGMENTATIONS.get(augment, augment)
         self.holes, self.depth_unit, self.options, self.max_depth = holes, depth_unit, options, max_depth
-        self.pairs, self.pair_tolerance = pairs, pair_tolerance
+        self.pairs, self.pair_tolerance, self.crop = pairs, pair_tolerance, crop
         self.lengths = {"train": train_length, "val": val_length}
         self.workers = min(max(available_cpus() - 1, 1), 8) if workers < 0 else workers
         self.datasets: dict[str, DepthDataset] = {}
@@ -220,7 +246,9 @@ class DepthData(L.LightningDataModule):
             units_per_metre(self.depth_unit)
         datasets = {split: self.open(split) for split in ("train", "val")}
         for dataset in datasets.values():
-            Transformed(dataset, None, self.seed, self.holes).filled(0)
+            first = Transformed(dataset, None, self.seed, self.holes).filled(0)
+            if self.crop is not None:
+                Crop(self.crop)(first)
             if dataset.note():
                 warnings.warn(f"{dataset!r}: {dataset.note()}", stacklevel=2)
         train, val = datasets["train"], datasets["val"]
@@ -230,6 +258,16 @@ class DepthData(L.LightningDataModule):
                 stacklevel=2,
             )
         self.datasets = datasets
+
+    @property
+    def parts(self) -> dict[str, DepthData]:
+        """The data sets of the training by name: this one, without a name."""
+        return {"": self}
+
+    @property
+    def where(self) -> str:
+        """The data set as it is named to other commands."""
+        return self.data if self.root is None else f"{self.data}:{self.root}"
 
     @property
     def masked(self) -> bool:
@@ -293,24 +331,21 @@ class DepthData(L.LightningDataModule):
         train, val, (height, width) = self.datasets["train"], self.datasets["val"], self.size
         return f"{train!r}; {len(val)} to validate; {height} x {width}, {self.augment}"
 
-    def _loader(self, split: str) -> DataLoader:
+    def serve(self, split: str) -> Transformed:
+        """The frames of a split as batches hold them: augmented for training, otherwise resized only."""
         training = split == "train"
         transform: Any = POLICIES[self.augment](self.size) if training else resize_only(self.size)
+        if self.crop is not None:
+            transform = v2.Compose([Crop(self.crop, anywhere=training), transform])
         if self.pairs:  # the same ones in every validation
             transform = WithPairs(transform, self.pairs, self.pair_tolerance, None if training else 0)
-        dataset = self.datasets[split]
-        sampler = EpochSampler(len(dataset), training, self.seed)
-        if self.trainer is not None:  # workers load first batches before the trainer names the epoch
-            sampler.set_epoch(self.trainer.fit_loop.epoch_progress.current.processed)  # type: ignore[attr-defined]
-        self.served[split] = Transformed(dataset, transform, self.seed, self.holes, stand_in=training)
-        return DataLoader(
-            self.served[split],
-            batch_size=self.batch_size,
-            sampler=sampler,
-            num_workers=self.workers,
-            persistent_workers=self.workers > 0,
-            pin_memory=torch.cuda.is_available(),
-        )
+        served = Transformed(self.datasets[split], transform, self.seed, self.holes, stand_in=training)
+        self.served[split] = served
+        return served
+
+    def _loader(self, split: str) -> DataLoader:
+        sampler = EpochSampler(len(self.datasets[split]), split == "train", self.seed)
+        return make_loader(self.serve(split), sampler, self.batch_size, self.workers, self.trainer)
 
     def train_dataloader(self) -> DataLoader:
         """Augmented batches in random order."""

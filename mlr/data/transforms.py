@@ -24,6 +24,7 @@ from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
+from mlr.data.depth_files import DataError
 from mlr.data.sample import Sample
 
 #: Principal components of ImageNet's colours: standard deviations and directions (rows: R, G, B).
@@ -159,6 +160,40 @@ class Resize(v2.Transform):
             return tv_tensors.wrap((inpt + 0.5) * scale - 0.5, like=inpt, canvas_size=self.size)
         mask = inpt.as_subclass(Tensor)[None]
         return tv_tensors.wrap(F.interpolate(mask, self.size, mode="nearest-exact")[0], like=inpt)
+
+
+class Crop(torch.nn.Module):
+    """Cut a part out of a sample.
+
+    Args:
+        size: (height, width) in pixels of the frame.
+        anywhere: whether its place is drawn; otherwise it is the middle.
+    """
+
+    def __init__(self, size: tuple[int, int], anywhere: bool = False) -> None:
+        super().__init__()
+        self.size, self.anywhere = size, anywhere
+
+    def forward(self, sample: Sample) -> Sample:
+        """Cut image, depth and validity at the same place.
+
+        Raises:
+            DataError: the frame is smaller, or its depth has another size than its image.
+        """
+        whole = sample["image"].shape[-2:]
+        if sample["depth"].shape[-2:] != whole:
+            raise DataError(f"{sample['id']}: depth has another size than the image, so no crop can be cut out of both")
+        room = [have - want for have, want in zip(whole, self.size, strict=True)]
+        if min(room) < 0:
+            have, want = (f"{height} x {width}" for height, width in (whole, self.size))
+            raise DataError(f"{sample['id']} has {have} pixels, fewer than the crop of {want}")
+        top, left = (int(torch.randint(n + 1, ())) if self.anywhere else n // 2 for n in room)
+        rows, columns = slice(top, top + self.size[0]), slice(left, left + self.size[1])
+        cut: dict[str, Any] = {
+            name: tv_tensors.wrap(sample[name][:, rows, columns], like=sample[name])
+            for name in ("image", "depth", "valid")
+        }
+        return {"image": cut["image"], "depth": cut["depth"], "valid": cut["valid"], "id": sample["id"]}
 
 
 def _to_size(size: tuple[int, int]) -> list[torch.nn.Module]:

@@ -51,7 +51,8 @@ def evaluate(
     Args:
         predictions_or_checkpoint: a checkpoint (best.pt, last.pt, the authors' PNAS_model.pth), the folder of a run
             (its best.pt), or a folder of predictions, one 16-bit PNG or .npy file (float metres) a frame.
-        data: the data set; names are those of --data in training.
+        data: the data set, NAME or NAME:PATH; names are those of --data in training. Of a run on several sets, the name
+            of one of them.
         root: folder or file of the data set; "rooms" takes none.
         data_options: options of the data set, e.g. "list_file=mine.txt".
         depth_unit: unit of integer files that do not declare their own (mm, m, 256 or any number of units per metre):
@@ -182,7 +183,7 @@ def _described(network: TrainedModel) -> dict[str, Any]:
 
 def _other_part(chosen: ChosenData, network: TrainedModel) -> str:
     """What to say of a network that was trained on another part of the frames than it is shown; "" of others."""
-    run = ChosenData.of_run(network.checkpoint.config, network.path)
+    run = ChosenData.of_run(network.checkpoint.config, network.path, chosen.data)
     if run.data != chosen.name:
         return ""
     known = dataset_options(chosen.name)

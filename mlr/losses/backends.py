@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which engine runs the losses, and why.
+"""Which backend runs the losses, and why.
 
-PyTorch's dispatcher picks the engine:
+PyTorch's dispatcher picks the backend:
 
 =========  =====================================================  ========================================
-engine     registered for                                         runs
+backend    registered for                                         runs
 =========  =====================================================  ========================================
 cpp        CPU, by importing ``mlr._C``                           float32, float16 and bfloat16 on the CPU
 triton     CUDA (ROCm has the same key), imported at first use    float32, float16 and bfloat16 on GPUs
@@ -34,7 +34,6 @@ from torch import Tensor
 from mlr.losses import reference
 from mlr.losses.missing_kinds import Kernel, missing_kinds, with_all_kinds
 from mlr.losses.operator import check_operands
-from mlr.losses.space import KINDS
 
 BACKENDS: tuple[str, ...] = ("reference", "cpp", "triton")
 
@@ -111,7 +110,8 @@ def _triton(
 
 
 def _triton_kinds() -> tuple[str, ...]:
-    return getattr(importlib.import_module("mlr.kernels"), "KINDS", KINDS)
+    kinds: tuple[str, ...] = importlib.import_module("mlr.kernels").KINDS
+    return kinds
 
 
 @functools.lru_cache(maxsize=1)
@@ -177,7 +177,7 @@ def _choose(backend: str | None) -> None:
 
 @contextmanager
 def backend(name: str) -> Iterator[None]:
-    """Run the losses on one engine, whatever the device would choose; for tests and comparisons.
+    """Run the losses on one backend, whatever the device would choose; for tests and comparisons.
 
     The choice is the whole process's, so it is not for concurrent threads.
 
@@ -187,7 +187,7 @@ def backend(name: str) -> Iterator[None]:
 
     Raises:
         ValueError: for an unknown name.
-        RuntimeError: if the engine is not there; the message says why.
+        RuntimeError: if the backend is not there; the message says why.
 
     Example:
         >>> with backend("reference"):
@@ -208,7 +208,7 @@ def _lacking(kinds: Sequence[str]) -> str:
 
 
 def backend_report() -> str:
-    """Which engine runs the losses on CPU and GPU tensors, and why not another; a few lines of text.
+    """Which backend runs the losses on CPU and GPU tensors, and why not another; a few lines of text.
 
     Kinds of loss that an engine lacks, and that the reference computes for it, are named. The Triton engine's are known
     once it is loaded, or where there is a GPU.
@@ -220,8 +220,8 @@ def backend_report() -> str:
         triton += f" ({lacking.removeprefix('; ')})" if lacking else ""
     no_gpu = "" if torch.cuda.is_available() else " (PyTorch sees no GPU here)"
     if _override is not None:
-        engine = {"cpp": cpp, "triton": triton}.get(_override, _override)
-        chosen = f"{engine}, chosen by mlr.backend or MLR_BACKEND"
+        name = {"cpp": cpp, "triton": triton}.get(_override, _override)
+        chosen = f"{name}, chosen by mlr.backend or MLR_BACKEND"
         gpu = "none: the cpp backend was chosen" if _override == "cpp" else chosen
         return f"CPU tensors: {chosen}\nGPU tensors: {gpu}{no_gpu}"
     cpu = f"{cpp}; float64 by the reference" if cpp else f"reference, because the C++ engine is missing: {_why_no_cpp}"

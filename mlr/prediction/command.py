@@ -66,7 +66,7 @@ def predict(
         intrinsics: fx,fy,cx,cy of the camera in pixels of the images, for ply and glb.
         max_depth: metres at the end of the scale of color, which then begins at 0, and of video; by default each
             picture's own range, and the largest depth of a video's first frame.
-        data: a data set whose frames are predicted, by its name in training.
+        data: a data set whose frames are predicted, NAME or NAME:PATH, by its name in training.
         root: folder or file of the data set.
         data_options: options of the data set, e.g. "list_file=mine.txt".
         depth_unit: unit of integer depth files of "folder".

@@ -11,6 +11,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from mlr.data import DepthData
+from mlr.data.mixture import MixedData
 from mlr.losses.criterion import MultiLossOutput
 from mlr.relative.alignment import normalised
 from mlr.relative.ranking import differences, ranking_loss
@@ -88,7 +89,7 @@ class RelativeTraining(DepthTraining):
             )  # fmt: skip
         return MultiLossOutput(total, terms, counts)
 
-    def constant_scores(self, data: DepthData, console: Console) -> dict[str, float]:
+    def constant_scores(self, data: DepthData | MixedData, console: Console) -> dict[str, float]:
         """A constant orders no pair."""
         return {"kendall": 0.0, "disagreement": 1.0}
 

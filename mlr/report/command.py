@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.markdown import Markdown
 
-from mlr.data import DepthData
+from mlr.data.mixture import training_data
 from mlr.models.depth_model import DepthModel
 from mlr.report import figures, markdown
 from mlr.report.page import check_place, write_comparison_page, write_run_page
@@ -93,6 +93,6 @@ def _open(path: Path) -> tuple[Run, TrainingSettings]:
 
 def _samples(run: Run, config: TrainingSettings) -> Samples:
     """Predictions of the last model on the first images to validate on."""
-    data = DepthData.from_config(replace(config, workers=0))
+    data = training_data(replace(config, workers=0))
     data.setup("validate")
-    return take_samples(DepthModel.from_checkpoint(run.path / "last.pt"), data.val_dataloader())
+    return take_samples(DepthModel.from_checkpoint(run.path / "last.pt"), data.val_dataloader(), sets=config.set_names)

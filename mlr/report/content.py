@@ -45,9 +45,9 @@ def run_content(run: Run, config: TrainingSettings, page: Path) -> dict[str, Any
     return {
         "name": run.path.resolve().name,
         "facts": facts(run, config),
-        "metrics": list(score_names(config.task).names),
+        "metrics": list(score_names(config.task, config.set_names).names),
         "scores": {moment: _finite(scores) for moment, scores in scores_by_moment(run).items()},
-        "curves": _curves(run, score_names(config.task).names),
+        "curves": _curves(run, score_names(config.task, config.set_names).names),
         "balancing": _balancing(read_balancing(run.path / "balancing.csv")),
         # the page shows metres, which relative depth has none of; samples.png shows it
         "samples": [encode_sample(*sample) for sample in zip(*samples, strict=True)]
@@ -64,7 +64,9 @@ def comparison_content(runs: Sequence[tuple[Run, TrainingSettings]], page: Path)
     names = _unlike_names([run.path for run, _ in runs])
     settings = [config.as_dict() | {"out": None} for _, config in runs]
     differing = [name for name in TrainingSettings.names() if len({str(values[name]) for values in settings}) > 1]
-    metrics = list(dict.fromkeys(name for _, config in runs for name in score_names(config.task).names))
+    metrics = list(
+        dict.fromkeys(name for _, config in runs for name in score_names(config.task, config.set_names).names)
+    )
     return {
         "metrics": metrics,
         "runs": [

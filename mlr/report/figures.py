@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -25,17 +26,24 @@ NAMES = frozenset(LossSpace("all").names)
 #: Near is blue and far is red, as in the paper's Fig. 4.
 DEPTH_COLOURS = "jet"
 
+#: Lines of the data sets of a training on several.
+SET_STYLES = ("--", ":", "-.")
+
 #: Fig. 3: red where a contribution grew, blue where it shrank, green where it stayed.
 UP, DOWN, SAME = "#d62728", "#1f5fd0", "#2ca02c"
 
 
 def curves(run: Path) -> Path:
-    """Loss of the training and scores of the validation by epoch, from metrics.csv; returns curves.png."""
+    """Loss of the training and scores of the validation by epoch, from metrics.csv; returns curves.png.
+
+    Where there are several data sets, the first score of each panel is drawn for each of them too.
+    """
     series: dict[str, list[tuple[float, float]]] = defaultdict(list)
     for row in read_metrics(run / "metrics.csv"):
         for name, value in row.items():
             if value and name not in ("epoch", "step"):
                 series[name].append((int(row["epoch"]), float(value)))
+    parts = list(dict.fromkeys(name.split("/")[1] for name in series if name.count("/") == 2))
     panels = {
         # the total under the weights in force falls and rises with them
         "training loss under equal weights": {"mean of the losses": "train/equal_loss_epoch"},
@@ -51,9 +59,13 @@ def curves(run: Path) -> Path:
     for axis in axes.flat[len(panels) :]:
         axis.set_axis_off()
     for axis, (title, lines) in zip(axes.flat, panels.items(), strict=False):
-        for label, name in lines.items():
+        for number, (label, name) in enumerate(lines.items()):
             if series[name]:
-                axis.plot(*zip(*series[name], strict=True), marker="o", markersize=3, label=label)
+                axis.plot(*zip(*series[name], strict=True), marker="o", markersize=3, label=label, color=f"C{number}")
+        label, name = next(iter(lines.items()))
+        for style, part in zip(cycle(SET_STYLES), parts, strict=False):
+            if name.startswith("val/") and (own := series[name.replace("val/", f"val/{part}/")]):
+                axis.plot(*zip(*own, strict=True), style, color="C0", label=f"{label}, {part}")
         axis.set(title=title, xlabel="epoch")
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.grid(alpha=0.3)
@@ -64,11 +76,16 @@ def curves(run: Path) -> Path:
 
 def samples(run: Path, shown: Samples, unit: str = "metres", count: int = 4) -> Path:
     """Image, true and predicted depth of the first samples; returns samples.png."""
-    rows = list(zip(shown.images, shown.truth, shown.prediction, strict=True))[:count]
-    figure, axes = plt.subplots(len(rows), 3, figsize=(9, 2.25 * len(rows)), layout="constrained", squeeze=False)
-    for (left, middle, right), (image, truth, pred) in zip(axes, rows, strict=True):
+    labels = [name.partition(": ")[0] if ": " in name else "" for name in shown.names.tolist()]
+    count = min(count, len(labels))
+    # of several data sets, which follow one another, some of each
+    chosen = np.linspace(0, len(labels) - 1, count).astype(int) if any(labels) else range(count)
+    figure, axes = plt.subplots(count, 3, figsize=(9, 2.25 * count), layout="constrained", squeeze=False)
+    for (left, middle, right), i in zip(axes, chosen, strict=True):
+        truth, pred = shown.truth[i], shown.prediction[i]
         limits = dict(zip(("vmin", "vmax"), colour_range(truth, pred), strict=True))
-        left.imshow(image)
+        left.imshow(shown.images[i])
+        left.text(-0.03, 0.5, labels[i], transform=left.transAxes, rotation=90, ha="right", va="center")
         middle.imshow(truth, cmap=DEPTH_COLOURS, **limits)
         picture = right.imshow(pred, cmap=DEPTH_COLOURS, **limits)
         figure.colorbar(picture, ax=right, shrink=0.85, label=unit)

@@ -28,7 +28,7 @@ LARGEST = 10
 def page(run: Run, config: TrainingSettings) -> str:
     """The page without its figures, in Markdown."""
     columns = scores_by_moment(run)
-    known = score_names(config.task)
+    known = score_names(config.task, config.set_names)
     scores = [[name, *(_number(column.get(name)) for column in columns.values())] for name in known.names]
     settings = [[name, str(value)] for name in SETTINGS if (value := getattr(config, name)) is not None]
     parts = [

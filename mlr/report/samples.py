@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -43,17 +43,21 @@ class Samples(NamedTuple):
         return path
 
 
-def take_samples(model: DepthModel, batches: Iterable[dict[str, Any]], count: int = COUNT) -> Samples:
-    """Predict the first images of a data set.
+def take_samples(
+    model: DepthModel, batches: Iterable[dict[str, Any]], count: int = COUNT, sets: Sequence[str] = ()
+) -> Samples:
+    """Predict the first images of a data set, or of each of several.
 
     Args:
         model: the network.
         batches: of :class:`mlr.data.DepthData`.
         count: the most samples.
+        sets: names of the data sets, where there are several; they stand before the ids of their frames.
     """
     names: list[str] = []
     columns: list[list[torch.Tensor]] = [[], [], []]
-    for batch in batches:
+    quota = max(1, count // len(sets)) if sets else count
+    for batch in _first_of_each(batches, quota, sets) if sets else batches:
         names += batch["id"]
         image = (batch["image"].clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1)
         truth = batch["depth"].where(batch["valid"], torch.nan)[:, 0]
@@ -66,6 +70,22 @@ def take_samples(model: DepthModel, batches: Iterable[dict[str, Any]], count: in
             break
     images, truths, predictions = (torch.cat(column)[:count].cpu().numpy() for column in columns)
     return Samples(np.array(names[:count], dtype=np.str_), images, truths, predictions)
+
+
+def _first_of_each(batches: Iterable[dict[str, Any]], quota: int, sets: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """The first images of every data set, batch by batch."""
+    left = dict.fromkeys(range(len(sets)), quota)
+    for batch in batches:
+        rows = []
+        for row, number in enumerate(batch["set"].tolist()):
+            if left[number]:
+                left[number] -= 1
+                rows.append(row)
+        if rows:
+            ids = [f"{sets[int(batch['set'][row])]}: {batch['id'][row]}" for row in rows]
+            yield {name: batch[name][rows] for name in ("image", "depth", "valid")} | {"id": ids}
+        if not any(left.values()):
+            return
 
 
 def read_samples(run: Path) -> Samples | None:

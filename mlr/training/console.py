@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mlr.data import DepthData
+from mlr.data.mixture import MixedData, is_sparse
 from mlr.losses import LossSpace, backend_report
 from mlr.training.settings import TrainingSettings
 from mlr.utils.console import plain, quiet_third_parties
@@ -19,26 +20,38 @@ def say(console: Console, what: str, text: str) -> None:
     plain(console, f"{what:<9} {text}")
 
 
-def introduce(console: Console, config: TrainingSettings, data: DepthData) -> None:
+def introduce(console: Console, config: TrainingSettings, data: DepthData | MixedData) -> None:
     """Print the run's data, losses and backend; explain defaults that the user did not choose."""
-    say(console, "data", data.describe())
+    for line in data.describe().splitlines():
+        say(console, "data", line)
     if config.data == "rooms":
-        why = "built-in scenes, which need no files: --data nyu --root FOLDER trains on NYU Depth v2"
+        why = "built-in scenes, which need no files: --data nyu:FOLDER trains on NYU Depth v2"
         say(console, "", f"({why})")
-    say(console, "holes", _holes(config, data))
+    for name, part in data.parts.items():
+        say(console, "holes", (f"{name}: " if name else "") + _holes(part))
     if config.task == "metric":
         count = f"{len(config.space)} of {len(LossSpace())}"
     else:
         count = f"{config.task} depth, {len(config.loss_names)}"
     say(console, "losses", f"{count} ({config.losses}), {config.balancer}")
+    for entry in config.sets:
+        own = sum(factor > 0 for factor in entry.loss_factors(config.space))
+        factor = f", times {entry.loss_weight:g}" if entry.loss_weight != 1 else ""
+        say(console, "losses", f"{entry.name}: {own} ({entry.losses or config.losses}){factor}")
+        if config.downsample == "bicubic" and is_sparse(data.parts[entry.name]):
+            warnings.warn(
+                f"most losses find no position with known depth in data set {entry.name}: --downsample area keeps "
+                "sparse depth, as of a LiDAR",
+                stacklevel=2,
+            )
     for line in backend_report().splitlines():
         say(console, "backend", line)
 
 
-def _holes(config: TrainingSettings, data: DepthData) -> str:
+def _holes(data: DepthData) -> str:
     """How depth with holes is treated, and how much of it there is."""
     if data.datasets["train"].dense:
-        uncovered = "" if config.augment == "none" else "; what a rotation uncovers is filled from beside it"
+        uncovered = "" if data.augment == "none" else "; what a rotation uncovers is filled from beside it"
         return f"none: the depth of every pixel is known{uncovered}"
     if data.datasets["train"].truth == "pairs":
         return "there is no depth, but a labelled pair of points an image"
@@ -49,7 +62,7 @@ def _holes(config: TrainingSettings, data: DepthData) -> str:
         "error": "a frame with a hole stops the run",
     }
     known = f"{100 * data.known_share():.1f} % of the pixels have a known depth"
-    return f"{known}; {ways[config.holes]} (--holes {config.holes})"
+    return f"{known}; {ways[data.holes]} (--holes {data.holes})"
 
 
 def score_line(console: Console, what: str, scores: str) -> None:

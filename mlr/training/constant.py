@@ -9,17 +9,17 @@ from torch import Tensor
 
 from mlr.data import DepthData
 from mlr.data.depth_files import DataError
+from mlr.data.mixture import MixedData
 from mlr.evaluation import METRICS, DepthMetrics
 from mlr.utils.progress import Progress
 
 
-def constant_prediction(data: DepthData, console: Console, images: int = 64) -> dict[str, float]:
-    """Scores of a prediction that is the median training depth everywhere: what any network has to beat.
+def median_depth(data: DepthData | MixedData, images: int = 64) -> Tensor:
+    """Median of the medians of some training images, metres.
 
     Args:
         data: the data, set up.
-        console: shows the progress.
-        images: how many training images the median is taken of.
+        images: how many images.
 
     Raises:
         DataError: no training image has a known depth.
@@ -31,10 +31,21 @@ def constant_prediction(data: DepthData, console: Console, images: int = 64) -> 
         if len(medians) >= images:
             break
     if not medians:
-        raise DataError(
-            f"no training image has a known depth; mlr check-data {data.data}:{data.root} looks at all of them"
-        )
-    constant, metric = torch.stack(medians).median(), DepthMetrics()
+        raise DataError(f"no training image has a known depth; mlr check-data {data.where} looks at all of them")
+    return torch.stack(medians).median()
+
+
+def constant_prediction(data: DepthData | MixedData, console: Console) -> dict[str, float]:
+    """Scores of a prediction that is the median training depth everywhere: what any network has to beat.
+
+    Args:
+        data: the data, set up.
+        console: shows the progress.
+
+    Raises:
+        DataError: no training image has a known depth.
+    """
+    constant, metric = median_depth(data), DepthMetrics()
     batches = data.val_dataloader()
     for batch in Progress(console, "scoring a constant depth", len(batches)).over(batches):
         metric.update(torch.full_like(batch["depth"], float(constant)), batch["depth"], batch["valid"])

@@ -16,6 +16,7 @@ from torchmetrics import SumMetric
 
 from mlr.balancing import LossBalancer
 from mlr.data import DepthData
+from mlr.data.mixture import MixedData
 from mlr.evaluation import DepthMetrics
 from mlr.losses.criterion import MultiLossOutput
 from mlr.training.callbacks import RebalanceListener
@@ -215,7 +216,7 @@ class DepthTraining(L.LightningModule):
             "with a lower --learning-rate, with --clip-gradient, or with --precision 32"
         )
 
-    def constant_scores(self, data: DepthData, console: Console) -> dict[str, float]:
+    def constant_scores(self, data: DepthData | MixedData, console: Console) -> dict[str, float]:
         """Scores of the best thing one can do without looking."""
         return constant_prediction(data, console)
 

@@ -31,6 +31,7 @@ import yaml
 from lightning.pytorch.utilities import rank_zero_only
 
 from mlr._version import __version__
+from mlr.data.named_sets import as_settings
 from mlr.losses import backend_report
 from mlr.training.launch import RANK_ZERO_FOLDER
 from mlr.training.settings import TrainingSettings
@@ -89,7 +90,9 @@ class Run:
             if config.out:
                 run.path.mkdir(parents=True, exist_ok=True)
             else:
-                run = cls(_own_folder(run.path, f"{config.backbone}-{config.data}-{datetime.now():%Y%m%d-%H%M%S}"))
+                run = cls(
+                    _own_folder(run.path, f"{config.backbone}-{config.data_names}-{datetime.now():%Y%m%d-%H%M%S}")
+                )
             create(run.config_file, _settings_text(config))  # of two runs that found the folder empty, one goes on
             run.clean()
         except OSError as error:
@@ -251,7 +254,8 @@ class Run:
 
 
 def _settings_text(config: TrainingSettings) -> str:
-    return yaml.safe_dump(config.as_dict() | {"out": None}, sort_keys=False)
+    settings = config.as_dict() | {"data": as_settings(config.data), "out": None}
+    return yaml.safe_dump(settings, sort_keys=False)
 
 
 def _own_folder(parent: Path, name: str) -> Path:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from mlr.evaluation import METRICS
@@ -36,6 +36,10 @@ ORDER_SCORES = ScoreNames(
 )
 
 
-def score_names(task: str) -> ScoreNames:
-    """The scores of a task of ``--task``."""
-    return ORDER_SCORES if task == "relative" else DEPTH_SCORES
+def score_names(task: str, sets: Sequence[str] = ()) -> ScoreNames:
+    """The scores of a task of ``--task``, and those of every data set where there are several."""
+    if task == "relative":
+        return ORDER_SCORES
+    names = (*METRICS, *(f"{name}/{metric}" for name in sets for metric in METRICS))
+    own = (f"; {name}: delta1 {{{name}/delta1:.3f}}  rmse {{{name}/rmse:.3f}} m" for name in sets)
+    return ScoreNames(names, DEPTH_SCORES.best, DEPTH_SCORES.text + "".join(own))

@@ -12,7 +12,7 @@ import math
 import os
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
@@ -24,6 +24,9 @@ from mlr.relative.heads import HeadBalancers
 from mlr.utils import renamed
 from mlr.utils.flags import flag
 from mlr.utils.sizes import MIN_SIDE, parse_size
+
+if TYPE_CHECKING:  # readers of data sets take a second to import, and --help needs none
+    from mlr.data.named_sets import NamedSet
 
 
 def _at_least(least: int, default: Any, most: int | None = None) -> Any:
@@ -55,7 +58,9 @@ class DataSettings:
     Args:
         data: where images and depth come from: "rooms" are built-in scenes that need no files, "folder" your own pairs
             of images and depth files, "packed" the file that mlr prepare wrote; also nyu (labelled set), nyu-zip,
-            nyu-h5, nyu-sync, nyu-parquet, sunrgbd, matterport3d, kitti, make3d. docs/data.md describes them.
+            nyu-h5, nyu-sync, nyu-parquet, sunrgbd, matterport3d, kitti, make3d. NAME:PATH says its root too, and
+            NAME:PATH+NAME:PATH trains on several; a list in a settings file says what is particular to each.
+            docs/data.md describes them.
         root: folder (or file) of the data set; not used by "rooms".
         data_options: options of the data set, e.g. "kb_crop=true,list_file=mine.txt"; "max_depth=300" says that depth
             beyond 100 m is true.
@@ -236,11 +241,32 @@ class TrainingSettings(RunSettings, OptimizerSettings, LossSettings, ModelSettin
         object.__setattr__(self, "augment", renamed.AUGMENTATIONS.get(self.augment, self.augment))
         if self.depth_unit is not None:
             object.__setattr__(self, "depth_unit", renamed.UNITS.get(self.depth_unit, self.depth_unit))
+        if ":" in self.data and self.root is None and not self.sets:
+            name, _, root = self.data.partition(":")
+            object.__setattr__(self, "data", name)
+            object.__setattr__(self, "root", Path(root) if root else None)
 
     @property
     def height_width(self) -> tuple[int, int]:
         """The size as numbers."""
         return parse_size(self.size, MIN_SIDE)
+
+    @property
+    def sets(self) -> tuple[NamedSet, ...]:
+        """The data sets, where there are several or one with particulars; none where ``data`` and ``root`` say all."""
+        from mlr.data.named_sets import is_mixture, parse_sets
+
+        return parse_sets(self.data) if is_mixture(self.data) else ()
+
+    @property
+    def set_names(self) -> tuple[str, ...]:
+        """Names of the sets of :attr:`sets`."""
+        return tuple(entry.name for entry in self.sets)
+
+    @property
+    def data_names(self) -> str:
+        """Names of the data sets, without their paths."""
+        return "+".join(self.set_names) or self.data
 
     @property
     def space(self) -> LossSpace:
@@ -318,7 +344,6 @@ class TrainingSettings(RunSettings, OptimizerSettings, LossSettings, ModelSettin
             ValueError, FileNotFoundError: naming the flag, what it was given and what it takes.
         """
         # here, not above: timm and torchvision take seconds, and --help needs neither
-        from mlr.data.datasets.registry import check_metric, check_options, dataset_truth, parse_options
         from mlr.models.depth_model import check_backbone, check_decoder
 
         for setting in fields(self):
@@ -338,12 +363,11 @@ class TrainingSettings(RunSettings, OptimizerSettings, LossSettings, ModelSettin
         if self.device == "gpu" and self.devices > max(torch.cuda.device_count(), 1):
             raise ValueError(f"--devices {self.devices}: there are {torch.cuda.device_count()} GPUs here")
         _ = self.height_width
+        if self.sets:
+            self._validate_sets()
+        else:
+            self._validate_data()
         self.make_balancer()
-        check_options(self.data, parse_options(self.data_options))
-        if self.task != "relative":
-            check_metric(self.data)
-        elif dataset_truth(self.data) == "pairs" and self.holes != "mask":
-            raise ValueError(f"--holes {self.holes} fills depth, and {self.data} has none: leave it out")
         check_backbone(self.backbone)
         check_decoder(self.decoder, self.backbone)
         if not resuming:
@@ -366,6 +390,32 @@ class TrainingSettings(RunSettings, OptimizerSettings, LossSettings, ModelSettin
             raise FileNotFoundError(
                 f"--pretrained {weights}: there is no such file; give a weights file, auto, true or false"
             )
+
+    def _validate_data(self) -> None:
+        """Check the data set of a training on one."""
+        from mlr.data.datasets.registry import check_metric, check_options, dataset_truth, parse_options
+
+        if ":" in self.data:
+            raise ValueError(f"--data {self.data} says its path, and --root {self.root} too: leave one out")
+        check_options(self.data, parse_options(self.data_options))
+        if self.task != "relative":
+            check_metric(self.data)
+        elif dataset_truth(self.data) == "pairs" and self.holes != "mask":
+            raise ValueError(f"--holes {self.holes} fills depth, and {self.data} has none: leave it out")
+
+    def _validate_sets(self) -> None:
+        """Check the data sets of a training on several."""
+        from mlr.data.named_sets import check_sets
+
+        if self.task != "metric":
+            raise ValueError(f"--task {self.task} trains on one data set, got {self.data_names}")
+        for name in ("root", "data_options", "depth_unit"):
+            if getattr(self, name):
+                raise ValueError(
+                    f"{flag(name)} is for a training on one data set; with several write it to its set: "
+                    f"a path as NAME:PATH, other settings in a list, see docs/data.md"
+                )
+        check_sets(self.sets, self.space)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for YAML and for checkpoints."""

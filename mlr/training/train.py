@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from rich.console import Console
 
 from mlr.data import DepthData
+from mlr.data.mixture import MixedData, training_data
 from mlr.models import DepthModel, load_checkpoint
 from mlr.report.command import draw
 from mlr.report.page import write_run_page
@@ -42,6 +44,7 @@ from mlr.training.optimization import parameter_groups
 from mlr.training.processes import TIMEOUT, processes
 from mlr.training.run import Run
 from mlr.training.scores import ScoreNames
+from mlr.training.sets import MixedTraining
 from mlr.training.settings import TrainingSettings
 from mlr.training.state import State, check_state, restoring
 from mlr.training.tasks import training_class
@@ -96,7 +99,7 @@ def train(config: TrainingSettings, resume: Path | None = None, console: Console
         Run.check_place(config)
     elif state is not None:
         _check_continues(config, run, state)
-    data = DepthData.from_config(config)
+    data = training_data(config)
     data.setup("fit")
     data.require_devices(config.devices * config.nodes)
     introduce(console, config, data)
@@ -106,7 +109,10 @@ def train(config: TrainingSettings, resume: Path | None = None, console: Console
     model, start = build_network(config, trained=state is not None)
     model = model.to(memory_format=torch.channels_last)  # convolutions on CPUs and tensor cores are faster by far
     size = sum(p.numel() * p.element_size() for p in model.parameters())
-    task: DepthTraining = training_class(config.task)(
+    training: Callable[..., DepthTraining] = (
+        partial(MixedTraining, config.sets) if config.sets else training_class(config.task)
+    )
+    task = training(
         model,
         config.make_criterion(),
         config.make_balancer(),
@@ -216,12 +222,14 @@ def _ddp(config: TrainingSettings) -> DDPStrategy:
     return DDPStrategy(timeout=TIMEOUT, find_unused_parameters=0 < config.frozen_epochs < math.inf)
 
 
-def _validate(trainer: L.Trainer, task: DepthTraining, data: DepthData) -> dict[str, float]:
+def _validate(trainer: L.Trainer, task: DepthTraining, data: DepthData | MixedData) -> dict[str, float]:
     (scores,) = trainer.validate(task, datamodule=data, verbose=False)
     return {name.removeprefix("val/"): value for name, value in scores.items()}
 
 
-def _finish(run: Run, config: TrainingSettings, state: State, data: DepthData, console: Console) -> TrainingResult:
+def _finish(
+    run: Run, config: TrainingSettings, state: State, data: DepthData | MixedData, console: Console
+) -> TrainingResult:
     """Scores and figures of a run that was stopped between its last state and them."""
     file = run.path / "last.pt"
     model, scores = DepthModel.from_checkpoint(file), current_metrics(load_checkpoint(file).metrics)
@@ -239,10 +247,10 @@ def _conclude(
     epochs: int,
     steps: int,
     model: DepthModel,
-    data: DepthData,
+    data: DepthData | MixedData,
     console: Console,
 ) -> None:
-    draw(run, config, take_samples(model, data.val_dataloader()))
+    draw(run, config, take_samples(model, data.val_dataloader(), sets=config.set_names))
     page = write_run_page(run, config)
     run.record(after=result.after, epochs=epochs, steps=steps)  # last: it says that the run is finished
     console.print(summary(result.constant, result.before, result.after))

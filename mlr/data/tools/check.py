@@ -7,6 +7,7 @@ import json as json_format
 import math
 from collections import Counter, defaultdict
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from mlr.data.datasets.base import DepthDataset
 from mlr.data.datasets.registry import dataset_options, open_dataset, reader_options
 from mlr.data.depth_files import UNITS, DataError, UndeclaredUnitError, likely_unit
 from mlr.data.tools.frame_report import EDGES, FrameReport, look
-from mlr.data.tools.prepare import parse_dataset, parse_splits
+from mlr.data.tools.prepare import parse_dataset, parse_datasets, parse_splits
 from mlr.utils.console import plain, shown
 
 #: Medians of a set outside this range are no metres of rooms or streets.
@@ -57,6 +58,7 @@ class Report:
 
 def check_data(
     dataset: str,
+    root: Path | None = None,
     splits: str = "train,val",
     data_options: str = "",
     depth_unit: str | None = None,
@@ -68,6 +70,7 @@ def check_data(
 
     Args:
         dataset: the data set as NAME:PATH, e.g. folder:shots; names are those of --data.
+        root: its path, if it is given as NAME.
         splits: which to look at, train, val or both.
         data_options: options of the data set, e.g. "kb_crop=true".
         depth_unit: unit of integer depth files of "folder": mm, m, 256 (KITTI) or any number of units per metre.
@@ -85,6 +88,9 @@ def check_data(
         raise ValueError(f"--sample must be at least 1, got {sample}")
     if workers < -1:
         raise ValueError(f"--workers must be -1 or more, got {workers}")
+    dataset, *more = parse_datasets([dataset], None if root is None else str(root))
+    if more:
+        raise ValueError(f"mlr check-data looks at one data set, got {', '.join([dataset, *more])}")
     report = examine(dataset, parse_splits(splits), reader_options(data_options, depth_unit), sample, workers)
     if json:
         print(json_format.dumps(asdict(report), indent=2))

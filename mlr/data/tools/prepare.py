@@ -15,7 +15,7 @@ import zlib
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
@@ -39,6 +39,7 @@ from mlr.data.datasets.registry import (
 from mlr.data.depth_files import DataError
 from mlr.data.distance import Camera, depth_along_axis, parse_camera
 from mlr.data.fill import fill_sample
+from mlr.data.named_sets import NamedSet, parse_sets, split_name
 from mlr.data.sample import Sample
 from mlr.data.transforms import resize_sample
 from mlr.utils import renamed
@@ -73,6 +74,7 @@ class Part:
 def prepare(
     datasets: list[str],
     out: Path,
+    root: Path | None = None,
     splits: str = "train,val",
     holes: Literal["colorize", "nearest", "mask"] = "colorize",
     size: str | None = None,
@@ -90,8 +92,10 @@ def prepare(
     with --data packed --root FILE.
 
     Args:
-        datasets: data sets as NAME:PATH, e.g. nyu-sync:/data/nyu; names are those of --data.
+        datasets: data sets as NAME:PATH, e.g. nyu-sync:/data/nyu, several as words or joined by plus signs; names are
+            those of --data.
         out: the file to write; an earlier one is never overwritten.
+        root: path of a single data set that is given as NAME.
         splits: which to pack, train, val or both.
         holes: how pixels without depth are filled: "colorize" along the image (Levin et al.), "nearest" with the
             nearest depth, "mask" leaves them 0. They stay marked as not measured.
@@ -126,6 +130,7 @@ def prepare(
         raise ValueError(f"--workers must be -1 or more, got {workers}")
     if compression not in COMPRESSIONS:
         raise ValueError(f"--compression must be one of {', '.join(COMPRESSIONS)}, got {compression!r}")
+    datasets = parse_datasets(datasets, None if root is None else str(root))
     folder = out.with_name(out.name + ".parts")
     _opened.cache_clear()  # files may have been mended since
     options = reader_options(data_options, depth_unit)
@@ -178,19 +183,37 @@ def prepare(
     return 0
 
 
-def parse_dataset(text: str) -> tuple[str, str]:
-    """Name and path of NAME:PATH.
+def parse_dataset(text: str, root: str | None = None) -> tuple[str, str]:
+    """Name and path of NAME:PATH, or of NAME whose path is given beside it.
 
     Raises:
         ValueError: it is of another form, there is no data set of that name, or "rooms" is given files.
     """
-    name, colon, root = text.partition(":")
-    if not (colon and root) and name != "rooms":
+    name, path = split_name(text)
+    if path and root:
+        raise ValueError(f"{text} says its path, and --root {root} too: leave one out")
+    path = path or root
+    if path is None and name != "rooms":
         known = ", ".join(DATASETS)
         raise ValueError(f"a data set is given as NAME:PATH, e.g. nyu:/data/nyu, got {text!r}; the names are {known}")
-    check_root(check_dataset(name), root or None)
+    check_root(check_dataset(name), path)
     check_metric(name)
-    return name, root
+    return name, path or ""
+
+
+def parse_datasets(texts: list[str], root: str | None = None) -> list[str]:
+    """The data sets as NAME:PATH each, also of texts that join several by plus signs.
+
+    Raises:
+        ValueError: a path for several data sets, or a set in another form.
+    """
+    sets = [entry for text in texts for entry in parse_sets(text)]
+    if root is not None and len(sets) != 1:
+        raise ValueError(f"--root {root} is for one data set; with several give each as NAME:PATH")
+    if any(replace(entry, name="") != NamedSet(entry.data, entry.root) for entry in sets):
+        raise ValueError("a data set is given as NAME:PATH here; settings of single sets are for training")
+    named = [parse_dataset(entry.data if entry.root is None else f"{entry.data}:{entry.root}", root) for entry in sets]
+    return [f"{name}:{path}" if path else name for name, path in named]
 
 
 def parse_splits(text: str) -> list[str]:

@@ -1,7 +1,7 @@
 /* The page from its data: one run, or several compared. */
 
 const LABELS = { delta1: "δ1", delta2: "δ2", delta3: "δ3", rmse: "RMSE", abs_rel: "abs rel", log10: "log10", rmse_log: "RMSE log", silog: "silog", sq_rel: "sq rel" };
-const higherIsBetter = (metric) => metric.startsWith("delta");
+const higherIsBetter = (metric) => metric.split("/").pop().startsWith("delta"); // "set/metric" where there are several sets
 
 /** Rows of a table of scores, with the best of the compared columns marked. */
 function scoreRows(metrics, columns, compared) {
@@ -57,7 +57,7 @@ function comparisonPage(data) {
   const line = (run, k, metric) => ({ label: run.name, colour: colour(k), dashed: k >= COLOURS,
     values: epochs.map((epoch) => run.curves[metric][run.curves.epoch.indexOf(epoch)] ?? null) });
   const charts = epochs.length ? data.metrics.map((metric) => lineChart({
-    title: `${LABELS[metric]} (${higherIsBetter(metric) ? "higher" : "lower"} is better)`, axis,
+    title: `${LABELS[metric] ?? metric} (${higherIsBetter(metric) ? "higher" : "lower"} is better)`, axis,
     series: data.runs.map((run, k) => line(run, k, metric)) })) : [];
   const scores = (moment) => table(["metric", ...data.runs.map((run) => run.name)],
     scoreRows(data.metrics, data.runs.map((run) => run.scores[moment]), () => true));
