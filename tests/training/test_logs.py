@@ -36,10 +36,14 @@ def test_the_writers_thread_prints_no_traceback(tmp_path, capfd):
     log = RunLogger(tmp_path, name="", version="", sub_dir="tensorboard")
     writer = log.experiment.file_writer.event_writer
     writer._async_writer._writer.write = lambda *_: os.write(2**20, b"")  # there is no such file
-    with pytest.raises(OSError, match="cannot write"):
+
+    def fill() -> None:
         for step in range(100):
             log.log_metrics({"loss": 1.0}, step)
             log.save()
+
+    with pytest.raises(OSError, match="cannot write"):
+        fill()
     thread = threading.Thread(target=lambda: 1 / 0)
     thread.start()
     thread.join()
