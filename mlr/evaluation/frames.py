@@ -261,7 +261,7 @@ def score_frames(frames: Frames, predictor: Predictor, console: Console) -> Eval
         raise DataError(f"all {counted(len(shown), 'frame', 'are')} broken; the first: {result.broken[0]}")
     for name, scores in list(result.scores.items()):
         if not (scores.pixels > 0).any():
-            result.refused[name] = f"none of {counted(len(shown), 'frame')} has a pixel to score"
+            result.refused[name] = f"none of the {counted(len(shown), 'frame')} has a pixel to score"
             del result.scores[name]
     if not result.scores:
         raise DataError("nothing can be scored. " + "; ".join(f"{k}: {v}" for k, v in result.refused.items()))

@@ -126,7 +126,7 @@ def test_files_of_other_splits_are_set_aside_where_the_split_has_all_of_its_own(
     assert [path.name for path in paths] == [form.format(n) for n in (1, 11, 21)]
     assert len(outside) == 27
     assert not set(paths) & set(outside)
-    with pytest.raises(DataError, match=r"belong to no frame|as many"):
+    with pytest.raises(DataError, match=r"1 file belongs to no frame|as many"):
         match_files(FOLDER, [*given_files, FOLDER / "x31.npy"], names, how, lambda: every)
     with pytest.raises(DataError, match=r"1 of 3 frames have no prediction|as many"):
         match_files(FOLDER, given_files[1:], names, how, lambda: every)

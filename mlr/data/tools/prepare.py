@@ -156,7 +156,7 @@ def prepare(
         plain(console, f"left out: {line}", "yellow")
     if len(skipped) == frames:
         shutil.rmtree(folder)  # or a corrected command would take it for another preparation's
-        raise DataError(f"none of {counted(frames, 'frame')} can be used; the first: {skipped[0]}")
+        raise DataError(f"none of the {counted(frames, 'frame')} can be used; the first: {skipped[0]}")
 
     needed = sum(part.path.stat().st_size for part in parts)
     free = shutil.disk_usage(out.parent).free
