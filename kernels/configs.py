@@ -114,11 +114,11 @@ def masked_shapes(shapes: Shapes) -> Shapes:
     """Block shapes under a mask (compiled, not measured).
 
     The moving sums of the adjoint start from all rows of a window, so more rows of a coarse map share them. Phase 1
-    loads
-    three maps at scale 0 and takes every register that it may.
+    takes every register that it may; in phase 3 the compiler spills where it has more than it needs.
     """
-    first = 128 if shapes.registers[0] else 0
-    return replace(shapes, coarse_rows=2 * shapes.coarse_rows, registers=(first, *shapes.registers[1:]))
+    first, second, third, fourth = shapes.registers
+    registers = (128 if first else 0, second, 96 if third else 0, fourth)
+    return replace(shapes, coarse_rows=2 * shapes.coarse_rows, registers=registers)
 
 
 def shapes_for(device: torch.device) -> Shapes:

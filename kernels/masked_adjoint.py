@@ -46,7 +46,7 @@ def moving_sums(cotangents, sums, r, y0, y1, h, group, at, inside, first, last, 
     enters = cotangents + (y0 - r) * pitch
     leaves = enters
     total = tl.zeros(inside.shape, tl.float32)
-    for i in tl.range(y0 - r, y0 + r + 1, loop_unroll_factor=4):
+    for i in tl.range(y0 - r, y0 + r + 1, loop_unroll_factor=2):
         total += map_row(enters, at, i + group, h, inside, INSIDE)
         enters += pitch
     out = sums + y0 * pitch
@@ -102,7 +102,7 @@ def border_columns(sums, r, y0, y1, w, ROWS: tl.constexpr, WIDTH: tl.constexpr):
         counted = (y < y1) & (lane < tl.minimum(r, w))
         first = tl.sum(tl.load(row + (PAD + lane), mask=counted, other=0.0) * weight, 1)[:, None]
         last = tl.sum(tl.load(row + (PAD + w - 1 - lane), mask=counted, other=0.0) * weight, 1)[:, None]
-        tl.store(row + lane, tl.where(lane == PAD - r, first, 0.0), mask=y < y1)
+        tl.store(row + lane, tl.where(lane + r == PAD, first, 0.0), mask=y < y1)
         for x in range(w, tl.cdiv(w, WIDTH) * WIDTH + PAD, 32):
             tl.store(row + (PAD + x + lane), tl.where(x + lane == w - 1 + r, last, 0.0),
                      mask=(y < y1) & (x + lane < tl.cdiv(w, WIDTH) * WIDTH + PAD))

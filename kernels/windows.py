@@ -32,10 +32,9 @@ def error_tile(e_ptr, t_ptr, stride, y, h, FIRST: tl.constexpr, PAIR: tl.constex
     """Eight rows of E, the first FIRST below a row y of the map; the pointers [1, B] point to columns.
 
     Row numbers are clamped unless ``INSIDE`` says that the map has them. ``PAIR``: E is formed from prediction and
-    target. The contiguity hint is
-    false on purpose: it only steers Triton's layout, to a lane that loads a column. One load for eight rows halves the
-    time to compile: Triton's choice of layouts takes time with the number of loads times the square of that of
-    operations.
+    target. The contiguity hint is false on purpose: it only steers Triton's layout, to a lane that loads a column. One
+    load for eight rows halves the time to compile: Triton's choice of layouts takes time with the number of loads times
+    the square of that of operations.
     """
     row = tl.arange(0, 8)[:, None]
     if INSIDE:
@@ -77,10 +76,9 @@ def error_rows(e_ptr, t_ptr, stride, y, h, FIRST: tl.constexpr, COUNT: tl.conste
 
 @triton.jit
 def known_bits(source, column, stride, y, h, rows, INSIDE: tl.constexpr):
-    """Bits [B] of the ``rows`` rows from y on, clamped to the map if not all are INSIDE: whether pixels are known.
+    """Bits [B] of the ``rows`` rows from y on, clamped to the map if not all are INSIDE: which pixels are known.
 
-    ``source`` points to a mask or to E with its unknown pixels marked, ``column`` [B] holds the columns. The loop is
-    not unrolled as a whole: all loads together would take more registers than there are.
+    ``source`` points to a mask or to E with its unknown pixels marked, ``column`` [B] holds the columns.
     """
     bits = tl.zeros_like(column)
     row = source + y * stride
@@ -97,10 +95,14 @@ def known_bits(source, column, stride, y, h, rows, INSIDE: tl.constexpr):
 @triton.jit
 def column_bits(source, column, stride, y, h, INSIDE: tl.constexpr):
     """``known_bits`` of the rows y - 32 .. y + 47 in three numbers."""
+    # 32 and BLOCK_ROWS, which the compiler may not know: it would unroll the loops as a whole, and the registers have
+    # no room for all the loads, nor for the row numbers, which ``error_tile`` needs again
+    rows = tl.where(h > 0, 32, 0)
+    last_rows = tl.where(h > 0, BLOCK_ROWS, 0)
     return (
-        known_bits(source, column, stride, y - 32, h, 32, INSIDE),
-        known_bits(source, column, stride, y, h, 32, INSIDE),
-        known_bits(source, column, stride, y + 32, h, BLOCK_ROWS, INSIDE),
+        known_bits(source, column, stride, y - 32, h, rows, INSIDE),
+        known_bits(source, column, stride, y, h, rows, INSIDE),
+        known_bits(source, column, stride, y + 32, h, last_rows, INSIDE),
     )
 
 
@@ -108,6 +110,9 @@ def column_bits(source, column, stride, y, h, INSIDE: tl.constexpr):
 def known_rows(e_ptr, t_ptr, bits, stride, y, h, FIRST: tl.constexpr, COUNT: tl.constexpr, PAIR: tl.constexpr,
                INSIDE: tl.constexpr):
     """``error_rows`` with 0 at unknown pixels; ``bits`` has the rows y - 32 .. y + 47 in three numbers, None for all.
+
+    A bit is tested as the sign, not as ``block_counts`` reads it: else the compiler would keep all 80 numbers that are
+    made there in registers up to here.
     """
     if bits is None:
         return error_rows(e_ptr, t_ptr, stride, y, h, FIRST, COUNT, PAIR, INSIDE)
@@ -117,19 +122,21 @@ def known_rows(e_ptr, t_ptr, bits, stride, y, h, FIRST: tl.constexpr, COUNT: tl.
             rows = error_rows(e_ptr, t_ptr, stride, y, h, FIRST + k, 8, PAIR, INSIDE)
             for i in tl.static_range(8):
                 word = bits[(FIRST + k + i + 32) // 32]
-                kept += (tl.where(((word >> ((FIRST + k + i) % 32)) & 1) != 0, rows[i], 0.0),)
+                kept += (tl.where(word << (31 - (FIRST + k + i) % 32) < 0, rows[i], 0.0),)
         return kept
 
 
 @triton.jit
 def block_sums(e_ptr, t_ptr, bits, stride, at, pitch, plane_size, mask, y, h, PAIR: tl.constexpr,
-               INSIDE: tl.constexpr):
+               INSIDE: tl.constexpr, MASKED: tl.constexpr):
     """Column sums for 16 rows from y on, stored from ``at`` on; returns the sum of E over those of the map.
 
     They take 64 more rows of E, each loaded once and before the first store, which no load may pass. ``INSIDE`` says
     that the map has them all.
     """
     above = known_rows(e_ptr, t_ptr, bits, stride, y, h, -32, 24, PAIR, INSIDE)
+    if MASKED and PAIR:
+        tl.debug_barrier()  # as below, where each row takes two loads
     below = known_rows(e_ptr, t_ptr, bits, stride, y, h, 8 + BLOCK_ROWS, 24, PAIR, INSIDE)
     far = above[0]
     for i in tl.static_range(1, 24):
@@ -139,6 +146,8 @@ def block_sums(e_ptr, t_ptr, bits, stride, at, pitch, plane_size, mask, y, h, PA
     changes = ()
     for i in tl.static_range(BLOCK_ROWS - 1):
         changes += (below[25 - BLOCK_ROWS + i] - above[i],)
+    if MASKED:
+        tl.debug_barrier()  # else the compiler loads all rows ahead, which with a mask there are no registers for
     near = known_rows(e_ptr, t_ptr, bits, stride, y, h, -8, 16 + BLOCK_ROWS, PAIR, INSIDE)
     s5 = near[6]
     for i in tl.static_range(7, 11):
@@ -197,7 +206,7 @@ def counted_block(e_ptr, t_ptr, source, column, stride, at, pitch, plane_size, m
         if PAIR:
             bits = counted
     return block_sums(e_ptr + column[None, :], t_ptr + column[None, :], bits, stride, at, pitch, plane_size, mask, y, h,
-                      PAIR, INSIDE)
+                      PAIR, INSIDE, source is not None)
 
 
 @triton.jit

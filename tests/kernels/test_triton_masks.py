@@ -238,10 +238,10 @@ def test_four_launches_whatever_the_mask_holds(sm_90, monkeypatch):
 
 
 def test_a_masked_step_stays_within_its_budget_of_instructions(sm_90):
-    """Lane instructions a pixel of the paper's size: measured 1,431 where the unmasked step takes 873."""
+    """Lane instructions a pixel of the paper's size: at most 1.6 times those of the unmasked step."""
     pred, target = depth_pair(2, 288, 384)
     ptx.counts.clear()
     with ptx.options(count=True):
         kernels.multi_loss(pred, target, torch.ones(2, len(ALL)), ALL, "bicubic", drawn(2, 288, 384))
     lanes = sum(sum(ptx.counts[kernel.fn.__name__].lane_instructions.values()) for kernel in KERNELS)
-    assert lanes / pred.numel() < 1460
+    assert lanes / pred.numel() <= 1.6 * 873
