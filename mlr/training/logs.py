@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from lightning.pytorch.loggers import TensorBoardLogger
+from tensorboard.summary.writer.event_file_writer import _AsyncWriterThread
 
 
 class RunLogger(TensorBoardLogger):
@@ -15,6 +17,11 @@ class RunLogger(TensorBoardLogger):
 
     Lightning's own makes "you tried to log 0.0, which is not supported" of a full disk, or an error without a name.
     """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if not isinstance(threading.excepthook, _WithoutWriters):
+            threading.excepthook = _WithoutWriters(threading.excepthook)
 
     def log_metrics(self, metrics: Any, step: int | None = None) -> None:
         """Add scalars.
@@ -56,3 +63,14 @@ class RunLogger(TensorBoardLogger):
             if not isinstance(cause, OSError):
                 raise
             raise OSError(f"cannot write {self.log_dir}: {cause.strerror or cause}. Is the disk full?") from error
+
+
+class _WithoutWriters:
+    """What is printed of errors in threads, but those of TensorBoard's writer, which the logger raises itself."""
+
+    def __init__(self, before: Callable[[threading.ExceptHookArgs], Any]) -> None:
+        self.before = before
+
+    def __call__(self, args: threading.ExceptHookArgs) -> None:
+        if not (isinstance(args.thread, _AsyncWriterThread) and isinstance(args.exc_value, OSError)):
+            self.before(args)

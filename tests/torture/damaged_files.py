@@ -18,6 +18,8 @@ from torture.runs import TINY, load, reference
 from torture.trials import Campaign, Counts, Trial, check, command
 
 KIND = "rebalancing"
+#: What a network is scored on.
+SCENES = ("--data=rooms", "--data-options=length=2,height=48,width=64")
 #: Files of a run, and the commands that read them.
 RUN_FILES = ("config.yaml", "run.json", "resume.ckpt", "last.pt", "best.pt", "metrics.csv", "balancing.csv")
 
@@ -93,7 +95,7 @@ def checkpoint_words(given: Trial, file: Path) -> tuple[object, ...]:
     shutil.copy(Path(__file__).parents[2] / "examples/xtion_bookshelf/rgb.png", pictures / "1.png")
     choices: list[tuple[object, ...]] = [
         ("predict", file, pictures, f"--out={given.folder / 'depth'}", "--size=32x48"),
-        ("evaluate", file, "--data=rooms", "--data-options=length=2,height=48,width=64"),
+        ("evaluate", file, *SCENES),
         ("train", *TINY, "--epochs=1", "--losses=D/0", f"--pretrained={file}", f"--out={given.folder / 'new'}"),
     ]
     return choices[int(given.random.integers(len(choices)))]
@@ -190,7 +192,7 @@ def run_file(given: Trial) -> Counts:
         file.write_bytes(bytes_damaged(file.read_bytes(), given.random))
         what += " with damaged bytes"
     choices: list[tuple[object, ...]] = [
-        ("report", run), ("train", "--resume", run, "--epochs=3"), ("evaluate", run, "--protocol=full"),
+        ("report", run), ("train", "--resume", run, "--epochs=3"), ("evaluate", run, *SCENES),
     ]  # fmt: skip
     words = choices[int(given.random.integers(len(choices)))]
     code = checked(what, *words)

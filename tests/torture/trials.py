@@ -88,8 +88,14 @@ class Outcome:
     memory: int = 0
 
 
+#: Seconds that a trial has to say where it waits, before it is killed.
+GRACE = 5
 #: A trial may not take more memory than this beyond what is loaded before, MiB.
 MOST_MEMORY = 2048
+
+
+class TookTooLongError(BaseException):
+    """No error of the code under test: nothing may catch it."""
 
 
 @contextmanager
@@ -114,6 +120,12 @@ def in_child(function: Callable[[], Any], seconds: float) -> tuple[Any, str, int
     if child == 0:
         os.setsid()  # what it starts ends with it
         os.close(read)
+
+        def late(*_: object) -> None:
+            raise TookTooLongError(f"it took more than {seconds:.0f} s")
+
+        signal.signal(signal.SIGALRM, late)
+        signal.alarm(max(int(seconds), 1))
         try:
             answer = (function(), "")
         except BaseException:
@@ -122,7 +134,7 @@ def in_child(function: Callable[[], Any], seconds: float) -> tuple[Any, str, int
             pickle.dump(answer, pipe)
         os._exit(0)
     os.close(write)
-    end, content = time.monotonic() + seconds, b""
+    end, content = time.monotonic() + seconds + GRACE, b""
     with os.fdopen(read, "rb", buffering=0) as pipe:
         while True:
             ready, _, _ = select.select([pipe], [], [], max(end - time.monotonic(), 0))

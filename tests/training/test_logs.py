@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import errno
+import os
+import threading
 
 import pytest
 from torch.utils.tensorboard import SummaryWriter
@@ -28,6 +30,26 @@ def test_a_full_disk_is_named_with_the_folder(log):
     for write in (lambda: log.log_metrics({"loss": 1.0}, 1), log.save, lambda: log.finalize("success")):
         with pytest.raises(OSError, match=r"cannot write .*tensorboard: No space left on device"):
             write()
+
+
+def test_the_writers_thread_prints_no_traceback(tmp_path, capfd):
+    log = RunLogger(tmp_path, name="", version="", sub_dir="tensorboard")
+    writer = log.experiment.file_writer.event_writer
+    writer._async_writer._writer.write = lambda *_: os.write(2**20, b"")  # there is no such file
+
+    def fill() -> None:
+        for step in range(100):
+            log.log_metrics({"loss": 1.0}, step)
+            log.save()
+
+    with pytest.raises(OSError, match="cannot write"):
+        fill()
+    thread = threading.Thread(target=lambda: 1 / 0)
+    thread.start()
+    thread.join()
+    error = capfd.readouterr().err
+    assert "ZeroDivisionError" in error
+    assert "OSError" not in error
 
 
 def test_the_end_of_a_run_that_failed_hides_nothing(log):
