@@ -19,9 +19,12 @@ from contextlib import nullcontext
 #: Ways to wait, and the variables that make them: PyTorch's default, at once to sleep, and the trainer's.
 WAYS = {"spinning": {}, "sleeping": {"OMP_WAIT_POLICY": "PASSIVE"}, "the trainer": {}}
 
+#: Seconds of steps that are not counted; the trainer has looked at the machine by then.
+WARM_UP = 2.0
+
 
 def steps(way: str, seconds: float) -> None:
-    """Take steps for some seconds, at least two, after two that warm up; print the mean seconds of a step."""
+    """Take steps for some seconds, at least two, after the warm-up; print the mean seconds of a step."""
     import torch
 
     import mlr
@@ -32,14 +35,16 @@ def steps(way: str, seconds: float) -> None:
     criterion, optimizer = mlr.MultiLoss("all"), torch.optim.Adam(model.parameters())
     image, depth = torch.rand(8, 3, 96, 128).to(memory_format=torch.channels_last), 1 + torch.rand(8, 1, 96, 128)
     times: list[float] = []
+    start = time.monotonic()
     with yielding_when_busy() if way == "the trainer" else nullcontext():
-        while len(times) < 4 or sum(times[2:]) < seconds:
+        while len(times) < 2 or sum(times) < seconds:
             begun = time.monotonic()
             optimizer.zero_grad()
             criterion(model(image), depth).total.backward()
             optimizer.step()
-            times.append(time.monotonic() - begun)
-    print(f"SECONDS {statistics.mean(times[2:])}")
+            if begun - start > WARM_UP:
+                times.append(time.monotonic() - begun)
+    print(f"SECONDS {statistics.mean(times)}")
 
 
 def measure(way: str, neighbours: int, seconds: float) -> float:

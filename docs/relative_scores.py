@@ -33,7 +33,7 @@ SEEDS = (0, 1, 2)
 SIZE = (64, 96)
 SETTINGS: dict[str, Any] = {
     "size": "64x96", "train_length": 960, "val_length": 16, "augment": "none", "workers": 0, "threads": 1,
-    "device": "cpu", "backbone": "tf_efficientnet_lite0", "pretrained": "true", "freeze_encoder": True,
+    "device": "cpu", "backbone": "tf_efficientnet_lite0", "pretrained": "true", "freeze": "encoder",
     "decoder_channels": 128, "epochs": 3, "steps_per_epoch": 24, "learning_rate": 1e-3,
 }  # fmt: skip
 #: Trainings, and what is scored of each: its label, and the network's output.

@@ -15,6 +15,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from mlr.data.datamodule import DepthData, EpochSampler, Transformed, make_loader
+from mlr.data.depth_files import DataError
 from mlr.data.named_sets import NamedSet
 
 if TYPE_CHECKING:
@@ -126,13 +127,13 @@ class MixedData(L.LightningDataModule):
         """Open the sets and look at their first frames.
 
         Raises:
-            ValueError, DataError: naming the set.
+            DataError: naming the set.
         """
         for name, part in self.parts.items():
             try:
                 part.setup(stage)
             except (ValueError, OSError) as error:
-                raise type(error)(f"--data, set {name}: {error}") from error
+                raise DataError(f"--data, set {name}: {error}") from error
 
     def teardown(self, stage: str) -> None:
         """Say at the end what was left out."""
