@@ -47,10 +47,6 @@ ROWS: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
     ),
     "relative": ({"task": "relative"}, {"relative depth, ranking and 78 losses rebalanced": ""}),
     "rank": ({"task": "relative", "losses": "rank"}, {"relative depth, ranking loss alone": ""}),
-    "fusion-l1": (
-        {"task": "fusion", "losses": "D/0", "balancer": "fixed"},
-        {"twelve heads, D/0 a head: ordinary head D8 alone": "ordinary", "twelve heads, D/0 a head: fusion": "fused"},
-    ),
 }
 COLUMNS = {"delta1": 100, "rmse": 1, "abs_rel": 1, "silog": 1, "whdr": 100, "wkdr": 100, "kendall": 1, "spearman": 1}
 HEADINGS = ("δ1 %", "RMSE m", "ARD", "RMSE si", "WHDR %", "WKDR %", "Kendall", "Spearman")
