@@ -13,11 +13,11 @@ from rich.console import Console
 
 import mlr
 from mlr.balancing import EqualContribution
+from mlr.balancing.heads import HeadBalancers
 from mlr.cli import main
 from mlr.models import CheckpointError, save_checkpoint
 from mlr.models.depth_model import INITIAL_DEPTH, DepthModel, open_model
-from mlr.relative.heads import HeadBalancers
-from mlr.relative.network import HEADS, OrdinaryRelativeModel
+from mlr.models.ordinary_relative import HEADS, OrdinaryRelativeModel
 from mlr.training.settings import TrainingSettings
 from mlr.training.tables import read_balancing
 from mlr.training.train import TrainingResult, train
