@@ -24,9 +24,9 @@ from mlr.data.datasets.base import DepthDataset
 from mlr.data.datasets.registry import check_dataset, check_root, dataset_options, open_dataset, parse_options
 from mlr.data.depth_files import DataError, units_per_metre
 from mlr.data.fill import HOLES, fill_sample
+from mlr.data.pairs import WithPairs
 from mlr.data.sample import Sample
 from mlr.data.transforms import POLICIES, Crop, finish, resize_only
-from mlr.relative.pairs import WithPairs
 from mlr.utils import renamed
 from mlr.utils.counted import counted
 from mlr.utils.cpus import available_cpus
@@ -169,7 +169,7 @@ def make_loader(
 class DepthData(L.LightningDataModule):
     """Training and validation batches of a data set.
 
-    With ``pairs`` it also holds "pairs" [B, P, 3] and relative depth, see :class:`mlr.relative.pairs.WithPairs`.
+    With ``pairs`` it also holds "pairs" [B, P, 3] and relative depth, see :class:`mlr.data.pairs.WithPairs`.
 
     A batch is a dictionary: "image" [B, 3, H, W] float32 in [0, 1] (the network normalises), "depth" [B, 1, H, W]
     float32 metres, "valid" [B, 1, H, W] bool (True where the depth was measured; False for pixels that a rotation

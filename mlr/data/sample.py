@@ -54,7 +54,7 @@ class Sample(_Maps, total=False):
         points: [P, 2, 2] labelled pairs of points A and B, (column, row) from 0; only of sets of pairs.
         relation: [P] int64: 1 = A is farther, -1 = B is, 0 = equally far; with ``points``.
         metric: False where depth is relative: it grows with depth and is known up to scale and shift alone.
-        pairs: [P, 3] int64: pairs in the depth's final grid, see :mod:`mlr.relative.pairs`; only in training.
+        pairs: [P, 3] int64: pairs in the depth's final grid, see :mod:`mlr.data.pairs`; only in training.
     """
 
     region: Region

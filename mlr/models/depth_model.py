@@ -238,7 +238,10 @@ class DepthModel(nn.Module):
 
 
 #: Networks by the name in a checkpoint, "module:class".
-NETWORKS = {"depth": f"{__name__}:DepthModel", "ordinary-relative": "mlr.relative.network:OrdinaryRelativeModel"}
+NETWORKS = {
+    "depth": f"{__name__}:DepthModel",
+    "ordinary-relative": "mlr.models.ordinary_relative:OrdinaryRelativeModel",
+}
 
 
 def network_class(name: str, path: str | Path | None = None) -> type[DepthModel]:

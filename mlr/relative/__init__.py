@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Relative depth: the order of points, ratios of depth to neighbours, and their fusion with ordinary depth."""
+"""Relative depth in plain PyTorch: order of points, ranking loss, alignment, ratios to neighbours and their fusion."""

@@ -13,7 +13,7 @@ def differences(depth: Tensor, pairs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
     Args:
         depth: [B, 1, H, W], larger = farther.
-        pairs: [B, P, 3] int64, see :mod:`mlr.relative.pairs`.
+        pairs: [B, P, 3] int64, see :mod:`mlr.data.pairs`.
 
     Returns:
         ``z_A - z_B`` [B, P], the labels [B, P], and [B, P] bool, True where there is a pair.
@@ -37,7 +37,7 @@ def ranking_loss(depth: Tensor, pairs: Tensor) -> tuple[Tensor, Tensor]:
 
     Args:
         depth: [B, 1, H, W], larger = farther, in any unit.
-        pairs: [B, P, 3] int64, see :mod:`mlr.relative.pairs`.
+        pairs: [B, P, 3] int64, see :mod:`mlr.data.pairs`.
 
     Returns:
         The loss [B], float32 or wider, differentiable in ``depth``, 0 without a pair; and the numbers of pairs, [B]

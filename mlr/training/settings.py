@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from mlr.balancing import LossBalancer, lambda_staircase, make_balancer
+from mlr.balancing.heads import HeadBalancers
 from mlr.losses.criterion import MultiLoss
 from mlr.losses.space import LossSpace
 from mlr.models.checkpoints import checkpoint_file
-from mlr.relative.heads import HeadBalancers
 from mlr.utils import renamed
 from mlr.utils.flags import flag
 from mlr.utils.sizes import MIN_SIDE, parse_size
@@ -315,7 +315,7 @@ class TrainingSettings(RunSettings, OptimizerSettings, LossSettings, ModelSettin
     def make_balancer(self) -> LossBalancer | HeadBalancers:
         """The balancer, or one a head, without its period, which follows from the length of an epoch."""
         if self.task == "fusion":
-            from mlr.relative.network import HEADS  # timm takes seconds, and --help needs it not
+            from mlr.models.ordinary_relative import HEADS  # timm takes seconds, and --help needs it not
 
             return HeadBalancers(HEADS, self._make_balancer)
         return self._make_balancer()

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 #: Task -> "module:class" of its training, and the name of its network; modules are imported when they are used.
 TASKS = {
     "metric": ("mlr.training.module:DepthTraining", "depth"),
-    "relative": ("mlr.relative.training:RelativeTraining", "depth"),
-    "fusion": ("mlr.relative.fusion_training:FusionTraining", "ordinary-relative"),
+    "relative": ("mlr.training.relative:RelativeTraining", "depth"),
+    "fusion": ("mlr.training.fusion:FusionTraining", "ordinary-relative"),
 }
 
 

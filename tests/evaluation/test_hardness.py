@@ -75,7 +75,7 @@ def test_what_is_no_regular_file_is_not_opened_and_named(shots, tmp_path, capsys
     for target in ("/dev/zero", "007.npy"):
         (folder / "007.npy").unlink()
         os.symlink(target, folder / "007.npy")
-        assert "files are not read: 007.npy" in refusal(capsys, folder, *on(shots))
+        assert "1 file is not read: 007.npy" in refusal(capsys, folder, *on(shots))
 
 
 def test_folders_that_link_to_themselves_are_read_once(shots, tmp_path, capsys):

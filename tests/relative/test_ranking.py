@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from mlr.losses import MultiLoss
 from mlr.relative.alignment import normalised
 from mlr.relative.ranking import ranking_loss
-from mlr.relative.training import PairMetrics
+from mlr.training.relative import PairMetrics
 
 DEPTH = torch.tensor([[[[1.0, 2.0, 4.0]]], [[[5.0, 5.0, 0.0]]]])
 #: A farther and predicted so, B farther and predicted the other way, equal; and one pair beside two empty rows.

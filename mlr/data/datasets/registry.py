@@ -33,8 +33,8 @@ DATASETS: dict[str, tuple[str, str]] = {
     "make3d": ("mlr.data.datasets.make3d:Make3D", "Make3D with laser depth"),
     "sunrgbd": ("mlr.data.datasets.sunrgbd:SUNRGBD", "SUN RGB-D with allsplit.mat of its toolbox"),
     "matterport3d": ("mlr.data.datasets.matterport3d:Matterport3D", "Matterport3D, undistorted images, by scenes"),
-    "diw": ("mlr.relative.diw:DIW", "Depth in the Wild: one ordered pair of points an image; for --task relative"),
-    "redweb": ("mlr.relative.redweb:ReDWeb", "ReDWeb: relative depth up to scale and shift; for --task relative"),
+    "diw": ("mlr.data.datasets.diw:DIW", "Depth in the Wild: one ordered pair of points an image; for --task relative"),
+    "redweb": ("mlr.data.datasets.redweb:ReDWeb", "ReDWeb: relative depth up to scale and shift; for --task relative"),
     "folder": ("mlr.data.datasets.folder:Folder", "your own pairs of images and depth files"),
     "packed": ("mlr.data.datasets.packed:Packed", "the file that mlr prepare writes"),
 }

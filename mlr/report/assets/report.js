@@ -1,7 +1,7 @@
 /* The page from its data: one run, or several compared. */
 
 const LABELS = { delta1: "δ1", delta2: "δ2", delta3: "δ3", rmse: "RMSE", abs_rel: "abs rel", log10: "log10", rmse_log: "RMSE log", silog: "silog", sq_rel: "sq rel" };
-const higherIsBetter = (metric) => metric.split("/").pop().startsWith("delta"); // "set/metric" where there are several sets
+const higherIsBetter = (metric) => /^(delta|kendall)/.test(metric.split("/").pop()); // "set/metric" where there are several sets
 
 /** Rows of a table of scores, with the best of the compared columns marked. */
 function scoreRows(metrics, columns, compared) {

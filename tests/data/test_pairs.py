@@ -9,10 +9,10 @@ from torch import Tensor
 from torchvision import tv_tensors
 
 from mlr.data import DepthData
+from mlr.data.pairs import WithPairs
 from mlr.data.sample import make_sample
 from mlr.data.transforms import POLICIES, finish, resize_only
 from mlr.relative.ordinal import label_pairs
-from mlr.relative.pairs import WithPairs
 
 
 def marked(size: tuple[int, int], points: list[tuple[int, int]]) -> dict:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mlr.losses.criterion import MultiLossOutput
-from mlr.relative.network import HEADS, ORDINARY
+from mlr.models.ordinary_relative import HEADS, ORDINARY
 from mlr.relative.ratios import log_pyramid, log_ratios, neighbours
 from mlr.training.module import DepthTraining
 
@@ -18,10 +18,10 @@ RELATIVE_WEIGHT = 10.0
 
 
 class FusionTraining(DepthTraining):
-    """Losses between the twelve maps of :class:`mlr.relative.network.OrdinaryRelativeModel` and those of true depth.
+    """Losses of twelve maps, :class:`mlr.models.ordinary_relative.OrdinaryRelativeModel`, against those of true depth.
 
     The maps are logarithms. A relative head's 24 ratios are 24 maps whose losses are averaged. The balancer is a
-    :class:`mlr.relative.heads.HeadBalancers`. Validation scores the fused depth.
+    :class:`mlr.balancing.heads.HeadBalancers`. Validation scores the fused depth.
     """
 
     def losses(self, batch: dict[str, Any]) -> MultiLossOutput:
