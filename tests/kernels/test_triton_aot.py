@@ -35,9 +35,9 @@ TARGETS = {
 }
 #: Registers a thread.
 MAX_REGISTERS = 128
-#: What masked kernels take beyond the limits, by kernel and target. Scalars that stay live across the column sums have no
-#: register there; in phase 2 coarse maps need them after the loop. NVIDIA's compiler spills them, here in bytes, and AMD's
-#: puts them into the lanes of one vector register more.
+#: What masked kernels take beyond the limits, by kernel and target. Scalars that stay live across the column sums have
+#: no register there; in phase 2 coarse maps need them after the loop. NVIDIA's compiler spills them, here in bytes, and
+#: AMD's puts them into the lanes of one vector register more.
 MASKED_EXCESS = {
     ("losses_kernel", "sm_80"): {"spilled": 48},
     ("losses_kernel", "sm_90"): {"spilled": 48},
