@@ -188,9 +188,13 @@ def resources() -> list[dict[str, object]]:
 
 
 def _constants(kernel: Any) -> dict[str, object]:
-    """Compile-time arguments of a kernel."""
+    """Compile-time arguments of a kernel; not which tensors it does without."""
     names = kernel.src.fn.arg_names
-    return {names[key[0]]: value for key, value in kernel.src.constants.items()}
+    constants: dict[str, object] = {}
+    for (place, *inside), value in kernel.src.constants.items():
+        if not inside:
+            constants |= value._asdict() if hasattr(value, "_asdict") else {names[place]: value}
+    return constants
 
 
 def step_of(

@@ -2,8 +2,7 @@
 """Under a mask: at how many positions a loss has a value.
 
 The gradient of a scale mixes kinds, which are means over different numbers of positions. Phase 2 must therefore know
-the
-numbers, so phase 1 counts them, from the mask itself. Partial counts stand in a table [B, SCALES, parts of scale 0,
+the numbers, so phase 1 counts them, from the mask itself. Partial counts stand in a table [B, SCALES, parts of scale 0,
 SLOTS]; later phases add them up.
 """
 

@@ -10,6 +10,8 @@ one compilation serves every size. Offsets inside a map are 32-bit, starts of ma
 import triton
 import triton.language as tl
 
+from mlr.kernels.arguments import Sizes
+
 #: Columns of padding on either side of a map: the radius of the widest window.
 PAD = tl.constexpr(32)
 #: Columns of a tile; maps are as wide as a whole number of them.
@@ -29,6 +31,15 @@ def scale_size(height, width, scale, AREA: tl.constexpr):
         h = tl.where(collapsed, 1, h)
         w = tl.where(collapsed, 1, w)
     return tl.maximum(h, 1), tl.maximum(w, 1)
+
+
+@triton.jit
+def known_sizes(sizes, ALIGNED: tl.constexpr):
+    """``sizes``, from which the compiler knows that rows consist of whole quads if they do."""
+    if ALIGNED:
+        return Sizes(sizes.batch, sizes.height, (sizes.width >> 2) * 4, sizes.plane_units, sizes.starts)
+    else:
+        return sizes
 
 
 @triton.jit
@@ -91,7 +102,7 @@ def border_places(image, scale, batch, height, width):
 def locate(rest, batch, parts):
     """Scale, image and part of program number ``rest`` of a list: scales ascending, in each all images, all parts.
 
-    ``parts``: how many an image has at each scale, none where the scale is not listed. Returns (scale, image, part,
+    ``parts``: how many an image has at each scale, 0 where the scale is not listed. Returns (scale, image, part,
     rest): past the end of the list the scale is -1 and ``rest`` the number of the program in the list that follows.
     """
     scale = rest * 0 - 1

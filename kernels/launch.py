@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The operator on the host: compiled kernels, workspace and the four launches.
 
-A call of a Triton kernel through its decorator binds and inspects forty arguments in Python, which takes longer than
-the kernel. Here all tensors are contiguous, start on 16-byte boundaries and have types known beforehand, so that the
+A call of a Triton kernel through its decorator binds and inspects all arguments in Python, which takes longer than the
+kernel. Here all tensors are contiguous, start on 16-byte boundaries and have types known beforehand, so that the
 kernels are compiled once for each choice of constants (``compiled``) and launched directly.
 """
 
@@ -19,24 +19,25 @@ from torch import Tensor
 from triton.runtime.jit import JITFunction, MockTensor
 
 from mlr.kernels import phases
+from mlr.kernels.arguments import Cut, Maps, Sizes, Variant, Wanted, Workspace
 from mlr.kernels.configs import Shapes, compiler_options, masked_shapes, shapes_for
 from mlr.kernels.plan import Plan, plan
 from mlr.kernels.slots import KINDS
 from mlr.losses.space import SCALES
 
 KERNELS = (phases.pyramid_kernel, phases.losses_kernel, phases.columns_kernel, phases.gradient_kernel)
-#: Types of the pointers that do not point to float32 numbers; those to the maps of the caller have their type.
-MAPS = ("pred", "target", "grad")
-POINTERS = {
-    "mask": torch.uint8,
-    "signs": torch.uint8,
-    "column_signs": torch.uint8,
-    "borders": torch.int32,
-    "boxes": torch.int32,
-    "folds": torch.int32,
-    "counts": torch.int32,
-    "positions": torch.int64,
-}
+#: What each phase reads and writes of the workspace.
+USED = tuple(
+    frozenset(names.split())
+    for names in (
+        "errors targets sums table partials shares counts",
+        "errors targets sums signs local centre table partials strip_sums row_sums counts",
+        "signs column_signs borders boxes folds local centre table row_sums counts",
+        "errors local shares column_signs boxes folds centre table strip_sums row_sums counts",
+    )
+)
+#: Stands for a number when a kernel is compiled. Triton compiles 1 in, and multiples of 16 to kernels of their own.
+NUMBER = 3
 
 #: Bytes from which on an offset takes more than 31 bits. AMD's compiler uses shorter addresses below.
 WIDE = 2**31
@@ -125,7 +126,7 @@ def precompile(
             for grad in (True, False):
                 p = plan(1, 64, width, tuple(indices), downsample, grad, shapes, masked)
                 for kernel, constants, registers in zip(
-                    KERNELS, constants_of(p, shapes), shapes.registers, strict=True
+                    KERNELS, constants_of(p.variant, shapes), shapes.registers, strict=True
                 ):
                     device_number = triton.runtime.driver.active.get_current_device()
                     compiled(kernel, dtype, constants, device_number, registers)
@@ -143,19 +144,12 @@ def _dense(x: Tensor) -> Tensor:
 
 
 @lru_cache
-def constants_of(p: Plan, shapes: Shapes) -> tuple[dict[str, int], ...]:
+def constants_of(variant: Variant, shapes: Shapes) -> tuple[dict[str, Any], ...]:
     """Compile-time arguments of the four kernels in the order of their signatures, and their warps."""
-    bits = {
-        "MEANS": p.means,
-        "NORMALS": p.normals,
-        "GRAD": p.grad,
-        "AREA": p.area,
-        "MASKED": p.masked,
-        "ALIGNED": p.aligned,
-    }
 
-    def pick(names: str, warps: int, **blocks: int) -> dict[str, int]:
-        return {name: bits[name] for name in names.split()} | blocks | {"num_warps": warps}
+    def pick(names: str, warps: int, **blocks: int) -> dict[str, Any]:
+        chosen = Variant(**{name: getattr(variant, name) for name in names.split()})
+        return {"VARIANT": chosen} | blocks | {"num_warps": warps}
 
     return (
         pick("MEANS GRAD AREA MASKED ALIGNED", shapes.pyramid_warps, BLOCK=shapes.block, QUAD_ROWS=shapes.quad_rows),
@@ -185,7 +179,7 @@ _compiled: dict[tuple[object, ...], Any] = {}
 def compiled(
     kernel: JITFunction,
     dtype: torch.dtype,
-    constants: dict[str, int],
+    constants: dict[str, Any],
     device: int,
     registers: int,
     wide: bool = False,
@@ -202,80 +196,124 @@ def compiled(
     return _compiled[key]
 
 
-def absent(kernel: JITFunction, constants: dict[str, int]) -> set[str]:
-    """Pointers that a kernel does without, and gets None for: the compiled kernel has no such parameter."""
-    if not constants["MASKED"]:
-        return {"mask", "counts", "positions", "shares"} | ({"errors"} if kernel is phases.gradient_kernel else set())
-    names = {"borders", "boxes", "folds"}
-    if kernel is phases.losses_kernel:
-        names |= {"pred", "target"}
-    if not constants["AREA"]:
-        names |= {"shares"} | ({"errors"} if kernel is phases.gradient_kernel else set())
-    return names
-
-
 def arguments(
-    kernel: JITFunction, dtype: torch.dtype, constants: dict[str, int], wide: bool = False
-) -> list[MockTensor | int | None]:
-    """Stand-ins for a kernel's run-time arguments: a tensor of the right type, 1 for a number."""
-    numbers = {kernel.params[i].name for i in range(len(kernel.params)) if kernel.params[i].do_not_specialize}
-    missing = absent(kernel, constants)
+    kernel: JITFunction, dtype: torch.dtype, constants: dict[str, Any], wide: bool = False
+) -> tuple[Any, ...]:
+    """Stand-ins for a kernel's run-time arguments: tensors of the right types, ``NUMBER`` for all numbers."""
+    variant = constants["VARIANT"]
     tensor = WideTensor if wide else MockTensor
-    types = POINTERS | dict.fromkeys(MAPS, dtype)
-    if constants["MASKED"]:  # signs over the numbers of known pixels
-        types |= {"signs": torch.float32, "column_signs": torch.float32}
-    return [
-        1 if name in numbers else None if name in missing else tensor(types.get(name, torch.float32))
-        for name in kernel.arg_names
-        if name not in constants
-    ]
+    maps = tensor(dtype)
+    work = Workspace(*map(tensor, types_of(variant.MASKED)))
+    numbers = (NUMBER,) * (SCALES - 1)
+    sizes = Sizes(NUMBER, NUMBER, NUMBER, NUMBER, numbers)
+    wanted = Wanted((NUMBER, NUMBER, NUMBER), NUMBER, NUMBER, NUMBER)
+    every = _arguments(
+        Maps(maps, maps, tensor(torch.uint8) if variant.MASKED else None),
+        tensor(torch.float32),
+        (maps, tensor(torch.float32), tensor(torch.int64) if variant.MASKED else None),
+        work,
+        (sizes, wanted, Cut(*(NUMBER,) * len(Cut._fields))),
+        ((numbers, NUMBER, NUMBER), (numbers, NUMBER, (NUMBER, *numbers), NUMBER), (numbers, NUMBER)),
+        variant,
+    )
+    return every[KERNELS.index(kernel)]
+
+
+@lru_cache
+def types_of(masked: bool) -> tuple[torch.dtype, ...]:
+    """Types of the tensors of the workspace."""
+    types = dict.fromkeys(Workspace._fields, torch.float32)
+    types |= dict.fromkeys(("borders", "boxes", "folds", "counts"), torch.int32)
+    if not masked:  # under a mask they hold signs over the numbers of known pixels
+        types |= dict.fromkeys(("signs", "column_signs"), torch.uint8)
+    return tuple(types.values())
+
+
+@lru_cache
+def _left_out(phase: int, masked: bool, area: bool) -> tuple[bool, ...]:
+    """Which tensors of the workspace a phase does without: the compiled kernel has no parameter for them."""
+    used = USED[phase] - ({"borders", "boxes", "folds"} if masked else {"counts"})
+    if not (masked and area):
+        used -= {"shares", "errors"} if KERNELS[phase] is phases.gradient_kernel else {"shares"}
+    return tuple(name not in used for name in Workspace._fields)
+
+
+def _part(work: Workspace, phase: int, variant: Variant) -> Workspace:
+    """What a phase gets of the workspace."""
+    left_out = _left_out(phase, bool(variant.MASKED), bool(variant.AREA))
+    return Workspace(*(None if out else tensor for tensor, out in zip(work, left_out, strict=True)))
+
+
+def _arguments(
+    maps: Maps,
+    weights: Any,
+    results: tuple[Any, Any, Any],
+    work: Workspace,
+    numbers: tuple[Sizes, Wanted, Cut],
+    programs: tuple[tuple[Any, ...], ...],
+    variant: Variant,
+) -> tuple[tuple[Any, ...], ...]:
+    """Run-time arguments of the four kernels in the order of their signatures."""
+    sizes, wanted, cut = numbers
+    parts = [_part(work, phase, variant) for phase in range(len(KERNELS))]
+    # under a mask phase 1 copies what is known of the maps
+    unmasked = Maps(None, None, None) if variant.MASKED else maps
+    return (
+        (maps, weights, parts[0], sizes, wanted, cut, *programs[0]),
+        (unmasked, parts[1], sizes, cut, *programs[1]),
+        (parts[2], sizes, wanted, cut, *programs[2]),
+        (*results, parts[3], sizes, wanted, cut),
+    )
+
+
+def _workspace(p: Plan, device: torch.device) -> Workspace:
+    """The tensors of the workspace; those of one type are parts of one tensor."""
+    types = types_of(bool(p.variant.MASKED))
+    tensors: dict[str, Tensor] = {}
+    for dtype in (torch.float32, torch.uint8, torch.int32):
+        elements = {name: n for name, n, its in zip(Workspace._fields, p.elements, types, strict=True) if its is dtype}
+        whole = torch.empty(sum(elements.values()), dtype=dtype, device=device)
+        tensors |= zip(elements, whole.split(list(elements.values())), strict=True)
+    work = Workspace(**tensors)
+    if p.variant.MASKED:  # phase 1's column sums are no longer needed when those of the signs are made
+        work = work._replace(column_signs=work.sums)
+    return work
 
 
 def _launch(
     pred: Tensor, target: Tensor, mask: Tensor | None, weights: Tensor | None, p: Plan, shapes: Shapes
 ) -> tuple[Tensor, Tensor, Tensor]:
-    batch, height, width = pred.shape[0], pred.shape[-2], pred.shape[-1]
-    device = pred.device
-    terms = torch.empty((batch, p.count), dtype=torch.float32, device=device)
-    grad = torch.empty(pred.shape if p.grad else 0, dtype=pred.dtype, device=device)
-    positions = torch.empty((batch, p.count) if p.masked else 0, dtype=torch.int64, device=device)
-    floats, bytes_, ints = p.workspace
-    (errors, targets, sums, local, centre, table, partials, strip_sums, row_sums, cotangents, shares) = torch.empty(
-        sum(floats), dtype=torch.float32, device=device
-    ).split(floats)
-    signs, column_signs = torch.empty(sum(bytes_), dtype=torch.uint8, device=device).split(bytes_)
-    borders, boxes, folds, counts = torch.empty(sum(ints), dtype=torch.int32, device=device).split(ints)
-    if p.masked:  # the column sums of phase 1 are no longer needed when those of the cotangents are made
-        signs, column_signs = cotangents, sums
-    size = (batch, height, width, p.plane_units)
-    bits = (p.stencils, p.windows)
-    run_time = (
-        (pred, target, mask, table if weights is None else weights, errors, targets, sums, table, partials, shares,
-         counts, *size, *p.starts, *p.blocks, p.columns, p.quads, *p.terms, p.count, *bits, p.column_rows, p.reps,
-         p.column_tiles, p.errors_partials),
-        (pred, target, errors, targets, sums, signs, local, centre, table, partials, strip_sums, row_sums, counts,
-         *size, *p.starts, *p.coarse_windows, *p.strips, *bits, batch * sum(p.coarse_windows), batch * sum(p.strips),
-         p.column_rows, p.window_rows, p.coarse_window_rows, p.strip_rows,
-         shapes.block * p.reps, p.column_tiles, p.quad_partials, p.errors_partials, p.strip_partials, p.row_partials),
-        (signs, column_signs, borders, boxes, folds, local, centre, table, row_sums, counts, *size, *p.starts,
-         *p.coarse_gradients, *bits, batch * sum(p.coarse_gradients), p.coarse_window_rows, p.row_partials),
-        (grad, terms, positions, local, errors, shares, column_signs, boxes, folds, centre, table, strip_sums,
-         row_sums, counts, *size, *p.starts, *p.terms, p.count, *bits, p.window_rows, p.coarse_window_rows,
-         p.strip_rows, p.strip_partials, p.row_partials, shapes.gradient_rows),
-    )  # fmt: skip
+    batch, count = p.sizes.batch, p.wanted.count
+    device, masked = pred.device, p.variant.MASKED
+    terms = torch.empty((batch, count), dtype=torch.float32, device=device)
+    grad = torch.empty(pred.shape if p.variant.GRAD else 0, dtype=pred.dtype, device=device)
+    positions = torch.empty((batch, count) if masked else 0, dtype=torch.int64, device=device)
+    work = _workspace(p, device)
+    run_time = _arguments(
+        Maps(pred, target, mask),
+        work.table if weights is None else weights,
+        (grad, terms, positions if masked else None),
+        work,
+        (p.sizes, p.wanted, p.cut),
+        (
+            (p.blocks, p.columns, p.quads),
+            (p.coarse_windows, batch * sum(p.coarse_windows), p.strips, batch * sum(p.strips)),
+            (p.coarse_gradients, batch * sum(p.coarse_gradients)),
+        ),
+        p.variant,
+    )
     steps = [
-        (kernel, programs, [None if name in absent(kernel, constants) else value
-                            for name, value in zip(kernel.arg_names, values, strict=False)], constants)
-        for kernel, programs, values, constants in zip(KERNELS, p.grids, run_time, constants_of(p, shapes), strict=True)
-        if programs
-    ]  # fmt: skip
+        step
+        for step in zip(KERNELS, p.grids, run_time, constants_of(p.variant, shapes), shapes.registers, strict=True)
+        if step[1]
+    ]
     if not isinstance(KERNELS[0], JITFunction):  # Triton's interpreter
-        for kernel, programs, values, constants in steps:
+        for kernel, programs, values, constants, _ in steps:
             kernel[(programs,)](*values, **constants)
         return terms, grad, positions
     current = triton.runtime.driver.active.get_current_device()
-    wide = max(pred.nbytes, 4 * max(floats), max(bytes_), 4 * max(ints)) >= WIDE
-    for kernel, programs, values, constants in steps:
-        function = compiled(kernel, pred.dtype, constants, current, shapes.registers[KERNELS.index(kernel)], wide)
+    wide = max(pred.nbytes, 4 * max(p.elements)) >= WIDE
+    for kernel, programs, values, constants, registers in steps:
+        function = compiled(kernel, pred.dtype, constants, current, registers, wide)
         function[(programs, 1, 1)](*values, *list(constants.values())[:-1])
     return terms, grad, positions

@@ -51,47 +51,52 @@ def store_maps(pred, target, mask, errors, targets, y0, y1, x0, h, w, COLUMNS: t
 
 
 @triton.jit
-def fine_columns(pred, target, mask, errors, targets, sums, partials, rest, tiles, height, width, plane_units,
-                 column_rows, errors_partials,
-                 MEANS: tl.constexpr, BLOCK: tl.constexpr):
-    """Column sums of a tile of scale 0, ``tiles`` to a row; the outermost ones also fill the padding.
+def fine_columns(maps, work, sizes, cut, rest, MEANS: tl.constexpr, BLOCK: tl.constexpr):
+    """Column sums of a tile of scale 0; the outermost tiles of a row also fill the padding.
 
     Under a mask E and the target of the tile are stored, too.
     """
-    per_image = tiles * tl.cdiv(height, column_rows)
+    height, width = sizes.height, sizes.width
+    tiles = cut.column_tiles
+    per_image = tiles * tl.cdiv(height, cut.column_rows)
     image = (rest // per_image).to(tl.int64)
     part = rest % per_image
     tile = part % tiles
-    y0 = (part // tiles) * column_rows
-    y1 = tl.minimum(y0 + column_rows, height)
-    size = plane_size(plane_units)
+    y0 = (part // tiles) * cut.column_rows
+    y1 = tl.minimum(y0 + cut.column_rows, height)
+    size = plane_size(sizes.plane_units)
     start = image * height * width.to(tl.int64)
     pitch = pitch_of(width)
-    out = sums + image * height * pitch.to(tl.int64)
-    pred += start
-    target += start
+    out = work.sums + image * height * pitch.to(tl.int64)
+    pred = maps.pred + start
+    target = maps.target + start
     x0 = tile * BLOCK
-    partial = partials + image * SCALES * errors_partials + part
-    if mask is None:
+    partial = work.partials + image * SCALES * cut.errors_partials + part
+    if maps.mask is None:
         total = column_sums(pred, target, width, out, size, y0, y1, x0, height, width, True, MEANS, BLOCK, False)
         tl.store(partial, tl.sum(total, 0))
     else:
-        mask += start
+        mask = maps.mask + start
         plane = image * height * pitch.to(tl.int64)
-        total = store_maps(pred, target, mask, errors + plane, targets + plane, y0, y1, x0, height, width, BLOCK)
+        total = store_maps(pred, target, mask, work.errors + plane, work.targets + plane, y0, y1, x0, height, width,
+                           BLOCK)
         tl.store(partial, tl.sum(total, 0))
         if MEANS:
             masked_columns(pred, target, mask, width, out, size, y0, x0, height, width, BLOCK)
     if MEANS:
         tl.debug_barrier()
-        pad_columns(out, size, y0, y1, tile == 0, tile == tiles - 1, width, 4, TILE, 3 if mask is None else 6)
+        pad_columns(out, size, y0, y1, tile == 0, tile == tiles - 1, width, 4, TILE, 3 if maps.mask is None else 6)
 
 
 @triton.jit
-def windows_rows(e_ptr, t_ptr, stride, sums, signs, centre, plane_size, mean, weights, unit, partial, y0, y1, x0, x1, h,
-                 w, PAIR: tl.constexpr, MEANS: tl.constexpr, GRAD: tl.constexpr, ROWS: tl.constexpr,
-                 TILE: tl.constexpr, MASKED: tl.constexpr):
-    """Row windows, signs and partial sums of the rows y0 .. y1 - 1 in tiles of columns, of which x0 .. x1 - 1 start."""
+def windows_rows(e_ptr, t_ptr, stride, work, plane, size, mean, weights, unit, partial, y0, y1, x0, x1, h, w,
+                 VARIANT: tl.constexpr, ROWS: tl.constexpr, TILE: tl.constexpr):
+    """Row windows, signs and partial sums of the rows y0 .. y1 - 1 in tiles of columns, of which x0 .. x1 - 1 start.
+
+    ``e_ptr`` points to E if ``t_ptr`` is None, else to the prediction and ``t_ptr`` to the target; ``plane`` is where
+    the map starts in a plane.
+    """
+    PAIR: tl.constexpr = t_ptr is not None
     zero = tl.zeros([ROWS, TILE // 4], tl.float32)
     totals = (zero, zero, zero, zero, zero)
     for start in range(x0, x1, TILE):
@@ -104,8 +109,9 @@ def windows_rows(e_ptr, t_ptr, stride, sums, signs, centre, plane_size, mean, we
             e = tl.load(e_ptr + at, mask=known, other=0.0).to(tl.float32)
             if PAIR:
                 e -= tl.load(t_ptr + at, mask=known, other=0.0).to(tl.float32)
-            totals = window_signs(totals, sums, signs, plane_size, e, mean, weights, unit, centre, y, start, inside,
-                                  y1, w, ROWS, TILE, MEANS, GRAD, MASKED)
+            totals = window_signs(totals, work.sums + plane, work.signs + plane, size, e, mean, weights, unit,
+                                  work.centre + plane, y, start, inside, y1, w, ROWS, TILE, VARIANT.MEANS, VARIANT.GRAD,
+                                  VARIANT.MASKED)
     m, m5, m17, m65, signs_m = totals
     sums = tl.sum(tl.join(tl.join(m, m17), tl.join(m5, m65)), 1)
     kind = tl.reshape(tl.arange(0, 4), [2, 2])
@@ -147,77 +153,68 @@ def neutral_signs(signs, plane_size, y0, y1, w, ROWS: tl.constexpr):
 
 
 @triton.jit
-def coarse_windows(errors, sums, signs, centre, table, partials, row_sums, scale, image, part, starts, height, width,
-                   plane_units, coarse_window_rows, block, quad_partials, errors_partials, row_partials,
-                   counts, MEANS: tl.constexpr, GRAD: tl.constexpr, AREA: tl.constexpr, COLUMNS: tl.constexpr,
+def coarse_windows(work, sizes, cut, scale, image, part, VARIANT: tl.constexpr, COLUMNS: tl.constexpr,
                    ROWS: tl.constexpr):
     """Windows in both directions on some whole rows of a coarse map."""
-    h, w = scale_size(height, width, scale, AREA)
+    h, w = scale_size(sizes.height, sizes.width, scale, VARIANT.AREA)
     pitch = pitch_of(w)
-    y0 = part * coarse_window_rows
-    y1 = tl.minimum(y0 + coarse_window_rows, h)
-    size = plane_size(plane_units)
-    plane = plane_offset(scale, starts) + image * h * pitch.to(tl.int64)
-    MASKED: tl.constexpr = counts is not None
-    e_ptr = errors + (plane - before_errors(starts, MASKED)) + PAD
-    if MEANS:
-        if GRAD and not MASKED:
-            neutral_signs(signs + plane, size, y0, y1, w, ROWS)
+    y0 = part * cut.coarse_window_rows
+    y1 = tl.minimum(y0 + cut.coarse_window_rows, h)
+    size = plane_size(sizes.plane_units)
+    plane = plane_offset(scale, sizes.starts) + image * h * pitch.to(tl.int64)
+    errors = work.errors + (plane - before_errors(sizes.starts, VARIANT.MASKED)) + PAD
+    if VARIANT.MEANS:
+        sums = work.sums + plane
+        if VARIANT.GRAD and not VARIANT.MASKED:
+            neutral_signs(work.signs + plane, size, y0, y1, w, ROWS)
         for x0 in range(0, w, COLUMNS):
-            column_sums(e_ptr, e_ptr, pitch, sums + plane, size, y0, y1, x0, h, w, False, True, COLUMNS, MASKED)
+            column_sums(errors, errors, pitch, sums, size, y0, y1, x0, h, w, False, True, COLUMNS, VARIANT.MASKED)
         tl.debug_barrier()
-        pad_columns(sums + plane, size, y0, y1, True, True, w, 4, COARSE_TILE, 6 if MASKED else 3)
+        pad_columns(sums, size, y0, y1, True, True, w, 4, COARSE_TILE, 6 if VARIANT.MASKED else 3)
         tl.debug_barrier()
-    count = tl.cdiv(h * quads_of(w), block)
-    if MASKED and AREA:
-        count = quad_partials
+    count = tl.cdiv(h * quads_of(w), cut.coarse_pixels)
+    if VARIANT.MASKED and VARIANT.AREA:
+        count = cut.quad_partials
     elif scale <= 2:
-        count = tl.where(quad_partials > 0, quad_partials, count)
+        count = tl.where(cut.quad_partials > 0, cut.quad_partials, count)
     pixels = None
-    if MASKED:
-        pixels = known_count(counts, scale, image, height, width, AREA)
-    mean = mean_error(partials, image, scale, count, errors_partials, h, w, pixels)
-    weights = table + image * TABLE_PITCH + scale * SLOTS
-    if MASKED:
+    if VARIANT.MASKED:
+        pixels = known_count(work.counts, scale, image, sizes.height, sizes.width, VARIANT.AREA)
+    mean = mean_error(work.partials, image, scale, count, cut.errors_partials, h, w, pixels)
+    weights = work.table + image * TABLE_PITCH + scale * SLOTS
+    if VARIANT.MASKED:
         weights = mean_weights(weights, pixels)
-    partial = row_sums + ((image * SCALES + scale) * row_partials + part) * SLOTS
-    windows_rows(e_ptr, e_ptr, pitch, sums + plane, signs + plane, centre + plane, size, mean, weights,
-                 unit_of(pixels, h, w),
-                 partial, y0, y1, 0, w, h, w, False, MEANS, GRAD, ROWS * TILE // COARSE_TILE, COARSE_TILE, MASKED)
+    partial = work.row_sums + ((image * SCALES + scale) * cut.row_partials + part) * SLOTS
+    windows_rows(errors, None, pitch, work, plane, size, mean, weights, unit_of(pixels, h, w), partial, y0, y1, 0, w, h,
+                 w, VARIANT, ROWS * TILE // COARSE_TILE, COARSE_TILE)
 
 
 @triton.jit
-def fine_windows(pred, target, errors, sums, signs, centre, table, partials, row_sums, rest, height, width, plane_units,
-                 column_rows, window_rows, column_tiles, errors_partials, row_partials, counts,
-                 MEANS: tl.constexpr, GRAD: tl.constexpr, AREA: tl.constexpr, ROWS: tl.constexpr):
+def fine_windows(maps, work, sizes, cut, rest, VARIANT: tl.constexpr, ROWS: tl.constexpr):
     """Row windows on a tile of scale 0."""
+    height, width = sizes.height, sizes.width
     pitch = pitch_of(width)
     tiles = tl.cdiv(width, TILE)
-    per_image = tiles * tl.cdiv(height, window_rows)
+    per_image = tiles * tl.cdiv(height, cut.window_rows)
     image = (rest // per_image).to(tl.int64)
     part = rest % per_image
-    y0 = (part // tiles) * window_rows
+    y0 = (part // tiles) * cut.window_rows
+    y1 = tl.minimum(y0 + cut.window_rows, height)
     x0 = (part % tiles) * TILE
     start = image * height * width.to(tl.int64)
     plane = image * height * pitch.to(tl.int64)
-    size = plane_size(plane_units)
-    MASKED: tl.constexpr = counts is not None
+    size = plane_size(sizes.plane_units)
     pixels = None
-    if MASKED:
-        pixels = known_count(counts, 0, image, height, width, AREA)
-    mean = mean_error(partials, image, 0, column_tiles * tl.cdiv(height, column_rows), errors_partials, height, width,
-                      pixels)
-    weights = table + image * TABLE_PITCH
-    if MASKED:
-        e_ptr = errors + plane + PAD
-        t_ptr = e_ptr
-        stride = pitch
-        weights = mean_weights(weights, pixels)
+    if VARIANT.MASKED:
+        pixels = known_count(work.counts, 0, image, height, width, VARIANT.AREA)
+    mean = mean_error(work.partials, image, 0, cut.column_tiles * tl.cdiv(height, cut.column_rows), cut.errors_partials,
+                      height, width, pixels)
+    weights = work.table + image * TABLE_PITCH
+    partial = work.row_sums + (image * SCALES * cut.row_partials + part) * SLOTS
+    unit = unit_of(pixels, height, width)
+    if VARIANT.MASKED:
+        windows_rows(work.errors + plane + PAD, None, pitch, work, plane, size, mean, mean_weights(weights, pixels),
+                     unit, partial, y0, y1, x0, x0 + 1, height, width, VARIANT, ROWS, TILE)
     else:
-        e_ptr = pred + start
-        t_ptr = target + start
-        stride = width
-    windows_rows(e_ptr, t_ptr, stride, sums + plane, signs + plane, centre + plane, size, mean, weights,
-                 unit_of(pixels, height, width), row_sums + (image * SCALES * row_partials + part) * SLOTS, y0,
-                 tl.minimum(y0 + window_rows, height),
-                 x0, x0 + 1, height, width, not MASKED, MEANS, GRAD, ROWS, TILE, MASKED)
+        windows_rows(maps.pred + start, maps.target + start, width, work, plane, size, mean, weights, unit, partial, y0,
+                     y1, x0, x0 + 1, height, width, VARIANT, ROWS, TILE)

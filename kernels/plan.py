@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from mlr.kernels import counts, geometry, slots, stencil
+from mlr.kernels import counts, geometry, pyramid, slots, stencil
 from mlr.kernels import windows as windows_
+from mlr.kernels.arguments import Cut, Sizes, Variant, Wanted, Workspace
 from mlr.kernels.configs import Shapes
 from mlr.kernels.slots import KINDS
 from mlr.losses.reference import scale_size
@@ -24,6 +25,8 @@ BLOCK_ROWS: int = windows_.BLOCK_ROWS.value
 STRIP: int = stencil.STRIP.value
 SLOTS: int = slots.SLOTS.value
 TABLE_PITCH: int = slots.TABLE_PITCH.value
+#: Rows of scale 0 that a program makes all scales of, under a mask and `area`.
+AREA_ROWS: int = pyramid.AREA_ROWS.value
 
 #: Kinds whose sums the row windows make; the stencils make the others.
 BY_ROWS = frozenset(FAMILIES["mean"])
@@ -47,43 +50,42 @@ def quads(w: int) -> int:
 
 
 def _aligned(n: int) -> int:
-    """Elements of four bytes, rounded up so that the next tensor starts on a 16-byte boundary."""
-    return cdiv(n, 4) * 4
+    """Elements, rounded up so that the next tensor starts on a 16-byte boundary even if they are bytes."""
+    return cdiv(n, 16) * 16
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # one object for each choice: compared by identity
 class Plan:
-    """One evaluation: numbers for the kernels, sizes of the workspace, programs of each launch."""
+    """One evaluation: numbers for the kernels, sizes of the workspace, programs of each launch.
 
-    order: tuple[int, ...] | None  # ascending order of the caller's losses, and each one's place in it;
-    place: tuple[int, ...] | None  # None if they are in it
-    grad: bool
-    area: bool
-    masked: bool
-    terms: tuple[int, int, int]  # bits of the wanted losses, two scales in each
-    count: int
-    stencils: int  # bits of the scales with losses of the stencils
-    windows: int  # bits of the scales with losses of the windows
-    means: bool  # whether any is a local mean
-    normals: bool  # whether any is a normal
-    aligned: bool  # whether rows consist of whole quads
-    column_rows: int
-    column_tiles: int
-    window_rows: int
-    coarse_window_rows: int
-    strip_rows: int
-    reps: int
-    quad_partials: int
-    errors_partials: int
-    strip_partials: int
-    row_partials: int
-    workspace: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]  # float32, bytes and int32 (see launch)
-    plane_units: int  # elements of a plane / 64
-    starts: tuple[int, ...]  # first element of the scales from 1 on in a plane / 64
-    columns: int  # programs that all images have together: column sums of scale 0, scales 1 and 2 together
+    Attributes:
+        order: ascending order of the caller's losses; None if they are in it.
+        place: each one's place in that order; None likewise.
+        variant: which variants of the kernels it takes.
+        sizes: of the maps.
+        wanted: the choice of losses.
+        cut: how the work is cut into programs.
+        elements: of the tensors of the workspace.
+        columns: programs that all images have together in phase 1 for the column sums of scale 0.
+        quads: for scales that are made together.
+        blocks: programs that an image has in phase 1 for each other scale from 1 on.
+        coarse_windows: in phase 2 for the windows of each scale from 1 on.
+        strips: in phase 2 for the stencils of each scale from 0 on.
+        coarse_gradients: in phase 3 for the gradient of each scale from 1 on.
+        grids: programs of each phase.
+    """
+
+    order: tuple[int, ...] | None
+    place: tuple[int, ...] | None
+    variant: Variant
+    sizes: Sizes
+    wanted: Wanted
+    cut: Cut
+    elements: Workspace
+    columns: int
     quads: int
-    blocks: tuple[int, ...]  # programs an image has at each scale: other coarse pixels, windows of coarse maps,
-    coarse_windows: tuple[int, ...]  # stencils (from scale 0 on), gradients of coarse maps
+    blocks: tuple[int, ...]
+    coarse_windows: tuple[int, ...]
     strips: tuple[int, ...]
     coarse_gradients: tuple[int, ...]
     grids: tuple[int, int, int, int]
@@ -144,7 +146,7 @@ def plan(
     blocks = [cdiv(h * quads(w), shapes.block * reps) for h, w in sizes]
     area_tiles = masked and downsample == "area"
     if area_tiles:  # all scales together
-        quad_programs = cdiv(width, TILE) * cdiv(height, 32)
+        quad_programs = cdiv(width, TILE) * cdiv(height, AREA_ROWS)
     together = 0b111110 if area_tiles else 0b110 if quad_programs else 0
     used = stencils | windows
     listed_blocks = listed(used & ~together & ~1, blocks)
@@ -169,57 +171,53 @@ def plan(
         SCALES + (cdiv(width, TILE) * cdiv(height, shapes.gradient_rows) if grad else 0),
     )
     errors_partials = max(columns, quad_programs, *blocks[1:])
-    sign_maps = 0 if masked else maps
-    borders = len(WINDOWS) * batch * SCALES * 2 if sign_maps else 0  # rows or columns at the border
-    partial_counts = batch * SCALES * count_parts[0] * SLOTS if masked else 0
-    floats = (
-        plane if masked else planes_of_coarse,  # errors: E^k, k >= 1, under a mask k >= 0
-        plane if masked else planes_of_coarse,  # targets: T^k
-        (2 if masked else 1) * len(WINDOWS) * plane if means else 0,  # sums: of columns of E, and of V under a mask
-        plane if grad else 0,  # local: gradient of the stencils, later the whole gradient of coarse scales
-        plane if grad else 0,  # centre: gradient of the means that stays at its own pixel
-        batch * TABLE_PITCH,  # table: weights by slot
-        batch * SCALES * errors_partials,  # partials: sums of E^k
-        batch * SCALES * max(strips) * SLOTS,  # strip_sums
-        batch * SCALES * max(tiles) * SLOTS,  # row_sums
-        maps if masked else 0,  # cotangents: signs over the numbers of known pixels
-        planes_of_coarse if area_tiles else 0,  # shares: 1 / number of known children
+    borders = len(WINDOWS) * batch * SCALES * 2 if maps and not masked else 0  # rows or columns at the border
+    elements = Workspace(
+        errors=plane if masked else planes_of_coarse,
+        targets=plane if masked else planes_of_coarse,
+        sums=(2 if masked else 1) * len(WINDOWS) * plane if means else 0,
+        signs=maps,
+        column_signs=0 if masked else maps,  # phase 1's column sums are no longer needed then (see launch)
+        borders=borders * pitch(width),
+        boxes=borders * pitch(width),
+        folds=borders * height,
+        local=plane if grad else 0,
+        centre=plane if grad else 0,
+        table=batch * TABLE_PITCH,
+        partials=batch * SCALES * errors_partials,
+        strip_sums=batch * SCALES * max(strips) * SLOTS,
+        row_sums=batch * SCALES * max(tiles) * SLOTS,
+        shares=planes_of_coarse if area_tiles else 0,
+        counts=batch * SCALES * count_parts[0] * SLOTS if masked else 0,
     )
     return Plan(
         order=None if sorted_already else order,
         place=None if sorted_already else place,
-        grad=grad,
-        area=downsample == "area",
-        masked=masked,
-        terms=(
-            bits[0] | bits[1] << len(KINDS),
-            bits[2] | bits[3] << len(KINDS),
-            bits[4] | bits[5] << len(KINDS),
+        variant=Variant(
+            MEANS=means,
+            NORMALS=any(k & set(FAMILIES["normal"]) for k in kinds),
+            GRAD=grad,
+            AREA=downsample == "area",
+            MASKED=masked,
+            ALIGNED=width % 4 == 0,
         ),
-        count=len(terms),
-        stencils=stencils,
-        windows=windows,
-        means=means,
-        normals=any(k & set(FAMILIES["normal"]) for k in kinds),
-        aligned=width % 4 == 0,
-        column_rows=column_rows,
-        column_tiles=column_tiles,
-        window_rows=window_rows,
-        coarse_window_rows=coarse_window_rows,
-        strip_rows=strip_rows,
-        reps=reps,
-        quad_partials=quad_programs,
-        errors_partials=errors_partials,
-        strip_partials=max(strips),
-        row_partials=max(tiles),
-        workspace=(
-            tuple(map(_aligned, floats)),
-            (sign_maps, sign_maps),  # signs, column_signs
-            # borders, boxes, folds (see adjoint), counts
-            tuple(map(_aligned, (borders * pitch(width), borders * pitch(width), borders * height, partial_counts))),
+        sizes=Sizes(batch, height, width, plane // 64, tuple(sum(planes[:k]) // 64 for k in range(1, SCALES))),
+        wanted=Wanted(tuple(bits[k] | bits[k + 1] << len(KINDS) for k in (0, 2, 4)), len(terms), stencils, windows),
+        cut=Cut(
+            column_rows=column_rows,
+            column_tiles=column_tiles,
+            window_rows=window_rows,
+            coarse_window_rows=coarse_window_rows,
+            strip_rows=strip_rows,
+            gradient_rows=shapes.gradient_rows,
+            reps=reps,
+            coarse_pixels=shapes.block * reps,
+            quad_partials=quad_programs,
+            errors_partials=errors_partials,
+            strip_partials=max(strips),
+            row_partials=max(tiles),
         ),
-        plane_units=plane // 64,
-        starts=tuple(sum(planes[:k]) // 64 for k in range(1, SCALES)),
+        elements=Workspace(*map(_aligned, elements)),
         columns=batch * listed_columns,
         quads=batch * listed_quads,
         blocks=listed_blocks[1:],

@@ -9,8 +9,21 @@ the prediction: subtracting two resampled depths would lose the digits that deci
 import triton
 import triton.language as tl
 
-from mlr.kernels.geometry import PAD, SCALES, TILE, pitch_of, plane_offset, quads_of, quarters, scale_size
+from mlr.kernels.geometry import (
+    PAD,
+    SCALES,
+    TILE,
+    before_errors,
+    pitch_of,
+    plane_offset,
+    quads_of,
+    quarters,
+    scale_size,
+)
 from mlr.kernels.masks import byte_flags, known, marked
+
+#: Rows of scale 0 that ``reduce_area`` takes, so that a pixel of scale 5 is made of one tile.
+AREA_ROWS = tl.constexpr(32)
 
 
 @triton.jit
@@ -51,13 +64,15 @@ def block_exponent(length, scale):
 
 
 @triton.jit
-def reduce_maps(pred, target, mask, errors, targets, partial, block, scale, image, start, height, width, reps,
-                AREA: tl.constexpr, BLOCK: tl.constexpr):
-    """E^k and T^k of ``reps`` blocks of outputs, and the sum of E^k over them; the scale starts at ``start``.
+def reduce_maps(maps, work, sizes, cut, block, scale, image, AREA: tl.constexpr, BLOCK: tl.constexpr):
+    """E^k and T^k of ``cut.reps`` blocks of outputs, and the sum of E^k over them.
 
     Outputs are numbered through the whole map, so small maps leave no lane idle. Under a mask `area` has
     ``reduce_area`` instead.
     """
+    pred, target, mask = maps.pred, maps.target, maps.mask
+    height, width, reps = sizes.height, sizes.width, cut.reps
+    start = plane_offset(scale, sizes.starts) - before_errors(sizes.starts, mask is not None)
     h, w = scale_size(height, width, scale, AREA)
     pitch = pitch_of(w)
     columns = quads_of(w)
@@ -115,10 +130,10 @@ def reduce_maps(pred, target, mask, errors, targets, partial, block, scale, imag
             if mask is not None:  # what was made of unknown pixels goes no further
                 error = marked(valid, error)
                 depth = tl.where(valid, depth, 0.0)
-        tl.store(errors + out + i * pitch + j, error, mask=inside)
-        tl.store(targets + out + i * pitch + j, depth, mask=inside)
+        tl.store(work.errors + out + i * pitch + j, error, mask=inside)
+        tl.store(work.targets + out + i * pitch + j, depth, mask=inside)
         total += tl.where(inside & (j < w), error, 0.0)
-    tl.store(partial + block, tl.sum(total, 0))
+    tl.store(work.partials + (image * SCALES + scale) * cut.errors_partials + block, tl.sum(total, 0))
 
 
 @triton.jit
@@ -172,19 +187,26 @@ def have(flags, WANTED: tl.constexpr):
 
 
 @triton.jit
-def reduce_quads(pred, target, mask, errors, targets, partial1, partial2, y0, x0, scales, image, start2, height, width,
-                 ROWS: tl.constexpr):
+def reduce_quads(maps, work, sizes, wanted, cut, part, image, ROWS: tl.constexpr):
     """Scales 1 and 2 of 4 ROWS x 128 pixels at once, under `bicubic` and where rows consist of whole quads.
 
-    Four rows of pixels, with one above and one below, make two rows of scale 1 and one of scale 2, which starts at
-    ``start2``.
+    Four rows of pixels, with one above and one below, make two rows of scale 1 and one of scale 2.
     """
+    height, width = sizes.height, sizes.width
+    MASKED: tl.constexpr = maps.mask is not None
     source = image * height * width.to(tl.int64)
-    pred += source
-    target += source
-    i = y0 + tl.arange(0, ROWS)[:, None]
-    if mask is not None:
-        mask += source
+    pred = maps.pred + source
+    target = maps.target + source
+    first = plane_offset(1, sizes.starts) - before_errors(sizes.starts, MASKED)
+    errors = work.errors + first
+    targets = work.targets + first
+    partial = work.partials + (image * SCALES + 1) * cut.errors_partials + part
+    scales = wanted.stencils | wanted.windows
+    across = tl.cdiv(width, TILE)
+    x0 = (part % across) * TILE
+    i = (part // across) * ROWS + tl.arange(0, ROWS)[:, None]
+    if MASKED:
+        mask = maps.mask + source
         inner = quad_flags(mask, 4 * i + 1, x0, height, width) & quad_flags(mask, 4 * i + 2, x0, height, width)
         above = quad_flags(mask, 4 * i, x0, height, width)
         below = quad_flags(mask, 4 * i + 3, x0, height, width)
@@ -194,7 +216,7 @@ def reduce_quads(pred, target, mask, errors, targets, partial1, partial2, y0, x0
     a0, b0, _c0, p0, q0, _r0 = quad_row(pred, target, 4 * i - 1, x0, height, width, ROWS)
     a1, b1, c1, p1, q1, r1 = quad_row(pred, target, 4 * i, x0, height, width, ROWS)
     a2, b2, c2, p2, q2, r2 = quad_row(pred, target, 4 * i + 1, x0, height, width, ROWS)
-    if mask is not None:
+    if MASKED:
         tl.debug_barrier()  # keeps the compiler from loading all rows ahead: there are no registers for the flags, too
     a3, b3, c3, p3, q3, r3 = quad_row(pred, target, 4 * i + 2, x0, height, width, ROWS)
     a4, b4, c4, p4, q4, r4 = quad_row(pred, target, 4 * i + 3, x0, height, width, ROWS)
@@ -210,7 +232,7 @@ def reduce_quads(pred, target, mask, errors, targets, partial1, partial2, y0, x0
         e_low = tl.reshape(tl.join(cubic(a2, a3, a4, a5), cubic(b2, b3, b4, b5)), [ROWS, 64])
         t_up = tl.reshape(tl.join(cubic(p0, p1, p2, p3), cubic(q0, q1, q2, q3)), [ROWS, 64])
         t_low = tl.reshape(tl.join(cubic(p2, p3, p4, p5), cubic(q2, q3, q4, q5)), [ROWS, 64])
-        if mask is not None:
+        if MASKED:
             within = x0 // 2 + j < w
             valid = tl.reshape(tl.join(have(above, 0x00010103), have(above, 0x01010104)), [ROWS, 64]) & within
             e_up = marked(valid, e_up)
@@ -223,20 +245,21 @@ def reduce_quads(pred, target, mask, errors, targets, partial1, partial2, y0, x0
         tl.store(errors + at + pitch_of(w) + j, e_low, mask=lower)
         tl.store(targets + at + pitch_of(w) + j, t_low, mask=lower)
         total = tl.where(x0 // 2 + j < w, tl.where(upper, e_up, 0.0) + tl.where(lower, e_low, 0.0), 0.0)
-        tl.store(partial1, tl.sum(tl.sum(total, 1), 0))
+        tl.store(partial, tl.sum(tl.sum(total, 1), 0))
     if (scales >> 2) & 1 != 0:
         h, w = scale_size(height, width, 2, False)
-        at = start2 + image * h * pitch_of(w).to(tl.int64) + PAD + i * pitch_of(w) + q
+        start = plane_offset(2, sizes.starts) - plane_offset(1, sizes.starts)
+        at = start + image * h * pitch_of(w).to(tl.int64) + PAD + i * pitch_of(w) + q
         inside = (i < h) & (q < quads_of(w))
         error = cubic(c1, c2, c3, c4)
         depth = cubic(r1, r2, r3, r4)
-        if mask is not None:
+        if MASKED:
             valid = have(middle, 0x01010101) & (q < w)
             error = marked(valid, error)
             depth = tl.where(valid, depth, 0.0)
         tl.store(errors + at, error, mask=inside)
         tl.store(targets + at, depth, mask=inside)
-        tl.store(partial2, tl.sum(tl.sum(tl.where(inside & (q < w), error, 0.0), 1), 0))
+        tl.store(partial + cut.errors_partials, tl.sum(tl.sum(tl.where(inside & (q < w), error, 0.0), 1), 0))
 
 
 @triton.jit
@@ -247,20 +270,20 @@ def children_sum(x):
 
 
 @triton.jit
-def reduce_area(pred, target, mask, errors, targets, shares, partials, part, image, starts, height, width,
-                errors_partials):
-    """`area` under a mask: all scales of a tile of 32 x 128 pixels, each pixel the mean of its known children.
+def reduce_area(maps, work, sizes, cut, part, image):
+    """`area` under a mask: all scales of a tile of AREA_ROWS x 128 pixels, each pixel the mean of its known children.
 
-    ``shares`` gets 1 / the number of these, which the gradient needs. Children outside the map count as unknown ones,
-    so a side of one pixel needs no care.
+    ``work.shares`` gets 1 / the number of these, which the gradient needs. Children outside the map count as unknown
+    ones, so a side of one pixel needs no care.
     """
+    height, width, starts = sizes.height, sizes.width, sizes.starts
     source = image * height * width.to(tl.int64)
     across = tl.cdiv(width, TILE)
-    y0 = (part // across) * 32
+    y0 = (part // across) * AREA_ROWS
     x0 = (part % across) * TILE
-    i = y0 // 2 + tl.arange(0, 16)[:, None]
-    j = x0 // 2 + tl.arange(0, 64)[None, :]
-    error = tl.zeros([16, 64], tl.float32)
+    i = y0 // 2 + tl.arange(0, AREA_ROWS // 2)[:, None]
+    j = x0 // 2 + tl.arange(0, TILE // 2)[None, :]
+    error = tl.zeros([AREA_ROWS // 2, TILE // 2], tl.float32)
     depth = error
     count = error
     for down in tl.static_range(2):
@@ -268,16 +291,16 @@ def reduce_area(pred, target, mask, errors, targets, shares, partials, part, ima
             y = 2 * i + down
             x = 2 * j + right
             at = source + (tl.minimum(y, height - 1) * width + tl.minimum(x, width - 1))
-            valid = (tl.load(mask + at) != 0) & (y < height) & (x < width)
-            t = tl.load(target + at).to(tl.float32)
-            error += tl.where(valid, tl.load(pred + at).to(tl.float32) - t, 0.0)
+            valid = (tl.load(maps.mask + at) != 0) & (y < height) & (x < width)
+            t = tl.load(maps.target + at).to(tl.float32)
+            error += tl.where(valid, tl.load(maps.pred + at).to(tl.float32) - t, 0.0)
             depth += tl.where(valid, t, 0.0)
             count += valid.to(tl.float32)
     for k in tl.static_range(1, SCALES):
         h, w = scale_size(height, width, k, True)
         pitch = pitch_of(w)
-        i = (y0 >> k) + tl.arange(0, 32 >> k)[:, None]
-        j = (x0 >> k) + tl.arange(0, 128 >> k)[None, :]
+        i = (y0 >> k) + tl.arange(0, AREA_ROWS >> k)[:, None]
+        j = (x0 >> k) + tl.arange(0, TILE >> k)[None, :]
         if k > 1:
             error = children_sum(error)
             depth = children_sum(depth)
@@ -289,10 +312,10 @@ def reduce_area(pred, target, mask, errors, targets, shares, partials, part, ima
         count = valid.to(tl.float32)
         stored = (i < h) & (j < quads_of(w))
         at = image * h * pitch.to(tl.int64) + (PAD + i * pitch + j)
-        tl.store(errors + (plane_offset(k, starts) + at), marked(valid, error), mask=stored)
-        tl.store(targets + (plane_offset(k, starts) + at), depth, mask=stored)
-        tl.store(shares + (plane_offset(k, starts) - plane_offset(1, starts) + at), share, mask=stored)
-        tl.store(partials + (image * SCALES + k) * errors_partials + part, tl.sum(tl.sum(error, 1), 0))
+        tl.store(work.errors + (plane_offset(k, starts) + at), marked(valid, error), mask=stored)
+        tl.store(work.targets + (plane_offset(k, starts) + at), depth, mask=stored)
+        tl.store(work.shares + (plane_offset(k, starts) - plane_offset(1, starts) + at), share, mask=stored)
+        tl.store(work.partials + (image * SCALES + k) * cut.errors_partials + part, tl.sum(tl.sum(error, 1), 0))
 
 
 @triton.jit
@@ -385,8 +408,7 @@ def gather_collapsed(grads, y, x, image, height, width):
 def gather_masked_area(local, error, shares, y, x, scales, image, starts, height, width):
     """The same for `area` under a mask: a pixel's share of its block is the product of those of all scales between.
 
-    ``error`` is E at the pixels (y, x), its unknown ones marked; ``scales`` holds the bits of the scales to gather
-    from.
+    ``error`` is E at the pixels (y, x), its unknown ones marked; ``scales`` holds the bits of the scales to gather.
     """
     total = tl.zeros_like(x).to(tl.float32) + tl.zeros_like(y).to(tl.float32)
     for k in tl.static_range(SCALES - 1, 0, -1):

@@ -13,17 +13,16 @@ from mlr.kernels.stencil import STRIP
 
 
 @triton.jit
-def selected(slot, terms01, terms23, terms45):
+def selected(slot, wanted):
     """Whether the loss in a slot SLOTS k + kind is wanted: a bit a kind, two scales in each number."""
     scale = slot // SLOTS
     kind = slot % SLOTS
-    word = tl.where(scale < 2, terms01, tl.where(scale < 4, terms23, terms45))
+    word = tl.where(scale < 2, wanted.losses[0], tl.where(scale < 4, wanted.losses[1], wanted.losses[2]))
     return (kind < KIND_COUNT) & (scale < SCALES) & (((word >> ((scale % 2) * KIND_COUNT + kind)) & 1) != 0)
 
 
 @triton.jit
-def weight_table(weights, table, image, height, width, terms01, terms23, terms45, count, GRAD: tl.constexpr,
-                 AREA: tl.constexpr, MASKED: tl.constexpr):
+def weight_table(weights, table, image, sizes, wanted, GRAD: tl.constexpr, AREA: tl.constexpr, MASKED: tl.constexpr):
     """An image's weights by slot, 0 for losses that are not wanted.
 
     They are divided by the number of pixels of the scale; under a mask whoever reads them divides by that of positions.
@@ -31,10 +30,10 @@ def weight_table(weights, table, image, height, width, terms01, terms23, terms45
     slot = tl.arange(0, TABLE_PITCH)
     value = tl.zeros([TABLE_PITCH], tl.float32)
     if GRAD:
-        wanted = selected(slot, terms01, terms23, terms45)
-        column = tl.cumsum(wanted.to(tl.int32), 0) - 1
-        h, w = scale_size(height, width, slot // SLOTS, AREA)
-        value = tl.load(weights + image * count + column, mask=wanted, other=0.0).to(tl.float32)
+        chosen = selected(slot, wanted)
+        column = tl.cumsum(chosen.to(tl.int32), 0) - 1
+        h, w = scale_size(sizes.height, sizes.width, slot // SLOTS, AREA)
+        value = tl.load(weights + image * wanted.count + column, mask=chosen, other=0.0).to(tl.float32)
         if not MASKED:
             value /= h.to(tl.float32) * w.to(tl.float32)
     tl.store(table + image * TABLE_PITCH + slot, value)
@@ -82,38 +81,36 @@ def mean_sign(row_sums, image, scale, row_partials, h, w, rows, pixels):
 
 
 @triton.jit
-def term_values(terms, strip_sums, row_sums, image, scale, height, width, terms01, terms23, terms45, count,
-                window_rows, coarse_window_rows,
-                strip_rows, strip_partials, row_partials, counts, position_numbers, AREA: tl.constexpr):
+def term_values(terms, positions, work, sizes, wanted, cut, image, scale, AREA: tl.constexpr):
     """The losses of an image and scale: partial sums added in double precision and in a fixed order.
 
-    Under a mask ``counts`` are the partial counts; the numbers of positions go to ``position_numbers``.
+    Under a mask the numbers of positions go to ``positions``.
     """
-    h, w = scale_size(height, width, scale, AREA)
-    strips = tl.cdiv(w, STRIP) * tl.cdiv(h, strip_rows)
-    tiles = window_partials(scale, h, w, tl.where(scale == 0, window_rows, coarse_window_rows))
+    h, w = scale_size(sizes.height, sizes.width, scale, AREA)
+    strips = tl.cdiv(w, STRIP) * tl.cdiv(h, cut.strip_rows)
+    tiles = window_partials(scale, h, w, tl.where(scale == 0, cut.window_rows, cut.coarse_window_rows))
     slot = tl.arange(0, TABLE_PITCH)
-    before = tl.sum((selected(slot, terms01, terms23, terms45) & (slot < scale * SLOTS)).to(tl.int32), 0)
+    before = tl.sum((selected(slot, wanted) & (slot < scale * SLOTS)).to(tl.int32), 0)
     kind = tl.arange(0, SLOTS)
-    mine = selected(scale * SLOTS + kind, terms01, terms23, terms45)
+    mine = selected(scale * SLOTS + kind, wanted)
     by_rows = (kind >= slots.M) & (kind <= slots.M65)
     start = (image * SCALES + scale) * SLOTS
     total = tl.zeros([SLOTS], tl.float64)
     for first in range(0, tiles, 64):
         i = first + tl.arange(0, 64)[:, None]
-        part = tl.load(row_sums + start * row_partials + i * SLOTS + kind[None, :],
+        part = tl.load(work.row_sums + start * cut.row_partials + i * SLOTS + kind[None, :],
                        mask=(i < tiles) & (mine & by_rows)[None, :], other=0.0)
         total += tl.sum(part.to(tl.float64), 0)
     for first in range(0, strips, 64):
         i = first + tl.arange(0, 64)[:, None]
-        part = tl.load(strip_sums + start * strip_partials + i * SLOTS + kind[None, :],
+        part = tl.load(work.strip_sums + start * cut.strip_partials + i * SLOTS + kind[None, :],
                        mask=(i < strips) & (mine & (by_rows == 0))[None, :], other=0.0)
         total += tl.sum(part.to(tl.float64), 0)
     column = before + tl.cumsum(mine.to(tl.int32), 0) - 1
-    if counts is None:
+    if work.counts is None:
         total = total / (h * w).to(tl.float64)
     else:
-        number = position_counts(counts, scale, image, height, width, AREA)
-        tl.store(position_numbers + image * count + column, number.to(tl.int64), mask=mine)
+        number = position_counts(work.counts, scale, image, sizes.height, sizes.width, AREA)
+        tl.store(positions + image * wanted.count + column, number.to(tl.int64), mask=mine)
         total = tl.where(number > 0, total / tl.maximum(number, 1).to(tl.float64), 0.0)
-    tl.store(terms + image * count + column, total.to(tl.float32), mask=mine)
+    tl.store(terms + image * wanted.count + column, total.to(tl.float32), mask=mine)

@@ -35,11 +35,47 @@ TARGETS = {
 }
 #: Registers a thread.
 MAX_REGISTERS = 128
+#: What exceeds these limits, by kernel, target and variant. In phase 2 scalars that a coarse map needs after its column
+#: sums have no register during them, and in phase 1 flags and sums made before its many loads. NVIDIA's compiler spills
+#: them, here in bytes; AMD's puts scalars into the lanes of one vector register more. That of phase 3 is unexplained.
+KNOWN_EXCESS = {
+    ("pyramid_kernel", "sm_100", "bicubic masked"): {"spilled": 24},
+    ("pyramid_kernel", "gfx942", "bicubic masked"): {"registers": 129},
+    ("pyramid_kernel", "sm_80", "area masked"): {"spilled": 40},
+    ("pyramid_kernel", "sm_90", "area masked"): {"spilled": 8},
+    ("pyramid_kernel", "sm_100", "area masked"): {"spilled": 96},
+    ("pyramid_kernel", "gfx942", "area masked"): {"registers": 129},
+    ("losses_kernel", "sm_80", "bicubic masked"): {"spilled": 48},
+    ("losses_kernel", "sm_90", "bicubic masked"): {"spilled": 48},
+    ("losses_kernel", "sm_100", "bicubic masked"): {"spilled": 56},
+    ("losses_kernel", "sm_80", "area masked"): {"spilled": 48},
+    ("losses_kernel", "sm_90", "area masked"): {"spilled": 48},
+    ("losses_kernel", "sm_100", "area masked"): {"spilled": 88},
+    ("columns_kernel", "sm_80", "area"): {"spilled": 32},
+}
 #: Bytes that a program may take of the shared memory, which is exchange between warps alone.
 MAX_SHARED = 16384
 NAMES = {torch.float32: "*fp32", torch.uint8: "*u8", torch.int32: "*i32", torch.int64: "*i64"}
 
+#: Those whose masked kernels are compiled each time; the others take minutes more.
+MASKED_TARGETS = ("sm_90", "gfx942")
+LONG = pytest.mark.long
+
 pytestmark = pytest.mark.skipif(triton.knobs.runtime.interpret, reason="TRITON_INTERPRET=1: nothing is compiled")
+
+
+def specialised(value: Any, path: tuple[int, ...], backend: Any) -> tuple[Any, dict[Any, Any], dict[Any, Any]]:
+    """Type, attributes and constants of a stand-in, as Triton's launcher finds them out; tuples in tuples."""
+    if isinstance(value, tuple):
+        parts = [specialised(v, (*path, i), backend) for i, v in enumerate(value)]
+        types = [part[0] for part in parts]
+        attributes, constants = ({k: v for part in parts for k, v in part[n].items()} for n in (1, 2))
+        return type(value)(*types) if hasattr(value, "_fields") else tuple(types), attributes, constants
+    if value is None:
+        return "constexpr", {}, {path: None}
+    if isinstance(value, int):
+        return "i32", {}, {}
+    return NAMES[value.dtype], {path: backend.parse_attr(backend.get_tensor_specialization(value, align=True))}, {}
 
 
 def compile_for(
@@ -50,25 +86,13 @@ def compile_for(
     if masked:
         shapes = masked_shapes(shapes)
     p = plan(8, 288, width, mlr.LossSpace("all").indices, downsample, True, shapes, masked)
-    constants = dict(constants_of(p, shapes)[KERNELS.index(kernel)])
+    constants = dict(constants_of(p.variant, shapes)[KERNELS.index(kernel)])
+    stand_ins = arguments(kernel, torch.float32, constants, wide)
     warps = constants.pop("num_warps")
-    backend = make_backend(TARGETS[target])
-    run_time = iter(arguments(kernel, torch.float32, constants, wide))
-    signature, attributes = {}, {}
-    for place, parameter in enumerate(kernel.params):
-        if parameter.name in constants:
-            signature[parameter.name] = "constexpr"
-            continue
-        argument = next(run_time)
-        if argument is None:
-            signature[parameter.name] = "constexpr"
-            constants[parameter.name] = None
-        elif isinstance(argument, int):
-            signature[parameter.name] = "i32"
-        else:  # with what Triton's launcher finds out about a tensor
-            signature[parameter.name] = NAMES[argument.dtype]
-            known = backend.get_tensor_specialization(argument, align=True)
-            attributes[(place,)] = backend.parse_attr(known)
+    names = [parameter.name for parameter in kernel.params]
+    types, attributes, absent = specialised(stand_ins, (), make_backend(TARGETS[target]))
+    signature = dict(zip(names, types, strict=False)) | dict.fromkeys(constants, "constexpr")
+    constants = {(names.index(name),): value for name, value in constants.items()} | absent
     source = ASTSource(kernel, signature, constexprs=constants, attrs=attributes)
     registers = shapes.registers[KERNELS.index(kernel)]
     options = {"num_warps": warps, **compiler_options(TARGETS[target].backend, registers)}
@@ -94,14 +118,35 @@ def resources(compiled: Any) -> dict[str, int]:
     return {"registers": registers, "spilled": spilled, "shared": shared, "widest load": width}
 
 
+def assert_within_limits(kernel, target, downsample="bicubic", masked=False):
+    found = resources(compile_for(kernel, target, downsample=downsample, masked=masked))
+    name = kernel.fn.__name__
+    excess = KNOWN_EXCESS.get((name, target, downsample + " masked" * masked), {})
+    assert found["spilled"] <= excess.get("spilled", 0), found
+    assert found["registers"] <= excess.get("registers", MAX_REGISTERS), found
+    assert found["shared"] <= MAX_SHARED, found
+    narrow = ["losses_kernel"] + ["pyramid_kernel"] * (downsample == "area")  # a lane loads a column or a block
+    assert found["widest load"] >= (4 if name in narrow else 8), found
+
+
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("kernel", KERNELS, ids=lambda kernel: kernel.fn.__name__)
 def test_no_kernel_spills_and_none_takes_too_much(kernel, target):
-    found = resources(compile_for(kernel, target))
-    assert found["spilled"] == 0, found
-    assert found["registers"] <= MAX_REGISTERS, found
-    assert found["shared"] <= MAX_SHARED, found
-    assert found["widest load"] >= (4 if kernel.fn.__name__ == "losses_kernel" else 8), found
+    assert_within_limits(kernel, target)
+
+
+@pytest.mark.parametrize("target", [pytest.param(t, marks=() if t in MASKED_TARGETS else LONG) for t in TARGETS])
+@pytest.mark.parametrize("kernel", KERNELS, ids=lambda kernel: kernel.fn.__name__)
+def test_masked_kernels_exceed_no_limit_by_more_than_is_known(kernel, target):
+    assert_within_limits(kernel, target, masked=True)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("masked", [False, True], ids=["plain", "masked"])
+@pytest.mark.parametrize("kernel", KERNELS, ids=lambda kernel: kernel.fn.__name__)
+def test_kernels_of_area_exceed_no_limit_by_more_than_is_known(kernel, masked, target):
+    assert_within_limits(kernel, target, "area", masked)
 
 
 def test_beyond_two_gibibytes_amd_addresses_with_64_bits():

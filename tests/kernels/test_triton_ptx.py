@@ -7,6 +7,9 @@ one launch share.
 
 from __future__ import annotations
 
+import ast
+from pathlib import Path
+
 import ptx
 import pytest
 import torch
@@ -156,7 +159,7 @@ def test_at_most_four_launches_and_three_specialisations_for_twenty_random_sizes
     for height, width in torch.randint(1, 900, (20, 2), generator=generator).tolist():
         p = plan(2, height, width, ALL, "bicubic", True, shapes)
         assert len(p.grids) == 4
-        for kernel, constants in zip(KERNELS, constants_of(p, shapes), strict=True):
+        for kernel, constants in zip(KERNELS, constants_of(p.variant, shapes), strict=True):
             variants[kernel.fn.__name__].add(tuple(constants.items()))
     assert max(map(len, variants.values())) <= 3
 
@@ -168,6 +171,33 @@ def test_precompile_leaves_nothing_to_compile(sm_90, monkeypatch):
         pred, target = depth_pair(1, height, width)
         kernels.multi_loss(pred, target, torch.ones(1, 78), ALL)
         kernels.multi_loss(pred, target, None, ALL)
+
+
+def leaves(value, path=()):
+    """The parts of tuples in tuples, and where they are."""
+    if not isinstance(value, tuple):
+        return [(path, value)]
+    return [leaf for i, part in enumerate(value) for leaf in leaves(part, (*path, i))]
+
+
+@pytest.mark.parametrize("kernel", KERNELS, ids=lambda kernel: kernel.fn.__name__)
+def test_kernels_are_compiled_for_all_values_of_numbers(sm_90, kernel):
+    """Triton compiles 1 in, and assumes of multiples of 16 that they are some."""
+    shapes = shapes_for(torch.device("cpu"))
+    variant = plan(1, 40, 56, ALL, "bicubic", True, shapes).variant
+    constants = constants_of(variant, shapes)[KERNELS.index(kernel)]
+    registers = shapes.registers[KERNELS.index(kernel)]
+    source = launch.compiled(kernel, torch.float32, constants, 1090, registers).src
+    given = [path for path, value in leaves(launch.arguments(kernel, torch.float32, constants)) if value == 3]
+    assert [path for path, kind in leaves(tuple(source.signature.values())) if kind == "i32"] == given
+    assert not any(source.attrs.get(path) for path in given)
+
+
+def test_signatures_have_less_than_twenty_parameters():
+    for file in Path(kernels.__file__).parent.glob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.FunctionDef):
+                assert len(node.args.args) < 20, (file.name, node.name)
 
 
 def test_large_tensors_get_kernels_of_their_own(sm_90, monkeypatch):

@@ -178,7 +178,8 @@ def _run_time(signature: Any, arguments: Sequence[Any]) -> Iterator[tuple[str, s
     """Name, type and value of the arguments that are not compiled in; tuples are spread out."""
     for (name, ptx_type), value in zip(signature, arguments, strict=True):
         if isinstance(ptx_type, (tuple, list)):
-            yield from _run_time([(f"{name}.{i}", t) for i, t in enumerate(ptx_type)], value)
+            fields = getattr(ptx_type, "_fields", range(len(ptx_type)))
+            yield from _run_time([(f"{name}.{f}", t) for f, t in zip(fields, ptx_type, strict=True)], value)
         elif ptx_type != "constexpr":
             yield name, ptx_type, value
 
