@@ -48,7 +48,7 @@ def test_prepare_converts_before_it_resizes_and_says_so_in_the_file(tmp_path):
     files.write_folder(tmp_path / "shots/val", range(2, 3))
     out = tmp_path / "x.h5"
     camera = "40,50,31.5,23.5"
-    given = {"options": "unit=mm", "workers": 0, "quiet": True, "distance_to_depth": camera}
+    given = {"data_options": "unit=mm", "workers": 0, "quiet": True, "distance_to_depth": camera}
     prepare([f"folder:{tmp_path / 'shots'}"], out, size="24x32", **given)
     plain = open_dataset("folder", tmp_path / "shots", "train", unit="mm")[1]["depth"][0].numpy()
     converted = depth_along_axis(plain, parse_camera(camera))
@@ -64,7 +64,7 @@ def test_prepare_converts_before_it_resizes_and_says_so_in_the_file(tmp_path):
 
 def test_parts_of_another_camera_are_not_taken_over(tmp_path, monkeypatch):
     files.write_folder(tmp_path / "shots/train", range(1))
-    given = {"splits": "train", "options": "unit=mm", "workers": 0, "quiet": True}
+    given = {"splits": "train", "data_options": "unit=mm", "workers": 0, "quiet": True}
     monkeypatch.setattr("mlr.data.tools.prepare.join", lambda *_: (_ for _ in ()).throw(OSError("full")))
     for camera in ("40,40,1,1", "41,40,1,1"):
         expected = (OSError, "full") if camera.startswith("40") else (DataError, "another preparation")

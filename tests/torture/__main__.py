@@ -18,14 +18,14 @@ from typing import Any
 os.environ["OMP_NUM_THREADS"] = "1"
 
 import torch
-from torture import balancers, damaged_files, disk, engine, kills, ranks_killed, tables
+from torture import balancers, cut_tables, damaged_files, disk, engine, kills, ranks_killed
 from torture.trials import Campaign, Outcome, run, run_trial, workplace
 
 from mlr._version import __version__
 
 CAMPAIGNS: dict[str, Campaign] = {
     module.CAMPAIGN.name: module.CAMPAIGN
-    for module in (kills, ranks_killed, disk, tables, damaged_files, engine, balancers)
+    for module in (kills, ranks_killed, disk, cut_tables, damaged_files, engine, balancers)
 }
 
 

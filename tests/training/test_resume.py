@@ -136,7 +136,7 @@ def test_a_record_of_something_else_is_refused_in_a_sentence(content, run, capsy
 
 
 def test_an_out_that_is_taken_is_refused_before_the_network_is_built(run, capsys, monkeypatch):
-    monkeypatch.setattr("mlr.training.train.task_network", None)
+    monkeypatch.setattr("mlr.training.train.build_network", None)
     assert train_command([*replace(TINY, out=run).flags()]) == 1
     assert "never overwrites another" in capsys.readouterr().err
 
