@@ -69,7 +69,8 @@ def cpp_instruction_set() -> str | None:
         from mlr import _C  # type: ignore[attr-defined, unused-ignore]
     except ImportError:
         return None
-    return str(_C.instruction_set())
+    named = _C.instruction_set if hasattr(_C, "instruction_set") else _C.capability  # older commits, for compare.py
+    return str(named())
 
 
 def metadata(device: str) -> dict[str, Any]:

@@ -7,8 +7,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mlr.data.synthetic.holes import camera_holes
-
 #: Names of the masks and what they imitate.
 MASKS: dict[str, str] = {
     "none": "dense depth, no mask is given",
@@ -52,6 +50,8 @@ def _kinect(shape: tuple[int, int, int, int], generator: torch.Generator) -> Ten
     """The holes of the built-in scenes."""
     batch, _, height, width = shape
     seeds = torch.randint(2**31, (batch,), generator=generator).tolist()
+    from mlr.data.synthetic.holes import camera_holes  # older commits, which compare.py runs too, lack it
+
     holes = [camera_holes(np.random.default_rng(seed), height, width, KINECT_HOLES) for seed in seeds]
     return ~torch.from_numpy(np.stack(holes))[:, None]
 

@@ -3,12 +3,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
-try:
+import mlr
+
+# an editable installation would find the newer checkout's module in the older one's place, so ask where mlr lies
+if (Path(mlr.__file__).parent / "losses").is_dir():
     from mlr.losses import reference
     from mlr.losses.space import KINDS, SCALES, WINDOWS
-except ImportError:  # before the losses had a folder
+else:  # before the losses had a folder
     from mlr import reference  # type: ignore[attr-defined, no-redef, unused-ignore]
     from mlr.space import KINDS, SCALES, WINDOWS  # type: ignore[no-redef, unused-ignore]
 

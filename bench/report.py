@@ -3,7 +3,7 @@
 
     python bench/report.py                        README.md, docs/performance.md, docs/images/*.svg
     python bench/report.py --check                say whether they agree with bench/results/*.json
-    python bench/report.py --merge A.json B.json  take B's training steps and sweeps into A (measured again)
+    python bench/report.py --merge A.json B.json  take B's training steps, sweeps and memory into A (measured again)
 
 Nothing here measures, and no number on those pages is typed by hand.
 """
@@ -353,7 +353,7 @@ def _place(case: dict[str, Any]) -> tuple[Any, ...]:
 
 
 def merge(into: Path, source: Path) -> None:
-    """Take training steps and sweeps of one result file over to another of the same machine; the main cases stay."""
+    """Take steps, sweeps and memory of one result file over to another of the same machine; the main cases stay."""
     target, other = store.read(into), store.read(source)
     for what, one, two in (
         ("of", chip(target["meta"]), chip(other["meta"])),
@@ -367,6 +367,7 @@ def merge(into: Path, source: Path) -> None:
     target["steps"] = [row for row in target["steps"] if row["backbone"] not in names] + measured
     fresh = {_place(case): case for case in other["cases"] if case["sweep"] != "main"}
     merged = {case["sweep"] for case in fresh.values()}
+    target["memory"] = other["memory"] or target["memory"]
     target["cases"] = [fresh.pop(_place(case), case) for case in target["cases"]] + list(fresh.values())
     target["meta"].setdefault("merged", []).append(
         {"commit": other["meta"]["commit"], "command": other["meta"]["command"], "sweeps": sorted(merged),
@@ -380,7 +381,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="change nothing; 1 where a page differs from the results")
     parser.add_argument(
-        "--merge", nargs=2, type=Path, metavar=("INTO", "FROM"), help="take FROM's training steps and sweeps into INTO"
+        "--merge",
+        nargs=2,
+        type=Path,
+        metavar=("INTO", "FROM"),
+        help="take FROM's training steps, sweeps and memory into INTO",
     )
     args = parser.parse_args(argv)
     if args.merge:
