@@ -259,6 +259,19 @@ def shipped(folder: Path) -> tuple[Plan, Plan]:
     return load_plan(folder / "paper-table5-rooms.yaml"), load_plan(folder / "rivals-rooms.yaml")
 
 
+def check_page(file: Path, text: str) -> int:
+    """Say whether a generated page holds that text; the exit code: 0 where it does."""
+    agrees = file.is_file() and file.read_text() == text
+    print(f"{file} {'agrees' if agrees else 'differs: run `make evidence-report`'}")
+    return 0 if agrees else 1
+
+
+def write_page(file: Path, text: str) -> None:
+    """Write a generated page, whole or not at all."""
+    with atomic_write(file) as partial:
+        partial.write_text(text)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """``python -m mlr.experiments.page``: write docs/evidence.md and its figure; ``--check`` compares the page only."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -267,11 +280,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     plans = shipped(Path("recipes"))
     text, file = page(*plans), Path("docs/evidence.md")
     if options.check:
-        agrees = file.is_file() and file.read_text() == text
-        print(f"{file} {'agrees' if agrees else 'differs: run `make evidence-report`'}")
-        return 0 if agrees else 1
-    with atomic_write(file) as partial:
-        partial.write_text(text)
+        return check_page(file, text)
+    write_page(file, text)
     rows = forest_rows(*plans)
     if rows:
         from mlr.experiments.figures import forest, save  # matplotlib takes a second

@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from mlr.experiments.page import check_page, write_page
 from mlr.experiments.tables import markdown
-from mlr.utils.files import atomic_write
 
 FIGURES = Path("docs/results/torture.json")
 PAGE = Path("docs/reliability.md")
@@ -60,11 +60,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     text = page(json.loads(FIGURES.read_text()))
     if options.check:
-        agrees = PAGE.is_file() and PAGE.read_text() == text
-        print(f"{PAGE} {'agrees' if agrees else 'differs: run `make evidence-report`'}")
-        return 0 if agrees else 1
-    with atomic_write(PAGE) as partial:
-        partial.write_text(text)
+        return check_page(PAGE, text)
+    write_page(PAGE, text)
     return 0
 
 
