@@ -314,13 +314,13 @@ def check_depth(depth: np.ndarray, name: str, max_depth: float = MAX_DEPTH) -> n
     Raises:
         DataError: the values are far outside 0 to ``max_depth``; the likely unit is named.
     """
+    # most frames pass by counts, at a tenth of the median's time; a NaN fails the first comparison
+    plain = depth.min() >= 0 and depth.max() <= max_depth
+    if plain and 2 * np.count_nonzero(depth >= 0.01) > np.count_nonzero(depth > 0):
+        return depth
     known = (depth > 0) & (depth < np.inf)
-    count = np.count_nonzero(known)
-    if count < depth.size:
-        depth = np.where(known, depth, np.float32(0))
-    # counts tell what the median would at a tenth of its time
-    beyond, below = np.count_nonzero(depth > max_depth), np.count_nonzero(depth < 0.01) - (depth.size - count)
-    if 2 * max(beyond, below) < count or count == 0:
+    depth = np.where(known, depth, np.float32(0))
+    if not known.any():
         return depth
     middle = float(np.median(depth[known]))
     if middle > max_depth:

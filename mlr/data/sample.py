@@ -77,11 +77,13 @@ def make_sample(
         region: what they cover of the camera's frame; None = all of it.
     """
     depth = np.ascontiguousarray(depth, dtype=np.float32)
-    valid = depth > 0 if valid is None else valid
+    valid = np.ascontiguousarray(depth > 0 if valid is None else valid)
+    if not image.transpose(2, 0, 1).flags.c_contiguous:  # files with channels first need no copy
+        image = np.ascontiguousarray(image)
     sample: Sample = {
-        "image": tv_tensors.Image(torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)),
+        "image": tv_tensors.Image(torch.from_numpy(image).permute(2, 0, 1)),
         "depth": tv_tensors.Mask(torch.from_numpy(depth)[None]),
-        "valid": tv_tensors.Mask(torch.from_numpy(np.ascontiguousarray(valid, dtype=np.uint8))[None]),
+        "valid": tv_tensors.Mask(torch.from_numpy(valid.view(np.uint8))[None]),
         "id": name,
     }
     return sample if region is None else {**sample, "region": region}

@@ -53,8 +53,8 @@ class Lighting(v2.Transform):
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
         """Add it."""
-        image = inpt + params["colour"].to(inpt)
-        return tv_tensors.wrap(image.clamp(0, 1) if self.clamp else image, like=inpt)
+        image = inpt.as_subclass(Tensor) + params["colour"].to(inpt.dtype)
+        return tv_tensors.wrap(image.clamp_(0, 1) if self.clamp else image, like=inpt)
 
 
 class UnclampedJitter(v2.Transform):
@@ -116,16 +116,14 @@ class RandomRotation(torch.nn.Module):
         torch.add(cos * across, -sin * height / width * down[:, None], out=grid[0, ..., 0])
         torch.add(sin * width / height * across, cos * down[:, None], out=grid[0, ..., 1])
 
-        def sampled(maps: Tensor, mode: str) -> Tensor:
-            return F.grid_sample(maps[None], grid, mode, padding_mode="border", align_corners=False)[0]
+        def sampled(maps: Tensor, mode: str, beyond: str) -> Tensor:
+            return F.grid_sample(maps[None], grid, mode, padding_mode=beyond, align_corners=False)[0]
 
-        turned, moved = sampled(image, "bilinear"), sampled(torch.cat([depth, valid.float()]), "nearest")
-        there = (grid[0, ..., 0].abs() <= 1) & (grid[0, ..., 1].abs() <= 1)
         out: Sample = {
             **sample,
-            "image": tv_tensors.wrap(turned, like=sample["image"]),
-            "depth": tv_tensors.wrap(moved[:1], like=sample["depth"]),
-            "valid": tv_tensors.wrap((moved[1:] * there).to(valid), like=sample["valid"]),
+            "image": tv_tensors.wrap(sampled(image, "bilinear", "border"), like=sample["image"]),
+            "depth": tv_tensors.wrap(sampled(depth, "nearest", "border"), like=sample["depth"]),
+            "valid": tv_tensors.wrap(sampled(valid.float(), "nearest", "zeros").to(valid), like=sample["valid"]),
         }
         if "points" in sample:  # the grid leads from a turned pixel to its place before; points go the other way
             middle = torch.tensor([width - 1, height - 1]) / 2

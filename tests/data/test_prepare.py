@@ -23,7 +23,7 @@ import torch
 from mlr.cli import main
 from mlr.data import DataError, DepthData, open_dataset
 from mlr.data.colorize import colorize
-from mlr.data.datasets.packed import Packed
+from mlr.data.datasets.packed import COMPRESSIONS, Frame, Packed, join, write_frames
 from mlr.data.tools import prepare as prepare_module
 from mlr.data.tools.prepare import prepare
 
@@ -59,6 +59,24 @@ def test_frames_come_back_as_they_were_and_filled_along_the_image(tmp_path, comp
             _, measured = packed.read(i)
             np.testing.assert_array_equal(measured, depth)
     assert leftovers(tmp_path) == []
+
+
+def test_parts_with_other_filters_are_joined(tmp_path):
+    random = np.random.default_rng(0)
+    frames = [
+        Frame(f"{i}", "folder", "train", random.integers(0, 255, (8, 9, 3), np.uint8), *np.ones((2, 8, 9), np.float32))
+        for i in range(3)
+    ]
+    parts = [tmp_path / f"{name}.h5" for name in COMPRESSIONS]
+    for part, frame, compression in zip(parts, frames, COMPRESSIONS, strict=True):
+        write_frames(part, [frame], compression, {})
+    for order in (parts, parts[::-1]):
+        out = tmp_path / f"joined-{order[0].stem}.h5"
+        assert join(order, out, {}) == 3
+        packed = Packed(out)
+        found = {packed.name(i): packed.read(i)[0] for i in range(3)}  # checks the checksums
+        for frame in frames:
+            np.testing.assert_array_equal(found[frame.id], frame.image)
 
 
 def test_the_file_states_what_it_is(tmp_path):

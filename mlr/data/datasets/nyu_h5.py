@@ -61,7 +61,7 @@ class NYUFrames(DepthDataset):
             for array in arrays:
                 check_pixels(array.shape[-2:], str(path))
             rgb, depth = (array[()] for array in arrays)
-        return np.ascontiguousarray(rgb.transpose(1, 2, 0)), depth
+        return rgb.transpose(1, 2, 0), depth
 
     def __repr__(self) -> str:
         return f"{counted(len(self), 'frame')} of {self.root}"

@@ -105,7 +105,7 @@ def prepare(
             axis.
         data_options: options of the data sets, e.g. "kb_crop=true,list_file=mine.txt"; each takes those it knows.
         depth_unit: unit of integer depth files of "folder": mm, m, 256 (KITTI) or any number of units per metre.
-        compression: "lzf" is fast, "gzip" smaller, "none" fastest to read.
+        compression: "lzf" is fast, "gzip" smaller, "none" fastest to read; depth of renderers shrinks with gzip alone.
         workers: processes; -1 = one a core, 0 = this one.
         strict: stop at the first broken frame and refuse listed pairs that are missing.
         quiet: no progress.
