@@ -71,8 +71,22 @@ def _load_cpp() -> tuple[Any, str]:
 
 
 _cpp, _why_no_cpp = _load_cpp()
-_has_triton = importlib.util.find_spec("triton") is not None
-_why_no_triton = "" if _has_triton else "the package triton is not installed"
+
+
+def _why_without_triton() -> str:
+    """Why there is no Triton engine; empty if there is."""
+    if importlib.util.find_spec("triton") is None:
+        return "the package triton is not installed"
+    if torch.version.hip is not None:
+        import triton
+
+        if tuple(map(int, triton.__version__.split(".")[:2])) < (3, 7):
+            return f"Triton {triton.__version__} cannot compile the kernels for AMD's GPUs: PyTorch 2.12 brings 3.7"
+    return ""
+
+
+_why_no_triton = _why_without_triton()
+_has_triton = not _why_no_triton
 
 
 def _triton_runs_cpu_tensors() -> bool:

@@ -128,7 +128,8 @@ def _refuse_derivatives(pred: Tensor, target: Tensor) -> None:
     """Refuse what would silently be zero: a gradient for the target, and forward-mode derivatives."""
     if target.requires_grad and torch.is_grad_enabled():
         raise ValueError("the losses give no gradient for the target; pass target.detach()")
-    if pred.requires_grad and torch.is_grad_enabled() and torch.compiler.is_exporting():
+    # PyTorch 2.10's torch.compile takes is_exporting() for true; the flag behind it is right
+    if pred.requires_grad and torch.is_grad_enabled() and torch.compiler._is_exporting_flag:
         raise RuntimeError(
             "torch.export would drop the gradient of the losses: export the network alone, or under torch.no_grad()"
         )

@@ -89,7 +89,8 @@ class Progress:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._bar.stop()
+        if self._lines is None:  # a disabled bar of rich 13 and 14 ends with an empty line
+            self._bar.stop()
 
     def over(self, items: Iterable[T]) -> Iterator[T]:
         """The items, each counted once the next one is asked for."""

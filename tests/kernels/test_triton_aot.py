@@ -20,6 +20,7 @@ import torch
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, make_backend
+from triton_versions import COMPILES_FOR_AMD, COUNTED
 
 import mlr
 from mlr.kernels.configs import TABLE, _gpu, compiler_options, masked_shapes, shapes_for
@@ -119,11 +120,14 @@ def resources(compiled: Any) -> dict[str, int]:
 
 
 def assert_within_limits(kernel, target, downsample="bicubic", masked=False):
+    if TARGETS[target].backend == "hip" and not COMPILES_FOR_AMD:
+        pytest.skip("this Triton does not compile the kernels for AMD's GPUs")
     found = resources(compile_for(kernel, target, downsample=downsample, masked=masked))
     name = kernel.fn.__name__
     excess = KNOWN_EXCESS.get((name, target, downsample + " masked" * masked), {})
-    assert found["spilled"] <= excess.get("spilled", 0), found
-    assert found["registers"] <= excess.get("registers", MAX_REGISTERS), found
+    if COUNTED:
+        assert found["spilled"] <= excess.get("spilled", 0), found
+        assert found["registers"] <= excess.get("registers", MAX_REGISTERS), found
     assert found["shared"] <= MAX_SHARED, found
     narrow = ["losses_kernel"] + ["pyramid_kernel"] * (downsample == "area")  # a lane loads a column or a block
     assert found["widest load"] >= (4 if name in narrow else 8), found

@@ -14,6 +14,7 @@ import ptx
 import pytest
 import torch
 from depth_maps import cliffs, depth_pair, relative_l2, term_errors
+from triton_versions import VARIANTS_ROUND_ALIKE, counted
 
 import mlr
 from mlr import kernels
@@ -87,7 +88,8 @@ def test_terms_alone_are_the_same_terms(checked):
     pred, target = depth_pair(2, 45, 61)
     values, grad, _ = kernels.multi_loss(pred, target, None, ALL)
     assert grad.shape == (0,)
-    assert torch.equal(values, kernels.multi_loss(pred, target, torch.ones(2, 78), ALL)[0])
+    beside_a_gradient = kernels.multi_loss(pred, target, torch.ones(2, 78), ALL)[0]
+    torch.testing.assert_close(values, beside_a_gradient, rtol=0 if VARIANTS_ROUND_ALIKE else 1e-6, atol=0)
 
 
 def test_weights_may_be_zero_negative_and_differ_by_image(checked):
@@ -216,6 +218,7 @@ def test_large_tensors_get_kernels_of_their_own(sm_90, monkeypatch):
     assert wide == 4 * [False] + 4 * [True]
 
 
+@counted
 def test_the_step_stays_within_its_budget_of_instructions_and_traffic(sm_90):
     """The counts that the cost model starts from, at the paper's size: what a change of the kernels may not undo."""
     batch, height, width = 2, 288, 384

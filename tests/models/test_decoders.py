@@ -2,6 +2,7 @@
 """Decoders: what they compute, the backbones that they read, sizes, checkpoints, export."""
 
 import pytest
+import timm
 import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
@@ -155,6 +156,8 @@ def test_patches_of_dinov2_and_dinov3():
 
 
 def test_the_papers_network_has_five_strides():
+    if not hasattr(timm.models.PNASNet5Large, "forward_intermediates"):
+        pytest.skip(f"timm {timm.__version__} gives only PNASNet's last map")
     levels = find_layout("pnasnet", reads="pyramid").levels
     assert [level.stride for level in levels] == [2, 4, 8, 16, 32]
     assert levels[-1].channels == 4320
