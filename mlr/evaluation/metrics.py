@@ -53,27 +53,30 @@ def depth_metrics(
         >>> depth_metrics(1.1 * truth, truth)["abs_rel"]
         tensor([0.1000], dtype=torch.float64)
     """
-    pred, target, valid = _prepare(pred, target, mask)
+    return _metrics(*_prepare(pred, target, mask), inclusive)
+
+
+def _metrics(pred: Tensor, target: Tensor, valid: Tensor, inclusive: bool) -> dict[str, Tensor]:
     count = valid.sum(1)
 
     def mean(x: Tensor) -> Tensor:  # 0 / 0 = NaN: an image without valid pixel has no score
-        return torch.where(valid, x, 0).sum(1) / count
+        return x.sum(1) / count
 
-    # unknown pixels take part as 1 m in both maps, so that no log or quotient of theirs can disturb the sums
+    # unknown pixels take part as 1 m in both maps: their errors and logs are 0 and add nothing to the sums
     p, g = torch.where(valid, pred, 1), torch.where(valid, target, 1)
     error, log = p - g, torch.where(p > 0, p, math.nan).log() - g.log()
     ratio = torch.where(p > 0, torch.maximum(p / g, g / p), math.inf)
-    ratio = torch.where(p.isnan(), math.nan, ratio)
+    unknown = torch.where(p.isnan().any(1), math.nan, 0)
     scores = {}
     for k in (1, 2, 3):
         hit = ratio <= 1.25**k if inclusive else ratio < 1.25**k
-        scores[f"delta{k}"] = mean(torch.where(ratio.isnan(), math.nan, hit.to(p.dtype)))
+        scores[f"delta{k}"] = mean((hit & valid).to(p.dtype)) + unknown
     scores["rmse"] = mean(error * error).sqrt()
     scores["abs_rel"] = mean(error.abs() / g)
     scores["log10"] = mean(log.abs()) / math.log(10)
     scores["rmse_log"] = mean(log * log).sqrt()
     # the difference form mean d^2 - (mean d)^2 can round below 0
-    centred = log - mean(log)[:, None]
+    centred = torch.where(valid, log - mean(log)[:, None], 0)
     scores["silog"] = mean(centred * centred).sqrt()
     scores["sq_rel"] = mean(error * error / g)
     return scores
@@ -96,8 +99,9 @@ def score_table(
     pred: Tensor, target: Tensor, mask: Tensor | None = None, inclusive: bool = False
 ) -> tuple[Tensor, Tensor]:
     """Scores of a batch as a table [B, 9] in the order of :data:`METRICS`, and the pixels scored in each image [B]."""
-    scores = depth_metrics(pred, target, mask, inclusive=inclusive)
-    return torch.stack([scores[name] for name in METRICS], 1), _prepare(pred, target, mask)[2].sum(1)
+    pred, target, valid = _prepare(pred, target, mask)
+    scores = _metrics(pred, target, valid, inclusive)
+    return torch.stack([scores[name] for name in METRICS], 1), valid.sum(1)
 
 
 def aggregate(table: Tensor, pixels: Tensor, aggregation: str) -> Tensor:

@@ -7,14 +7,13 @@ import torch
 from torch import Tensor
 
 
-def depth_normals(depth: Tensor) -> Tensor:
-    """Normals of eq. (7), ``[-r(D), -c(D), 1]``, not normalised: [B, 1, H, W] to [B, 3, H - 1, W - 1].
+def slopes(depth: Tensor) -> tuple[Tensor, Tensor]:
+    """r(D) and c(D) of eq. (7), the differences to the next pixel of the row and of the column: [..., H - 1, W - 1].
 
-    r and c are the differences to the next pixel of the row and of the column. The last column and row have none.
+    They make the normal ``[-r(D), -c(D), 1]``. The last column and row have none.
     """
     corner = depth[..., :-1, :-1]
-    right, down = depth[..., :-1, 1:] - corner, depth[..., 1:, :-1] - corner
-    return torch.cat([-right, -down, torch.ones_like(corner)], 1)
+    return depth[..., :-1, 1:] - corner, depth[..., 1:, :-1] - corner
 
 
 def normal_angle(pred: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -40,8 +39,9 @@ def normal_angle(pred: Tensor, target: Tensor, mask: Tensor | None = None) -> Te
     valid = (target > 0) & target.isfinite()
     valid = valid if mask is None else valid & (mask != 0)
     wide = torch.float32 if pred.device.type == "mps" else torch.float64
-    a, b = (depth_normals(torch.where(valid, x, 0).to(wide)) for x in (pred, target))
-    # atan2 is exact at small angles, where the arc cosine of the cosine is not
-    angle = torch.atan2(torch.linalg.cross(a, b, dim=1).norm(dim=1), (a * b).sum(1)).rad2deg()
-    counts = (valid[..., :-1, :-1] & valid[..., :-1, 1:] & valid[..., 1:, :-1])[:, 0]
+    (r, c), (true_r, true_c) = (slopes(torch.where(valid, x, 0).to(wide)) for x in (pred, target))
+    # the length of the cross product over the dot product: exact at small angles, where the arc cosine is not
+    cross = ((r - true_r).square() + (c - true_c).square() + (r * true_c - c * true_r).square()).sqrt()
+    angle = torch.atan2(cross, r * true_r + c * true_c + 1).rad2deg()
+    counts = valid[..., :-1, :-1] & valid[..., :-1, 1:] & valid[..., 1:, :-1]
     return torch.where(counts, angle, 0).flatten(1).sum(1) / counts.flatten(1).sum(1)

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mlr.data.sample import Region
-from mlr.evaluation.edges import EDGE_THRESHOLDS, edge_metrics
+from mlr.evaluation.edges import EDGE_THRESHOLDS, edge_metrics_at
 from mlr.evaluation.metrics import METRICS, aggregate, score_table
 from mlr.evaluation.normals import normal_angle
 from mlr.evaluation.protocols import Protocol, get_protocol
@@ -32,7 +32,7 @@ STRUCTURE = (
 @torch.no_grad()
 def structure_table(pred: Tensor, target: Tensor, mask: Tensor) -> Tensor:
     """Scores of structure of a batch [B, 1, H, W], [B, 10] in the order of :data:`STRUCTURE`."""
-    edges = [edge_metrics(pred, target, mask, threshold) for threshold in EDGE_THRESHOLDS]
+    edges = edge_metrics_at(EDGE_THRESHOLDS, pred, target, mask)
     columns = [scores[name] for scores in edges for name in ("precision", "recall", "f1")]
     return torch.stack([*columns, normal_angle(pred, target, mask)], 1)
 

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlr.evaluation.normals import depth_normals, normal_angle
+from mlr.evaluation.normals import normal_angle, slopes
 
 SLOPE = st.floats(-3, 3, allow_subnormal=False)
 
@@ -35,10 +35,11 @@ def test_small_angles_keep_their_digits() -> None:
     assert got == pytest.approx(math.degrees(1e-9), rel=1e-4)
 
 
-def test_normals_are_those_of_the_loss() -> None:
-    normals = depth_normals(plane(0.5, -0.25))
-    assert normals.shape == (1, 3, 5, 8)
-    assert torch.equal(normals[0, :, 2, 3], torch.tensor([-0.5, 0.25, 1.0]).double())
+def test_slopes_are_those_of_the_loss() -> None:
+    r, c = slopes(plane(0.5, -0.25))
+    assert r.shape == c.shape == (1, 1, 5, 8)
+    assert torch.equal(r, torch.full_like(r, 0.5))
+    assert torch.equal(c, torch.full_like(c, -0.25))
 
 
 @pytest.mark.parametrize("poison", [0.0, -1.0, float("nan"), float("inf")])
