@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import command_speed
 import data_speed
 import machine
 import store
@@ -220,6 +221,18 @@ def _data_section() -> Iterator[str]:
         "from. A rate is images by CPU seconds of one thread, the best of some rounds. A row whose loaders give "
         f"different frames without augmentation is refused. {meta['cpu']}, PyTorch {meta['torch']}, commit "
         f"{meta['commit']}, {meta['date']}, `python bench/data_speed.py`.\n"
+    )
+    yield rows.markdown() + "\n"
+    if not command_speed.RESULTS.exists():
+        return
+    data = json.loads(command_speed.RESULTS.read_text())
+    meta, rows = data["meta"], command_speed.table(data["rows"])
+    yield f"### Commands: {rows.title[0].lower()}{rows.title[1:]}\n"
+    yield (
+        f"Commands read ahead and write behind. Beside them the time of their network alone ({meta['backbone']}, 288 x "
+        "384, images in memory, batches as large as the command's). The ratio tells what reading, writing and scoring "
+        f"add. {meta['cpu']}, {meta['cores']} cores, PyTorch {meta['torch']}, commit {meta['commit']}, {meta['date']}, "
+        "`python bench/command_speed.py`.\n"
     )
     yield rows.markdown() + "\n"
 
