@@ -126,7 +126,7 @@ def coarse_gradient(work, sizes, wanted, cut, scale, image, plane, y0, y1, h, w,
             y = first + tl.arange(0, ROWS)[:, None]
             inside = (x0 + column < quads_of(w)) & (y < y1)
             at = x0 + (y * pitch + column)
-            grad = tl.load(local + at, mask=inside & has_stencil, other=0.0)
+            grad = tl.load(local + at, mask=tl.where(has_stencil, inside, False), other=0.0)
             if has_windows:
                 own = tl.load(centre + at, mask=inside, other=0.0)
                 if MASKED:
@@ -179,7 +179,7 @@ def fine_gradient(grad, work, sizes, wanted, cut, rest, MEANS: tl.constexpr, ARE
         inside = (x < width) & (y < height)
         at = y * pitch + column
         stored = (x < quads_of(width)) & (y < height)
-        total = tl.load(own + at, mask=stored & has_stencil, other=0.0)
+        total = tl.load(own + at, mask=tl.where(has_stencil, stored, False), other=0.0)
         if has_windows:
             at_pixel = tl.load(centre + at, mask=stored, other=0.0)
             if MASKED:

@@ -357,7 +357,7 @@ def gather_neighbours(start, y, q, height, width):
     near = y >> 1
     far = near + 2 * (y & 1) - 1
     known_near = near < h
-    known_far = (far < h) | (height % 2 == 0)
+    known_far = far < h + 1 - height % 2  # it is h at most
     near = near * pitch
     far = tl.minimum(tl.maximum(far, 0), h - 1) * pitch
     c = 2 * q

@@ -160,7 +160,8 @@ def block_sums(e_ptr, t_ptr, bits, stride, at, pitch, plane_size, mask, y, h, PA
         s65 += near[i]
     total = tl.zeros_like(s5)
     for i in tl.static_range(BLOCK_ROWS):
-        store = mask if INSIDE else mask & (y + i < h)
+        # a block of rows: the interpreter of Triton 3.9 refuses a mask that is made with the comparison of a scalar
+        store = mask if INSIDE else mask & (tl.full(mask.shape, y + i, tl.int32) < h)
         tl.store(at, s5, mask=store)
         tl.store(at + plane_size, s17, mask=store)
         tl.store(at + 2 * plane_size, s65, mask=store)
@@ -182,7 +183,7 @@ def block_counts(bits, at, pitch, plane_size, mask, y, h):
     n17 = bits_set(((above >> 24) & 0xFF) | ((near & 0x1FF) << 8))
     n65 = bits_set(above) + bits_set(near) + (below & 1)
     for i in tl.static_range(BLOCK_ROWS):
-        store = mask & (y + i < h)
+        store = mask & (tl.full(mask.shape, y + i, tl.int32) < h)
         tl.store(at, n5, mask=store)
         tl.store(at + plane_size, n17, mask=store)
         tl.store(at + 2 * plane_size, n65, mask=store)

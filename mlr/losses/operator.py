@@ -55,6 +55,35 @@ def _shapes(
     return terms, torch.empty_like(pred, memory_format=torch.contiguous_format), counts
 
 
+@torch.library.register_vmap("mlr::multi_loss")
+def _vmapped(
+    info: Any,
+    in_dims: tuple[int | None, ...],
+    pred: Tensor,
+    target: Tensor,
+    weights: Tensor | None,
+    indices: Sequence[int],
+    downsample: str,
+    mask: Tensor | None = None,
+) -> tuple[tuple[Tensor, ...], tuple[int | None, ...]]:
+    """Under ``torch.vmap``: losses are of single images, so the images of all calls make one batch."""
+
+    def together(operand: Tensor | None, dim: int | None) -> Tensor | None:
+        if operand is None:
+            return None
+        each = operand.expand(info.batch_size, *operand.shape) if dim is None else operand.movedim(dim, 0)
+        return each.flatten(0, 1)
+
+    dims = (*in_dims, None)  # a mask that was left out has none
+    operands = (together(x, dims[place]) for place, x in ((0, pred), (1, target), (2, weights)))
+    outputs = torch.ops.mlr.multi_loss(*operands, indices, downsample, together(mask, dims[5]))
+    there = (True, weights is not None, mask is not None)
+    return (
+        tuple(x.unflatten(0, (info.batch_size, -1)) if own else x for x, own in zip(outputs, there, strict=True)),
+        tuple(0 if own else None for own in there),
+    )
+
+
 def terms_dtype(dtype: torch.dtype) -> torch.dtype:
     """Type of the losses of a prediction of some type: float64 stays, everything else is computed in float32."""
     return torch.promote_types(dtype, torch.float32)

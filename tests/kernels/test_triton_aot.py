@@ -20,7 +20,7 @@ import torch
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, make_backend
-from triton_versions import COMPILES_FOR_AMD, COUNTED
+from triton_versions import COMPILES_FOR_AMD, RELEASE
 
 import mlr
 from mlr.kernels.configs import TABLE, _gpu, compiler_options, masked_shapes, shapes_for
@@ -36,23 +36,25 @@ TARGETS = {
 }
 #: Registers a thread.
 MAX_REGISTERS = 128
-#: What exceeds these limits, by kernel, target and variant. In phase 2 scalars that a coarse map needs after its column
+#: What exceeds these limits, by version of Triton, kernel, target and variant. In phase 2 scalars that a coarse map needs after its column
 #: sums have no register during them, and in phase 1 flags and sums made before its many loads. NVIDIA's compiler spills
 #: them, here in bytes; AMD's puts scalars into the lanes of one vector register more. That of phase 3 is unexplained.
-KNOWN_EXCESS = {
-    ("pyramid_kernel", "sm_100", "bicubic masked"): {"spilled": 24},
-    ("pyramid_kernel", "gfx942", "bicubic masked"): {"registers": 129},
-    ("pyramid_kernel", "sm_80", "area masked"): {"spilled": 40},
-    ("pyramid_kernel", "sm_90", "area masked"): {"spilled": 8},
-    ("pyramid_kernel", "sm_100", "area masked"): {"spilled": 96},
-    ("pyramid_kernel", "gfx942", "area masked"): {"registers": 129},
-    ("losses_kernel", "sm_80", "bicubic masked"): {"spilled": 48},
-    ("losses_kernel", "sm_90", "bicubic masked"): {"spilled": 48},
-    ("losses_kernel", "sm_100", "bicubic masked"): {"spilled": 56},
-    ("losses_kernel", "sm_80", "area masked"): {"spilled": 48},
-    ("losses_kernel", "sm_90", "area masked"): {"spilled": 48},
-    ("losses_kernel", "sm_100", "area masked"): {"spilled": 88},
-    ("columns_kernel", "sm_80", "area"): {"spilled": 32},
+KNOWN_EXCESS: dict[str, dict[tuple[str, str, str], dict[str, int]]] = {
+    "3.8": {
+        ("pyramid_kernel", "sm_100", "bicubic masked"): {"spilled": 24},
+        ("pyramid_kernel", "gfx942", "bicubic masked"): {"registers": 129},
+        ("pyramid_kernel", "sm_80", "area masked"): {"spilled": 40},
+        ("pyramid_kernel", "sm_90", "area masked"): {"spilled": 8},
+        ("pyramid_kernel", "sm_100", "area masked"): {"spilled": 96},
+        ("pyramid_kernel", "gfx942", "area masked"): {"registers": 129},
+        ("losses_kernel", "sm_80", "bicubic masked"): {"spilled": 48},
+        ("losses_kernel", "sm_90", "bicubic masked"): {"spilled": 48},
+        ("losses_kernel", "sm_100", "bicubic masked"): {"spilled": 56},
+        ("losses_kernel", "sm_80", "area masked"): {"spilled": 48},
+        ("losses_kernel", "sm_90", "area masked"): {"spilled": 48},
+        ("losses_kernel", "sm_100", "area masked"): {"spilled": 88},
+        ("columns_kernel", "sm_80", "area"): {"spilled": 32},
+    },
 }
 #: Bytes that a program may take of the shared memory, which is exchange between warps alone.
 MAX_SHARED = 16384
@@ -124,8 +126,8 @@ def assert_within_limits(kernel, target, downsample="bicubic", masked=False):
         pytest.skip("this Triton does not compile the kernels for AMD's GPUs")
     found = resources(compile_for(kernel, target, downsample=downsample, masked=masked))
     name = kernel.fn.__name__
-    excess = KNOWN_EXCESS.get((name, target, downsample + " masked" * masked), {})
-    if COUNTED:
+    if RELEASE in KNOWN_EXCESS:  # other versions need to compile them, no more
+        excess = KNOWN_EXCESS[RELEASE].get((name, target, downsample + " masked" * masked), {})
         assert found["spilled"] <= excess.get("spilled", 0), found
         assert found["registers"] <= excess.get("registers", MAX_REGISTERS), found
     assert found["shared"] <= MAX_SHARED, found

@@ -190,7 +190,30 @@ def test_function_transforms_agree_with_backward(maps, masked):
         assert relative_l2(torch.func.grad(function)(pred), truth) < 1e-13
         batched = torch.vmap(torch.func.grad(function))(torch.stack([pred, pred + 1]))
         assert relative_l2(batched[0], truth) < 1e-13
-        torch.testing.assert_close(torch.vmap(function)(torch.stack([pred, pred])), function(pred).expand(2))
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("masked", [False, True])
+def test_vmap_makes_one_call_of_all_images(maps, masked):
+    pred, target = maps
+    mask = torch.rand(2, 1, 17, 31) < 0.9 if masked else None
+    weights = torch.rand(3, 2, len(SPACE.indices), dtype=DOUBLE)
+    preds = torch.stack([pred, pred + 1, pred * 2], 2)  # batched in another dimension
+    calls = []
+
+    def operator(p, t, w, m):
+        calls.append(p.shape)
+        return torch.ops.mlr.multi_loss(p, t, w, SPACE.indices, "bicubic", m)
+
+    dims = (2, None, 0, None)
+    outputs = torch.vmap(operator, in_dims=dims, out_dims=(0, 0, 0 if masked else None))(preds, target, weights, mask)
+    assert calls == [pred.shape]
+    for i in range(3):
+        single = torch.ops.mlr.multi_loss(preds[:, :, i], target, weights[i], SPACE.indices, "bicubic", mask)
+        for got, truth, own in zip(outputs, single, (True, True, masked), strict=True):
+            assert torch.equal(got[i] if own else got, truth)
+    losses = torch.vmap(lambda p: torch.ops.mlr.multi_loss(p, target, None, SPACE.indices, "bicubic")[0])(pred[None])
+    assert torch.equal(losses[0], torch.ops.mlr.multi_loss(pred, target, None, SPACE.indices, "bicubic")[0])
 
 
 def test_jacobians_and_second_derivatives_by_function_transforms():
