@@ -5,7 +5,7 @@
     python bench/compare.py --base v0.1 --head main       two commits
     python bench/compare.py --base HEAD --instructions    counts instructions too, which no noise touches
 
-Every commit is checked out into a git worktree under build/compare and its C++ backend is built there, once. A process
+Every commit is checked out into a git worktree under build/compare and its C++ engine is built there, once. A process
 for each holds its own mlr; both are asked in turn for short visits on every case. Parity comes first: a side that
 disagrees with the float64 definition gets no time.
 """
@@ -109,7 +109,7 @@ def environment(tree: Path) -> dict[str, str]:
 
 
 def checkout(commit: str, console: Console) -> tuple[str, Path]:
-    """A worktree of a commit with its C++ backend built: the commit's short hash and the folder."""
+    """A worktree of a commit with its C++ engine built: the commit's short hash and the folder."""
     sha = machine.git("rev-parse", "--verify", "--short=12", f"{commit}^{{commit}}")
     if sha is None:
         raise ValueError(f"{commit!r} is no commit of this repository; try `git log --oneline`")
@@ -123,7 +123,7 @@ def checkout(commit: str, console: Console) -> tuple[str, Path]:
 
 
 def build(tree: Path, console: Console) -> None:
-    """Build a tree's C++ backend in place, and make kernels/ its package mlr.kernels as an installation does."""
+    """Build a tree's C++ engine in place, and make kernels/ its package mlr.kernels as an installation does."""
     link = tree / "mlr" / "kernels"
     if tree != machine.ROOT and not link.exists():
         link.symlink_to(tree / "kernels", target_is_directory=True)
@@ -133,7 +133,7 @@ def build(tree: Path, console: Console) -> None:
     command = [sys.executable, "setup.py", "-q", "build_ext", "--inplace"]
     result = subprocess.run(command, cwd=tree, env={**os.environ, "MLR_BUILD_CPP": "1"}, capture_output=True, text=True)
     if result.returncode:
-        raise RuntimeError(f"the C++ backend of {tree} does not build:\n{result.stdout[-2000:]}{result.stderr[-2000:]}")
+        raise RuntimeError(f"the C++ engine of {tree} does not build:\n{result.stdout[-2000:]}{result.stderr[-2000:]}")
 
 
 # --- the comparison ---------------------------------------------------------------------------------------------------

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the Triton backend does on the GPU at hand: parity first, then times and resources of its kernels.
+"""What the Triton engine does on the GPU at hand: parity first, then times and resources of its kernels.
 
     python bench/gpu_check.py --out bench/results/triton/gpu.json             # about a minute
     python bench/gpu_check.py --out ... --sweep                              # the block shapes as well

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A PREDICTION of the Triton backend's time on GPUs from counted instructions and bytes; nothing here was timed.
+"""A PREDICTION of the Triton engine's time on GPUs from counted instructions and bytes; nothing here was timed.
 
     python bench/gpu_model.py --out bench/results/triton/model.json
 

@@ -287,13 +287,13 @@ def _cpp(case: Case) -> Call:
     if case.device != "cpu":
         raise Unavailable("it runs on the CPU")
     if machine.cpp_instruction_set() is None:
-        raise Unavailable("the C++ backend is not built here")
+        raise Unavailable("the C++ engine is not built here")
     _natural_backend("cpp")
     return _operator(case, torch.ops.mlr.multi_loss)
 
 
 def _cpp_with(case: Case, instruction_set: str) -> Call:
-    """The C++ backend with another instruction set's kernels than the widest."""
+    """The C++ engine with another instruction set's kernels than the widest."""
     call = _cpp(case)
     from mlr import _C  # type: ignore[attr-defined, unused-ignore]
 
@@ -381,10 +381,10 @@ IMPLEMENTATIONS: dict[str, Implementation] = {
             compiles=True,
         ),
         Implementation("reference", "mlr's definition of the losses, autograd", _reference, slow=True),
-        Implementation("cpp", "mlr's C++ backend, the operator alone", _cpp),
+        Implementation("cpp", "mlr's C++ engine, the operator alone", _cpp),
         Implementation("cpp-avx2", "the same with AVX2 + FMA", lambda case: _cpp_with(case, "avx2"), slow=True),
         Implementation("cpp-default", "the same without them", lambda case: _cpp_with(case, "default"), slow=True),
-        Implementation("triton", "mlr's Triton backend, the operator alone", _triton),
+        Implementation("triton", "mlr's Triton engine, the operator alone", _triton),
         Implementation("module", "mlr.MultiLoss forward + backward, as a training loop calls it", _module),
     )
 }

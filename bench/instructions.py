@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Instructions a call of the C++ backend takes, counted by callgrind: a regression guard that does not time.
+"""Instructions a call of the C++ engine takes, counted by callgrind: a regression guard that does not time.
 
 One process under valgrind computes every case twice and counts the second call, Python's part included. The count
 repeats to a few parts in ten thousand on any machine, however busy. Valgrind knows no AVX-512, so the backend runs the
@@ -40,7 +40,7 @@ def why_not() -> str:
     if shutil.which("valgrind") is None:
         return "valgrind is not installed"
     if machine.cpp_instruction_set() is None:
-        return "the C++ backend is not built here"
+        return "the C++ engine is not built here"
     return ""
 
 

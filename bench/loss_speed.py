@@ -71,7 +71,7 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--decoder-channels", type=int, default=1024, help="of the network in --step (1024)")
     parser.add_argument("--memory", action=argparse.BooleanOptionalAction, help="peak memory (not if quick)")
     parser.add_argument("--compile", action="store_true", help="torch.compile takes part: minutes of compilation")
-    parser.add_argument("--instructions", action="store_true", help="count the C++ backend's by callgrind: two minutes")
+    parser.add_argument("--instructions", action="store_true", help="count the C++ engine's by callgrind: two minutes")
     parser.add_argument("--targets", action="store_true", help="only the project's own targets, and their table")
     parser.add_argument("--out", type=Path, default=None, help="JSON file for the results; replaced if it is there")
     args = parser.parse_args(argv)

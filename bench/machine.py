@@ -64,7 +64,7 @@ def commit() -> str:
 
 @cache
 def cpp_instruction_set() -> str | None:
-    """Instruction set the C++ backend runs with; None where it is not built."""
+    """Instruction set the C++ engine runs with; None where it is not built."""
     try:
         from mlr import _C  # type: ignore[attr-defined, unused-ignore]
     except ImportError:

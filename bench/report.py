@@ -174,7 +174,7 @@ def _machine_section(stem: str, data: dict[str, Any]) -> Iterator[str]:
     yield f"## {chip(meta)}\n"
     facts = {
         "commit": meta["commit"], "date": meta["date"], "processor": f"{meta['cpu']}, {meta['cores']} cores",
-        "C++ backend": meta.get("cpp"), "GPU": meta.get("gpu"), "PyTorch": meta["torch"], "Triton": meta.get("triton"),
+        "C++ engine": meta.get("cpp"), "GPU": meta.get("gpu"), "PyTorch": meta["torch"], "Triton": meta.get("triton"),
         "memory copies at": f"{data['copy_gbs']:.0f} GB/s", "load at the start": meta.get("load_at_start"),
         "command": f"`python {meta['command']}`", "minutes": meta["minutes"],
     }  # fmt: skip

@@ -112,7 +112,7 @@ def devices(wanted: str) -> Sequence[str]:
         ValueError: a GPU is asked for and PyTorch sees none.
     """
     if wanted == "cuda" and not torch.cuda.is_available():
-        raise ValueError("--device cuda: PyTorch sees no GPU here; --device cpu measures the C++ backend")
+        raise ValueError("--device cuda: PyTorch sees no GPU here; --device cpu measures the C++ engine")
     if wanted != "all":
         return (wanted,)
     return ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)

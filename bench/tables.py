@@ -238,7 +238,7 @@ def memory_table(data: dict[str, Any]) -> Table | None:
 
 
 def instruction_table(data: dict[str, Any]) -> Table | None:
-    """Instructions a call of the C++ backend."""
+    """Instructions a call of the C++ engine."""
     counts = data.get("instructions") or {}
     if "rows" not in counts:
         return None
@@ -260,7 +260,7 @@ def instruction_table(data: dict[str, Any]) -> Table | None:
 
 
 def target_table(data: dict[str, Any]) -> Table | None:
-    """What the C++ backend set out to reach, for 8 and 1 maps of 288 x 384 with all losses and their gradient, and what
+    """What the C++ engine set out to reach, for 8 and 1 maps of 288 x 384 with all losses and their gradient, and what
     it reaches here."""
     whole = [c for c in pick(data, "main") if (c["count"], c["height"], c["width"]) == (78, 288, 384)]
     batches = [c for c in whole if c["results"].get("cpp", {}).get("status") == "ok"]
@@ -320,7 +320,7 @@ def target_table(data: dict[str, Any]) -> Table | None:
     row("largest relative error of a term", "<= 2e-6", eight["results"]["cpp"]["error_terms"])
     for at in batches:
         row(f"relative L2 error of the gradient, B = {at['batch']}", "<= 1e-6", at["results"]["cpp"]["error_gradient"])
-    return Table("Targets of the C++ backend", ("", "to reach", "median", "minimum", "met"), tuple(rows))
+    return Table("Targets of the C++ engine", ("", "to reach", "median", "minimum", "met"), tuple(rows))
 
 
 def _over(case: dict[str, Any], base: dict[str, Any], key: str) -> float | None:

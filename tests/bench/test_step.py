@@ -42,7 +42,7 @@ def test_without_valgrind_instructions_are_not_counted_but_explained(monkeypatch
 
 
 @pytest.mark.long
-@pytest.mark.skipif(bool(instructions.why_not()), reason="needs valgrind and the C++ backend")
+@pytest.mark.skipif(bool(instructions.why_not()), reason="needs valgrind and the C++ engine")
 def test_instruction_counts_repeat() -> None:
     cases = (Case(batch=1, height=24, width=32, losses="D/0"), Case(batch=1, height=24, width=32))
     first, second = instructions.count(cases), instructions.count(cases)
@@ -74,7 +74,7 @@ def test_comparison_with_an_unknown_commit_is_an_error(capsys: Any) -> None:
     assert "no commit of this repository" in capsys.readouterr().err
 
 
-@pytest.mark.skipif(machine.cpp_instruction_set() is None, reason="the C++ backend is not built here")
+@pytest.mark.skipif(machine.cpp_instruction_set() is None, reason="the C++ engine is not built here")
 def test_two_sides_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     sides = [compare.Side(name, ROOT) for name in ("a", "b")]
     results = compare.alternate(sides, TINY, "cpp", seconds=0.1)
