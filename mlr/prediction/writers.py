@@ -15,6 +15,9 @@ from mlr.data.depth_files import UNITS
 UNIT = "mm"
 #: Deepest that 16 bits hold, in metres.
 PNG_LIMIT = 65535 / UNITS[UNIT]
+#: Of zlib. Its default, 6, makes a predicted depth map a fifth smaller in four times the time, which is more than a GPU
+#: takes to predict it.
+COMPRESSION = 2
 
 #: Near is blue and far is red, as in the paper's Fig. 4.
 COLOURS = "jet"
@@ -28,7 +31,7 @@ def write_png(file: BinaryIO, depth: np.ndarray) -> None:
     text = PngInfo()
     text.add_text("depth_unit", UNIT)
     steps = np.rint(np.minimum(depth, PNG_LIMIT) * UNITS[UNIT]).astype(np.uint16)
-    Image.fromarray(steps).save(file, "PNG", pnginfo=text)
+    Image.fromarray(steps).save(file, "PNG", pnginfo=text, compress_level=COMPRESSION)
 
 
 def write_npy(file: BinaryIO, depth: np.ndarray) -> None:
@@ -46,7 +49,8 @@ def write_colour(file: BinaryIO, depth: np.ndarray, max_depth: float | None = No
     """
     known = depth[depth > 0]
     low, high = (0.0, max_depth) if max_depth else (known.min(), known.max()) if known.size else (0.0, 1.0)
-    Image.fromarray(np.hstack([painted(depth, low, high), scale_bar(len(depth), low, high)])).save(file, "PNG")
+    picture = Image.fromarray(np.hstack([painted(depth, low, high), scale_bar(len(depth), low, high)]))
+    picture.save(file, "PNG", compress_level=COMPRESSION)
 
 
 def painted(depth: np.ndarray, low: float, high: float) -> np.ndarray:
