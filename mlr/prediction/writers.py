@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -60,6 +61,7 @@ def painted(depth: np.ndarray, low: float, high: float) -> np.ndarray:
     return colours
 
 
+@lru_cache(maxsize=4)  # with --max-depth all pictures have the same
 def scale_bar(height: int, low: float, high: float) -> np.ndarray:
     """A picture of the colours in metres, [height, W, 3] uint8."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
