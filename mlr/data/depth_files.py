@@ -319,8 +319,10 @@ def check_depth(depth: np.ndarray, name: str, max_depth: float = MAX_DEPTH) -> n
     if plain and 2 * np.count_nonzero(depth >= 0.01) > np.count_nonzero(depth > 0):
         return depth
     known = (depth > 0) & (depth < np.inf)
+    count = np.count_nonzero(known)
     depth = np.where(known, depth, np.float32(0))
-    if not known.any():
+    beyond, below = np.count_nonzero(depth > max_depth), np.count_nonzero(depth < 0.01) - (depth.size - count)
+    if 2 * max(beyond, below) < count or count == 0:
         return depth
     middle = float(np.median(depth[known]))
     if middle > max_depth:

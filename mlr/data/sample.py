@@ -77,13 +77,14 @@ def make_sample(
         region: what they cover of the camera's frame; None = all of it.
     """
     depth = np.ascontiguousarray(depth, dtype=np.float32)
-    valid = np.ascontiguousarray(depth > 0 if valid is None else valid)
-    if not image.transpose(2, 0, 1).flags.c_contiguous:  # files with channels first need no copy
+    valid = np.ascontiguousarray(depth > 0 if valid is None else valid, dtype=np.uint8)
+    # files with channels first need no copy
+    if min(image.strides) < 0 or not image.transpose(2, 0, 1).flags.c_contiguous:
         image = np.ascontiguousarray(image)
     sample: Sample = {
         "image": tv_tensors.Image(torch.from_numpy(image).permute(2, 0, 1)),
         "depth": tv_tensors.Mask(torch.from_numpy(depth)[None]),
-        "valid": tv_tensors.Mask(torch.from_numpy(valid.view(np.uint8))[None]),
+        "valid": tv_tensors.Mask(torch.from_numpy(valid)[None]),
         "id": name,
     }
     return sample if region is None else {**sample, "region": region}

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from mlr.evaluation.metrics import check_maps
+
 #: Thresholds of Hu et al. on the Sobel magnitude, metres.
 EDGE_THRESHOLDS = (0.25, 0.5, 1.0)
 
@@ -22,7 +24,8 @@ def sobel_magnitude(depth: Tensor) -> Tensor:
     down = depth[..., :-2, :] + 2 * depth[..., 1:-1, :] + depth[..., 2:, :]
     along = depth[..., :-2] + 2 * depth[..., 1:-1] + depth[..., 2:]
     f_x, f_y = down[..., 2:] - down[..., :-2], along[..., 2:, :] - along[..., :-2, :]
-    return (f_x.square() + f_y.square()).sqrt()
+    magnitude = (f_x.square() + f_y.square()).sqrt()
+    return magnitude + 0 * (magnitude + depth[..., 1:-1, 1:-1])  # NaN where one of the nine is not finite
 
 
 def edge_metrics(
@@ -46,6 +49,9 @@ def edge_metrics(
     Returns:
         "precision", "recall" and "f1", float64 [B] each; NaN where the denominator is 0.
 
+    Raises:
+        ValueError: shapes differ.
+
     Example:
         >>> step = torch.ones(1, 1, 6, 8)
         >>> step[..., 4:] = 3
@@ -59,6 +65,7 @@ def edge_metrics_at(
     thresholds: Sequence[float], pred: Tensor, target: Tensor, mask: Tensor | None = None
 ) -> list[dict[str, Tensor]]:
     """:func:`edge_metrics` at several thresholds, of which all share the filtered maps."""
+    check_maps(pred, target, mask)
     valid = (target > 0) & target.isfinite()
     valid = valid if mask is None else valid & (mask != 0)
     wide = torch.float32 if pred.device.type == "mps" else torch.float64

@@ -82,13 +82,22 @@ def _metrics(pred: Tensor, target: Tensor, valid: Tensor, inclusive: bool) -> di
     return scores
 
 
-def _prepare(pred: Tensor, target: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+def check_maps(pred: Tensor, target: Tensor, mask: Tensor | None) -> None:
+    """Refuse maps of unlike shapes, and what is no batch of depth maps.
+
+    Raises:
+        ValueError: with the shapes.
+    """
     if pred.shape != target.shape or (mask is not None and mask.shape != target.shape):
         shapes = f"pred {list(pred.shape)}, target {list(target.shape)}"
         shapes += "" if mask is None else f", mask {list(mask.shape)}"
         raise ValueError(f"shapes differ: {shapes}; resize the prediction to its target first (protocols do)")
     if pred.ndim not in (3, 4) or (pred.ndim == 4 and pred.shape[1] != 1):
         raise ValueError(f"depth maps must be [B, H, W] or [B, 1, H, W], got {list(pred.shape)}")
+
+
+def _prepare(pred: Tensor, target: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    check_maps(pred, target, mask)
     wide = torch.float32 if pred.device.type == "mps" else torch.float64
     pred, target = pred.detach().flatten(1).to(wide), target.detach().flatten(1).to(wide)
     valid = (target > 0) & target.isfinite()

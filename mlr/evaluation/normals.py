@@ -6,6 +6,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from mlr.evaluation.metrics import check_maps
+
 
 def slopes(depth: Tensor) -> tuple[Tensor, Tensor]:
     """r(D) and c(D) of eq. (7), the differences to the next pixel of the row and of the column: [..., H - 1, W - 1].
@@ -30,12 +32,16 @@ def normal_angle(pred: Tensor, target: Tensor, mask: Tensor | None = None) -> Te
     Returns:
         Degrees, float64 [B]; NaN for an image without such a position.
 
+    Raises:
+        ValueError: shapes differ.
+
     Example:
         >>> flat = torch.ones(1, 1, 4, 4)
         >>> ramp = flat + torch.arange(4.0)  # 1 m a pixel
         >>> normal_angle(ramp, flat)
         tensor([45.], dtype=torch.float64)
     """
+    check_maps(pred, target, mask)
     valid = (target > 0) & target.isfinite()
     valid = valid if mask is None else valid & (mask != 0)
     wide = torch.float32 if pred.device.type == "mps" else torch.float64

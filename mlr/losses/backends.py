@@ -21,6 +21,7 @@ import functools
 import importlib
 import importlib.util
 import os
+import re
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -78,9 +79,12 @@ def _why_without_triton() -> str:
     if importlib.util.find_spec("triton") is None:
         return "the package triton is not installed"
     if torch.version.hip is not None:
-        import triton
-
-        if tuple(map(int, triton.__version__.split(".")[:2])) < (3, 7):
+        try:
+            import triton
+        except Exception as error:
+            return f"the package triton does not load here ({error})"
+        release = re.match(r"(\d+)\.(\d+)", triton.__version__)
+        if release and tuple(map(int, release.groups())) < (3, 7):
             return f"Triton {triton.__version__} cannot compile the kernels for AMD's GPUs: PyTorch 2.12 brings 3.7"
     return ""
 

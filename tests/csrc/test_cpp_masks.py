@@ -109,7 +109,8 @@ def assert_agrees(pred, target, weights, indices, downsample, mask, gradient=1e-
     torch.testing.assert_close(got.double(), exact, rtol=values, atol=1e-6 * scale)
     assert not got[counts == 0].any()
     assert not grad[~mask].any()
-    assert (grad - exact_grad).norm() <= gradient * exact_grad.norm()
+    # where a window has one known pixel the gradient is 0, and float64 gives some 1e-17
+    assert (grad - exact_grad).norm() <= gradient * exact_grad.norm() + 1e-12
     return got, grad, counts
 
 

@@ -19,7 +19,7 @@ from torchvision.transforms import v2
 from mlr.cli import train_command
 from mlr.data import DataError, DepthData, Folder, Rooms, make_sample
 from mlr.data.datasets.nyu import NYU
-from mlr.data.depth_files import read_depth
+from mlr.data.depth_files import check_depth, read_depth
 from mlr.data.fill import fill_nearest, fill_sample
 from mlr.data.synthetic.rooms import DEPTH_RANGE, Scene, camera_rays, render, trace
 from mlr.data.synthetic.shapes import Box, Cylinder, Sphere
@@ -384,3 +384,21 @@ def test_settings_that_built_in_scenes_would_ignore_are_refused(settings, flag):
 def test_scenes_end():
     with pytest.raises(IndexError):
         Rooms(2)[2]
+
+
+@pytest.mark.parametrize("unknown", [np.nan, 0.0, -1.0])
+@pytest.mark.parametrize(("depth", "deepest"), [(80.3, 80.3), (0.01, 100.0)])
+def test_depth_at_the_limits_is_believed_whatever_stands_for_unknown(depth, deepest, unknown):
+    maps = np.full((4, 5), depth, np.float32)
+    maps[0, :3] = unknown
+    checked = check_depth(maps, "frame", np.float32(deepest))
+    np.testing.assert_array_equal(checked, np.where(maps > 0, maps, 0))
+
+
+def test_validity_of_any_type_keeps_its_size():
+    for kind in (bool, np.uint8, np.int64, np.float32):
+        sample = make_sample(np.zeros((5, 8, 3), np.uint8), np.ones((5, 8)), "a", np.ones((5, 8), kind))
+        assert sample["valid"].shape == (1, 5, 8)
+        assert sample["valid"].dtype == torch.uint8
+    flipped = make_sample(np.zeros((3, 1, 4), np.uint8).transpose(1, 2, 0)[::-1], np.ones((1, 4)), "b")
+    assert flipped["image"].shape == (3, 1, 4)

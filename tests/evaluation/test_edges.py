@@ -75,3 +75,15 @@ def test_images_do_not_mix() -> None:
 def test_a_map_too_small_for_a_window_is_refused_or_has_no_score() -> None:
     small = torch.ones(1, 1, 3, 3)
     assert edge_metrics(small, small)["f1"].isnan().all()
+
+
+@pytest.mark.parametrize("place", [(0, 0), (0, 1), (1, 1), (2, 1)])
+@pytest.mark.parametrize("broken", [float("nan"), float("inf")])
+def test_a_prediction_that_is_not_finite_is_no_edge(place, broken):
+    target = torch.ones(1, 1, 3, 3)
+    target[..., 2] = 3
+    pred = target.clone()
+    pred[0, 0, place[0], place[1]] = broken
+    scores = edge_metrics(pred, target)
+    assert scores["recall"].tolist() == [0]
+    assert scores["precision"].isnan().all()

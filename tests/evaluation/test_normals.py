@@ -10,6 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mlr.evaluation.edges import edge_metrics
 from mlr.evaluation.normals import normal_angle, slopes
 
 SLOPE = st.floats(-3, 3, allow_subnormal=False)
@@ -50,6 +51,16 @@ def test_unknown_depth_reaches_no_angle(poison: float) -> None:
     spoiled = pred.where(mask, torch.tensor(float("nan"))), target.where(mask, torch.tensor(poison))
     assert torch.equal(normal_angle(*spoiled, mask), expected)
     assert torch.equal(normal_angle(*spoiled), expected)
+
+
+@pytest.mark.parametrize("shape", [(2, 7, 8), (2, 2, 7, 8), (1, 1, 7, 8)])
+def test_maps_of_other_shapes_are_refused(shape: tuple[int, ...]) -> None:
+    maps = torch.ones(2, 1, 7, 8)
+    for score in (normal_angle, edge_metrics):
+        with pytest.raises(ValueError, match="shapes differ"):
+            score(torch.ones(shape), maps)
+        with pytest.raises(ValueError, match="shapes differ"):
+            score(maps, maps, torch.ones(shape, dtype=torch.bool))
 
 
 def test_an_image_without_a_position_has_no_angle() -> None:

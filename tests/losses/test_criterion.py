@@ -238,3 +238,16 @@ def test_terms_of_multiloss_stay_detached_in_a_transform(maps):
     pred, target = maps
     criterion = mlr.MultiLoss("D/0")
     assert (torch.func.grad(lambda x: criterion(x, target).terms.sum())(pred) == 0).all()
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_backward_through_vmap(maps, masked):
+    pred, target = maps
+    mask = torch.rand(2, 1, 17, 31) < 0.9 if masked else None
+    criterion, scale = mlr.MultiLoss(SPACE), torch.tensor([0.9, 1.1, 1.3], dtype=DOUBLE, requires_grad=True)
+    totals = torch.vmap(lambda s: criterion(s * pred, target, mask=mask).total)(scale)
+    (got,) = torch.autograd.grad((totals**2).sum(), scale)
+    (truth,) = torch.autograd.grad(sum(criterion(s * pred, target, mask=mask).total ** 2 for s in scale), scale)
+    torch.testing.assert_close(got, truth)
+    with pytest.raises(ValueError, match="no gradient for the target"):
+        torch.vmap(lambda t: criterion(pred, t).total)(target[None].clone().requires_grad_())
