@@ -63,9 +63,11 @@ def _metrics(pred: Tensor, target: Tensor, valid: Tensor, inclusive: bool) -> di
         return x.sum(1) / count
 
     # unknown pixels take part as 1 m in both maps: their errors and logs are 0 and add nothing to the sums
-    p, g = torch.where(valid, pred, 1), torch.where(valid, target, 1)
-    error, log = p - g, torch.where(p > 0, p, math.nan).log() - g.log()
-    ratio = torch.where(p > 0, torch.maximum(p / g, g / p), math.inf)
+    wide = torch.float32 if pred.device.type == "mps" else torch.float64
+    p, g = torch.where(valid, pred, 1).to(wide), torch.where(valid, target, 1).to(wide)
+    error, ratio, log = p - g, torch.maximum(p / g, g / p), p.log() - g.log()
+    if not (positive := p > 0).all():
+        ratio, log = torch.where(positive, ratio, math.inf), torch.where(positive, log, math.nan)
     unknown = torch.where(p.isnan().any(1), math.nan, 0)
     scores = {}
     for k in (1, 2, 3):
@@ -98,8 +100,7 @@ def check_maps(pred: Tensor, target: Tensor, mask: Tensor | None) -> None:
 
 def _prepare(pred: Tensor, target: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
     check_maps(pred, target, mask)
-    wide = torch.float32 if pred.device.type == "mps" else torch.float64
-    pred, target = pred.detach().flatten(1).to(wide), target.detach().flatten(1).to(wide)
+    pred, target = pred.detach().flatten(1), target.detach().flatten(1)
     valid = (target > 0) & target.isfinite()
     return pred, target, valid if mask is None else valid & (mask.flatten(1) != 0)
 

@@ -47,7 +47,7 @@ def normal_angle(pred: Tensor, target: Tensor, mask: Tensor | None = None) -> Te
     wide = torch.float32 if pred.device.type == "mps" else torch.float64
     (r, c), (true_r, true_c) = (slopes(torch.where(valid, x, 0).to(wide)) for x in (pred, target))
     # the length of the cross product over the dot product: exact at small angles, where the arc cosine is not
-    cross = ((r - true_r).square() + (c - true_c).square() + (r * true_c - c * true_r).square()).sqrt()
-    angle = torch.atan2(cross, r * true_r + c * true_c + 1).rad2deg()
+    cross = (r - true_r).square_().add_((c - true_c).square_()).add_((r * true_c).sub_(c * true_r).square_()).sqrt_()
+    angle = torch.atan2(cross, (r * true_r).add_(c * true_c).add_(1)).rad2deg_()
     counts = valid[..., :-1, :-1] & valid[..., :-1, 1:] & valid[..., 1:, :-1]
     return torch.where(counts, angle, 0).flatten(1).sum(1) / counts.flatten(1).sum(1)
