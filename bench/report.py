@@ -209,11 +209,15 @@ def _machine_section(stem: str, data: dict[str, Any]) -> Iterator[str]:
 
 
 def _data_section() -> Iterator[str]:
-    """How fast data sets are read."""
-    if not data_speed.RESULTS.exists():
-        return
-    data = json.loads(data_speed.RESULTS.read_text())
-    meta, rows = data["meta"], data_speed.table(data["rows"])
+    """How fast data sets are read, and how commands keep up with their network."""
+    for results, section in ((data_speed.RESULTS, _reading), (command_speed.RESULTS, _commands)):
+        if results.exists():
+            data = json.loads(results.read_text())
+            yield from section(data["meta"], data["rows"])
+
+
+def _reading(meta: dict[str, Any], measured: list[dict[str, Any]]) -> Iterator[str]:
+    rows = data_speed.table(measured)
     yield f"## Data: {rows.title[0].lower()}{rows.title[1:]}\n"
     yield (
         "Reading, augmentation as in the paper, and checks, beside a plain torchvision loader of the same files "
@@ -223,10 +227,10 @@ def _data_section() -> Iterator[str]:
         f"{meta['commit']}, {meta['date']}, `python bench/data_speed.py`.\n"
     )
     yield rows.markdown() + "\n"
-    if not command_speed.RESULTS.exists():
-        return
-    data = json.loads(command_speed.RESULTS.read_text())
-    meta, rows = data["meta"], command_speed.table(data["rows"])
+
+
+def _commands(meta: dict[str, Any], measured: list[dict[str, Any]]) -> Iterator[str]:
+    rows = command_speed.table(measured)
     yield f"### Commands: {rows.title[0].lower()}{rows.title[1:]}\n"
     yield (
         f"Commands read ahead and write behind. Beside them the time of their network alone ({meta['backbone']}, 288 x "

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from mlr.evaluation.metrics import check_maps
+from mlr.evaluation.metrics import scored_pixels, widest
 
 #: Thresholds of Hu et al. on the Sobel magnitude, metres.
 EDGE_THRESHOLDS = (0.25, 0.5, 1.0)
@@ -67,10 +67,7 @@ def edge_metrics_at(
     thresholds: Sequence[float], pred: Tensor, target: Tensor, mask: Tensor | None = None
 ) -> list[dict[str, Tensor]]:
     """:func:`edge_metrics` at several thresholds, of which all share the filtered maps."""
-    check_maps(pred, target, mask)
-    valid = (target > 0) & target.isfinite()
-    valid = valid if mask is None else valid & (mask != 0)
-    wide = torch.float32 if pred.device.type == "mps" else torch.float64
+    valid, wide = scored_pixels(pred, target, mask), widest(pred.device)
     # unknown pixels take part as 0 m in both maps; no window that holds one counts
     maps = [sobel_magnitude(torch.where(valid, x, 0).to(wide)) for x in (pred, target)]
     rows = valid[..., :-2] & valid[..., 1:-1] & valid[..., 2:]

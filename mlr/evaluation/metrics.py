@@ -63,7 +63,7 @@ def _metrics(pred: Tensor, target: Tensor, valid: Tensor, inclusive: bool) -> di
         return x.sum(1) / count
 
     # unknown pixels take part as 1 m in both maps: their errors and logs are 0 and add nothing to the sums
-    wide = torch.float32 if pred.device.type == "mps" else torch.float64
+    wide = widest(pred.device)
     p, g = torch.where(valid, pred, 1).to(wide), torch.where(valid, target, 1).to(wide)
     error, ratio, log = p - g, torch.maximum(p / g, g / p), p.log() - g.log()
     if not (positive := p > 0).all():
@@ -84,11 +84,11 @@ def _metrics(pred: Tensor, target: Tensor, valid: Tensor, inclusive: bool) -> di
     return scores
 
 
-def check_maps(pred: Tensor, target: Tensor, mask: Tensor | None) -> None:
-    """Refuse maps of unlike shapes, and what is no batch of depth maps.
+def scored_pixels(pred: Tensor, target: Tensor, mask: Tensor | None) -> Tensor:
+    """Where the target is known and the mask, if any, is True; shape of the maps.
 
     Raises:
-        ValueError: with the shapes.
+        ValueError: the maps differ in shape, or are no batch of depth maps.
     """
     if pred.shape != target.shape or (mask is not None and mask.shape != target.shape):
         shapes = f"pred {list(pred.shape)}, target {list(target.shape)}"
@@ -96,13 +96,18 @@ def check_maps(pred: Tensor, target: Tensor, mask: Tensor | None) -> None:
         raise ValueError(f"shapes differ: {shapes}; resize the prediction to its target first (protocols do)")
     if pred.ndim not in (3, 4) or (pred.ndim == 4 and pred.shape[1] != 1):
         raise ValueError(f"depth maps must be [B, H, W] or [B, 1, H, W], got {list(pred.shape)}")
+    valid = (target > 0) & target.isfinite()
+    return valid if mask is None else valid & (mask != 0)
+
+
+def widest(device: torch.device) -> torch.dtype:
+    """Type that scores are computed in: Apple GPUs have no float64."""
+    return torch.float32 if device.type == "mps" else torch.float64
 
 
 def _prepare(pred: Tensor, target: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-    check_maps(pred, target, mask)
-    pred, target = pred.detach().flatten(1), target.detach().flatten(1)
-    valid = (target > 0) & target.isfinite()
-    return pred, target, valid if mask is None else valid & (mask.flatten(1) != 0)
+    valid = scored_pixels(pred, target, mask)
+    return pred.detach().flatten(1), target.detach().flatten(1), valid.flatten(1)
 
 
 def score_table(

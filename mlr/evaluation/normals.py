@@ -6,7 +6,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mlr.evaluation.metrics import check_maps
+from mlr.evaluation.metrics import scored_pixels, widest
 
 
 def slopes(depth: Tensor) -> tuple[Tensor, Tensor]:
@@ -41,10 +41,7 @@ def normal_angle(pred: Tensor, target: Tensor, mask: Tensor | None = None) -> Te
         >>> normal_angle(ramp, flat)
         tensor([45.], dtype=torch.float64)
     """
-    check_maps(pred, target, mask)
-    valid = (target > 0) & target.isfinite()
-    valid = valid if mask is None else valid & (mask != 0)
-    wide = torch.float32 if pred.device.type == "mps" else torch.float64
+    valid, wide = scored_pixels(pred, target, mask), widest(pred.device)
     (r, c), (true_r, true_c) = (slopes(torch.where(valid, x, 0).to(wide)) for x in (pred, target))
     # the length of the cross product over the dot product: exact at small angles, where the arc cosine is not
     cross = (r - true_r).square_().add_((c - true_c).square_()).add_((r * true_c).sub_(c * true_r).square_()).sqrt_()

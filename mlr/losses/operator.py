@@ -68,20 +68,20 @@ def _vmapped(
 ) -> tuple[tuple[Tensor, ...], tuple[int | None, ...]]:
     """Under ``torch.vmap``: losses are of single images, so the images of all calls make one batch."""
 
-    def apart(operand: Tensor, dim: int | None) -> Tensor:
-        return operand.expand(info.batch_size, *operand.shape) if dim is None else operand.movedim(dim, 0)
+    def together(operand: Tensor, dim: int | None) -> Tensor:
+        each = operand.expand(info.batch_size, *operand.shape) if dim is None else operand.movedim(dim, 0)
+        return each.flatten(0, 1)
 
     dims = (*in_dims, None)  # a mask that was left out has none
-    preds, targets = (each.flatten(0, 1) for each in (apart(pred, dims[0]), apart(target, dims[1])))
-    all_weights = None if weights is None else apart(weights, dims[2]).flatten(0, 1)
-    masks = None if mask is None else apart(mask, dims[5]).flatten(0, 1)
+    preds, targets = together(pred, dims[0]), together(target, dims[1])
+    masks = None if mask is None else together(mask, dims[5])
     _refuse_derivatives(preds, targets)
     outputs: tuple[Tensor, ...]
-    if weights is None and preds.requires_grad and torch.is_grad_enabled():  # for a backward() outside
-        terms, counts = reference.masked_losses(preds, targets, indices, downsample, masks)
+    if weights is None:  # with a derivative for a backward() outside
+        terms, counts = _evaluate(preds, targets, list(indices), downsample, masks)
         outputs = terms, preds.new_empty(0), counts
     else:
-        outputs = torch.ops.mlr.multi_loss(preds, targets, all_weights, indices, downsample, masks)
+        outputs = torch.ops.mlr.multi_loss(preds, targets, together(weights, dims[2]), indices, downsample, masks)
     there = (True, weights is not None, mask is not None)
     return (
         tuple(x.unflatten(0, (info.batch_size, -1)) if own else x for x, own in zip(outputs, there, strict=True)),
